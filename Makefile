@@ -1,0 +1,72 @@
+# Pintle. `make help` lists the targets.
+#
+# B=dir builds into another folder; MODE=release|debug|asan|tsan chooses the flags.
+
+MODE ?= release
+B ?= build$(if $(filter-out release,$(MODE)),/$(MODE))
+CC := gcc
+JOBS ?= $(shell nproc)
+MAKEFLAGS += --no-builtin-rules -j$(JOBS)
+
+.DEFAULT_GOAL := all
+
+# ---- modules: one folder each, and what a folder may include (checked by `make tidy`) -------------------
+MODULES := base schemas schemas/etcd schemas/kube store raft watch api/core api/http api/etcd api/kube api \
+           clients/lib clients/ctl clients/scheduler clients/controllers clients/agent clients/up clients bench
+
+GENERATED := $(B)/gen
+PROTOS := $(wildcard schemas/etcd/*.proto) $(wildcard schemas/kube/*.proto)
+PROTO_C := $(patsubst %.proto,$(GENERATED)/%.pb-c.c,$(PROTOS))
+PROTO_O := $(patsubst $(GENERATED)/%.c,$(B)/obj/gen/%.o,$(PROTO_C))
+KINDS := $(wildcard schemas/kube/*.kinds)
+
+# ---- flags ----------------------------------------------------------------------------------------------
+WARN := -Wall -Wextra -Wconversion -Wno-sign-conversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla \
+        -Wformat=2 -Werror
+CFLAGS_release := -O2 -g
+CFLAGS_debug := -O0 -g3
+CFLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+CFLAGS_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+CFLAGS := -std=gnu17 -D_GNU_SOURCE -pthread -fno-strict-aliasing $(CFLAGS_$(MODE)) $(EXTRA_CFLAGS)
+CPPFLAGS := -I. -I$(GENERATED)
+LDFLAGS := -pthread $(if $(filter asan,$(MODE)),-fsanitize=address$(comma)undefined) $(if $(filter tsan,$(MODE)),-fsanitize=thread)
+comma := ,
+LIBS := -lraft -luv -llz4 -lmsgpackc -lnghttp2 -lssl -lcrypto -lprotobuf-c -lxxhash -lyaml -lhttp_parser -lm
+JEMALLOC := $(if $(filter release,$(MODE)),$(shell test -e /usr/include/jemalloc/jemalloc.h && echo -ljemalloc))
+
+# ---- sources --------------------------------------------------------------------------------------------
+SRC := $(foreach m,$(MODULES),$(wildcard $(m)/*.c))
+OBJ := $(patsubst %.c,$(B)/obj/%.o,$(SRC)) $(PROTO_O)
+MAIN_O := $(B)/obj/clients/main.o
+LIB := $(B)/libpintle.a
+TEST_SRC := $(wildcard tests/unit/*/test_*.c tests/sim/test_*.c)
+TEST_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
+TEST_LIB_SRC ?= $(filter-out tests/sim/test_%.c,$(wildcard tests/lib/*.c tests/sim/*.c))
+TEST_LIB_O := $(patsubst %.c,$(B)/obj/%.o,$(TEST_LIB_SRC))
+
+all: $(B)/pintle
+
+$(B)/pintle: $(MAIN_O) $(LIB)
+	@echo "  LINK  $@"; $(CC) $(LDFLAGS) -o $@ $(MAIN_O) $(LIB) $(LIBS) $(JEMALLOC)
+
+$(LIB): $(filter-out $(MAIN_O),$(OBJ))
+	@rm -f $@; ar rcs $@ $^
+
+$(B)/obj/%.o: %.c | $(PROTO_C)
+	@mkdir -p $(@D); echo "  CC    $<"; $(CC) $(CPPFLAGS) $(CFLAGS) $(WARN) -MMD -MP -c -o $@ $<
+
+$(B)/obj/gen/%.o: $(GENERATED)/%.c
+	@mkdir -p $(@D); echo "  CC    $<"; $(CC) $(CPPFLAGS) $(CFLAGS) -w -MMD -MP -c -o $@ $<
+
+$(GENERATED)/%.pb-c.c: %.proto
+	@mkdir -p $(@D); protoc-c --c_out=$(GENERATED) $<
+
+# Kind data is embedded as text; see schemas/kube/kinds.h.
+$(B)/obj/schemas/kube/kinds_data.o: $(KINDS)
+
+# ---- tests ----------------------------------------------------------------------------------------------
+$(B)/tests/%: tests/%.c $(TEST_LIB_O) $(LIB)
+	@mkdir -p $(@D); echo "  TEST  $@"; \
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(WARN) -MMD -MP -MF $(B)/obj/$<.d -MT $@ -o $@ $< $(TEST_LIB_O) $(LIB) $(LDFLAGS) $(LIBS) -lcmocka -ljson-c
+
+-include $(OBJ:.o=.d) $(wildcard $(B)/obj/tests/*/*.d $(B)/obj/tests/*/*/*.d)

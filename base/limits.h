@@ -1,0 +1,60 @@
+/* Every limit on what a peer, a client or a file can make grow, in one list. Where etcd or
+ * Kubernetes has such a limit the value is theirs, and the comment says so. */
+#ifndef PINTLE_BASE_LIMITS_H
+#define PINTLE_BASE_LIMITS_H
+
+#define LIMIT_KiB ((size_t)1024)
+#define LIMIT_MiB ((size_t)1024 * 1024)
+
+/* Requests */
+#define LIMIT_REQUEST_BYTES (LIMIT_MiB + LIMIT_MiB / 2)  /* etcd --max-request-bytes, 1.5 MiB */
+#define LIMIT_GRPC_OVERHEAD_BYTES (512 * LIMIT_KiB)      /* etcd adds this for the gRPC frame */
+#define LIMIT_TXN_OPS 128                                /* etcd --max-txn-ops */
+#define LIMIT_TXN_DEPTH 16                               /* nested txns */
+#define LIMIT_KUBE_BODY_BYTES (3 * LIMIT_MiB)            /* kube-apiserver's body limit */
+#define LIMIT_JSON_DEPTH 128
+#define LIMIT_PROTOBUF_DEPTH 64
+#define LIMIT_KUBE_PATCH_OPS 10000                       /* kube-apiserver: JSON patch operations */
+#define LIMIT_SELECTOR_REQUIREMENTS 256
+
+/* HTTP */
+#define LIMIT_CONNECTIONS 20000            /* per process, API ports */
+#define LIMIT_HTTP2_STREAMS 4096           /* concurrent, per connection (etcd: unlimited) */
+#define LIMIT_HTTP_HEADER_BYTES (64 * LIMIT_KiB)
+#define LIMIT_HTTP_HEADERS 128
+#define LIMIT_HTTP2_RESETS_PER_SECOND 200  /* RST_STREAM a connection may send; beyond it: GOAWAY */
+#define LIMIT_HTTP2_CONTROL_FRAMES 1000    /* SETTINGS/PING/PRIORITY queued answers per connection */
+#define LIMIT_HTTP_OUT_BYTES (4 * LIMIT_MiB)  /* queued output per stream before its producer waits */
+#define LIMIT_HTTP_IDLE_MS 300000          /* a connection without a stream */
+#define LIMIT_HTTP_HANDSHAKE_MS 10000      /* TLS handshake, preface or first request line */
+#define LIMIT_HTTP_BODY_STALL_MS 30000     /* request body without progress */
+#define LIMIT_HTTP_WRITE_STALL_MS 60000    /* peer reads nothing although we have output */
+
+/* Watch */
+#define LIMIT_WATCHES_PER_STREAM 100000
+#define LIMIT_WATCHES_PER_PROCESS 4000000
+#define LIMIT_WATCH_BATCH_EVENTS 1000      /* as etcd: events of history in one reply */
+#define LIMIT_WATCH_BATCH_BYTES (LIMIT_MiB)
+#define LIMIT_WATCH_FRAGMENT_BYTES (LIMIT_REQUEST_BYTES + LIMIT_GRPC_OVERHEAD_BYTES)
+#define LIMIT_WATCH_LAG_BATCHES 4096       /* batches a worker keeps for live watchers before they go
+                                              back to history */
+
+/* Core */
+#define LIMIT_CORE_PENDING_REQUESTS 100000 /* waiting for consensus; beyond: too many requests */
+#define LIMIT_CORE_PENDING_BYTES (256 * LIMIT_MiB)
+#define LIMIT_BATCH_BYTES (4 * LIMIT_MiB)  /* one Raft entry */
+#define LIMIT_BATCH_COMMANDS 8192
+#define LIMIT_RANGE_SLICE 10000            /* keys the core collects before it looks at its queue again */
+#define LIMIT_QUOTA_BYTES_DEFAULT (2048 * LIMIT_MiB) /* etcd --quota-backend-bytes */
+#define LIMIT_LEASES 2000000
+#define LIMIT_LEASE_TTL 9000000000LL       /* etcd MaxLeaseTTL, seconds */
+#define LIMIT_REQUEST_TIMEOUT_MS 5000      /* etcd: 5 s + 2 election timeouts */
+
+/* Peers */
+#define LIMIT_MEMBERS 32
+#define LIMIT_PEER_FRAME_BYTES (8 * LIMIT_MiB)
+#define LIMIT_PEER_QUEUE_BYTES (64 * LIMIT_MiB)
+#define LIMIT_PEER_CONNECTIONS 128
+#define LIMIT_SNAPSHOT_CHUNK_BYTES (LIMIT_MiB)
+
+#endif

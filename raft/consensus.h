@@ -1,0 +1,143 @@
+/* Consensus: an ordered log of entries that a majority of members holds on disk, and reads that see
+ * all that was acknowledged before them. The only thing that the rest of Pintle sees of Raft; no
+ * libraft type crosses it.
+ *
+ * Threads: everything, callbacks included, on one thread (the core's). Callbacks come in turns of the
+ * env, never from inside a call made here, with one exception: `consensus_open` restores the
+ * snapshot (restore_*) before it returns. Callbacks must not call consensus_close.
+ *
+ * Errors: a disk error, or a state that Raft says cannot be, ends in the `fatal` callback, after which
+ * nothing else is called; the process is expected to stop. The library never goes on after it.
+ *
+ * Follows: Ongaro's thesis (3 replication and election, 3.10 transfer, 4 membership, 5 snapshots, 6.4
+ * read index, 9.6 pre-vote). docs/raft.md says how libraft 0.15 is held to it. */
+#ifndef PINTLE_RAFT_CONSENSUS_H
+#define PINTLE_RAFT_CONSENSUS_H
+
+#include "base/err.h"
+#include "base/list.h"
+#include "base/slice.h"
+#include "raft/env.h"
+
+struct consensus;
+
+struct consensus_member {
+    uint64_t id; /* never 0 */
+    const char *name;
+    const char *peer_url;
+    bool learner;
+};
+
+struct consensus_config {
+    uint64_t id, cluster_id;
+    const struct consensus_member *members; /* of a new cluster; of an existing one they come from disk */
+    size_t n_members;
+    bool new_cluster;         /* bootstrap if the data folder is empty; else an empty folder waits to be told */
+    unsigned heartbeat_ms;    /* 0 = 100, as etcd */
+    unsigned election_ms;     /* 0 = 500 (etcd: 1000), randomised up to twice */
+    uint64_t snapshot_log_bytes; /* take a snapshot when the log since the last one is larger than this and
+                                    than the last snapshot; 0 = 64 MiB */
+    uint64_t trailing_log_bytes; /* of log kept behind a snapshot for slow followers; 0 = 16 MiB */
+    unsigned max_appends;     /* entries proposed by this leader and not yet on its disk; 0 = 4 */
+    size_t segment_bytes;     /* of the WAL; 0 = 64 MiB */
+};
+
+enum consensus_role { CONSENSUS_FOLLOWER, CONSENSUS_CANDIDATE, CONSENSUS_LEADER };
+
+struct consensus_callbacks {
+    /* A committed entry; each index once and in order, the same on every member. The bytes are borrowed.
+     * `own_tag`: what this member gave consensus_propose for it, or 0 if another member did (or this one in
+     * an earlier life). */
+    void (*apply)(void *ctx, uint64_t index, uint64_t term, struct slice entry, uint64_t own_tag);
+    /* A proposal of this member did not make it, as far as is known: ERR_TIMEOUT or ERR_LEADER_CHANGED
+     * (it may still be applied later: unknown outcome), ERR_NO_LEADER or ERR_TOO_MANY_REQUESTS (it was
+     * never sent: certainly not applied). `apply` may still come with its tag after an unknown one. */
+    void (*proposal_failed)(void *ctx, uint64_t tag, int error);
+    /* There is room for another proposal again after consensus_propose said ERR_AGAIN. */
+    void (*writable)(void *ctx);
+    /* leader 0 = none known. On the leader it comes once it may serve: its own entry of this term is committed. */
+    void (*leader_changed)(void *ctx, uint64_t leader_id, uint64_t term, bool is_self);
+    void (*membership_changed)(void *ctx);
+
+    /* Cutting a snapshot of the applied state: open pins it, next appends about max_bytes, in slices between
+     * applies. */
+    int (*snapshot_open)(void *ctx, void **ret_snapshot);
+    int (*snapshot_next)(void *ctx, void *snapshot, size_t max_bytes, struct buf *out, bool *ret_done);
+    void (*snapshot_close)(void *ctx, void *snapshot);
+    /* Taking one in: begin a new state beside the old one, feed it, and at finish swap it in (the state is then
+     * that of `index`); abort throws the new one away. feed and finish: ERR_CORRUPT. */
+    int (*restore_begin)(void *ctx, void **ret_restore);
+    int (*restore_feed)(void *ctx, void *restore, struct slice piece, struct err *e);
+    int (*restore_finish)(void *ctx, void *restore, uint64_t index, struct err *e);
+    void (*restore_abort)(void *ctx, void *restore);
+
+    /* A consensus_message of another member. */
+    void (*message)(void *ctx, uint64_t from_id, struct slice payload);
+
+    void (*fatal)(void *ctx, int error, const char *text);
+};
+
+/* Opens or creates the member's state under the env's data folder (wal/, snap/, meta), restores the newest
+ * whole snapshot, and replays the log after it through `apply` as it is known to be committed. ERR_CORRUPT
+ * names file and offset. Both structs are copied; `env` is borrowed until consensus_close is done. */
+int consensus_open(const struct consensus_config *config, struct env *env,
+                   const struct consensus_callbacks *callbacks, void *ctx, struct consensus **ret,
+                   struct err *e) MUST_CHECK;
+/* Lets the disk finish, closes the files, calls `closed`. Frees it. */
+void consensus_close(struct consensus *c, void (*closed)(void *ctx), void *ctx);
+
+/* Proposes one entry, from any member: a follower sends it on to the leader. The bytes are copied. `tag` is
+ * the caller's, not 0, and comes back in apply or proposal_failed. 0, ERR_AGAIN (wait for `writable`),
+ * ERR_NO_LEADER, ERR_LIMIT. At most once: it is never sent twice. */
+int consensus_propose(struct consensus *c, struct slice entry, uint64_t tag) MUST_CHECK;
+
+/* A read point, from any member: `done` comes with 0 once this member has applied everything that was
+ * acknowledged anywhere before the call (ReadIndex: the leader confirms its term with a majority, no log write).
+ * All that wait share one round. Errors as proposal_failed. Embedded by the caller. */
+struct consensus_read {
+    void (*done)(struct consensus_read *r, int error);
+    void *data;
+    struct list node; /* ours */
+    uint64_t index, seq, deadline_ms;
+};
+void consensus_read(struct consensus *c, struct consensus_read *r);
+
+/* Sends a message of the caller's own to another member's `message` callback: at most once, may be lost. For
+ * what is not replicated (lease renewals on their way to the leader). ERR_CLOSED, ERR_LIMIT. */
+int consensus_message(struct consensus *c, uint64_t to_id, struct slice payload) MUST_CHECK;
+
+/* Moves leadership; only on the leader (ERR_NOT_LEADER). `done`: 0 or ERR_TIMEOUT. One at a time. */
+int consensus_transfer(struct consensus *c, uint64_t to_id, void (*done)(void *data, int error),
+                       void *data) MUST_CHECK;
+
+struct consensus_status {
+    uint64_t id, cluster_id, leader_id, term, commit_index, applied_index, last_index, snapshot_index;
+    uint64_t log_bytes, snapshot_bytes;
+    enum consensus_role role;
+    bool ready; /* has applied all that was committed when it started, and knows a leader */
+    uint64_t fsyncs, fsync_us_total, proposals, proposals_failed, appends, snapshots_taken, snapshots_sent,
+        snapshots_installed, leader_changes, read_rounds, masked_defects;
+};
+void consensus_get_status(const struct consensus *c, struct consensus_status *ret);
+
+/* The voting members and learners, borrowed until the next turn. */
+size_t consensus_members(const struct consensus *c, const struct consensus_member **ret);
+/* On the leader: how far a member's log is known to match; 0 if unknown. */
+uint64_t consensus_match_index(const struct consensus *c, uint64_t member_id);
+
+/* Takes a snapshot now, whatever the log's size; ERR_BUSY while one is under way. */
+int consensus_snapshot(struct consensus *c) MUST_CHECK;
+
+/* Offline: fills an empty data folder so that a member of a new cluster starts from this state: a snapshot at
+ * index 1, term 1, whose configuration is `config->members`. `read` brings the store's stream piece by piece
+ * (0 bytes = the end). */
+int consensus_write_restored(const struct consensus_config *config, struct env *env,
+                             int (*read)(void *ctx, struct buf *out, struct err *e), void *ctx,
+                             struct err *e) MUST_CHECK;
+
+/* Ids as etcd makes them: 8 bytes of a SHA-1 over sorted peer URLs, the cluster token (and the name's place).
+ * The same flags on all members give the same ids everywhere. */
+uint64_t consensus_member_id(const char *const *peer_urls, size_t n, const char *cluster_token);
+uint64_t consensus_cluster_id(const uint64_t *member_ids, size_t n);
+
+#endif
