@@ -19,6 +19,8 @@
 #include "store/store.h"
 
 struct core;
+struct core_cursor;   /* an open long read; opaque, closed by CORE_CURSOR_CLOSE */
+struct core_snapshot; /* an open snapshot stream; closed by CORE_SNAPSHOT_CLOSE */
 
 enum core_request_type {
     CORE_COMMAND,      /* in: command (encoded)            out: result */
@@ -79,8 +81,8 @@ struct core_request {
     uint64_t member_id;
 
     /* in and out */
-    struct store_cursor *cursor;
-    struct store_snapshot *snapshot;
+    struct core_cursor *cursor;
+    struct core_snapshot *snapshot;
 
     /* out */
     int code; /* 0, or why there is no answer: ERR_TIMEOUT, ERR_NO_LEADER, ERR_LEADER_CHANGED, ERR_TOO_MANY_REQUESTS,
@@ -108,9 +110,9 @@ struct core_request {
 
     /* the core's */
     struct list node;
-    uint64_t seq, deadline_ms;
+    uint64_t deadline_ms;
     void *client;
-    struct consensus_read read;
+    struct core_request *next;
 };
 
 /* Drops the references and the arena's memory; the struct itself stays the caller's. */
@@ -122,7 +124,10 @@ struct core_config {
     const char *name;
     const char *const *client_urls; /* published to the others */
     size_t n_client_urls;
-    unsigned auto_compaction_revisions; /* keep so many; 0 = off */
+    /* The leader compacts by itself, as etcd's --auto-compaction-mode: keeps so many revisions, or what is younger
+     * than so many milliseconds; 0 = off. */
+    int64_t auto_compaction_revisions;
+    uint64_t auto_compaction_ms;
 };
 
 struct core_events {
@@ -144,6 +149,8 @@ void core_close(struct core *c, void (*closed)(void *ctx), void *ctx);
 void core_submit(struct core *c, struct core_request *r);
 /* To be called once per loop turn, after all submits: sends the batch that has formed. */
 void core_flush(struct core *c);
+/* To be called about every 100 ms: time-outs, lease clocks, auto compaction. */
+void core_tick(struct core *c);
 
 int64_t core_revision(const struct core *c);
 const struct store *core_store(const struct core *c);
