@@ -91,7 +91,8 @@ struct env_send {
     void (*done)(struct env_send *s);
     void *data;
     struct list node; /* the env's */
-    size_t sent;      /* the env's */
+    size_t size;      /* the env's, as is what follows */
+    uint8_t header[8];
 };
 
 struct env_handlers {

@@ -24,6 +24,8 @@ struct env_uv;
 
 /* The loop is borrowed and outlives it. ERR_BUSY: the folder is in use; ERR_EXISTS: the port is. */
 int env_uv_open(uv_loop_t *loop, const struct env_uv_options *options, struct env **ret, struct err *e) MUST_CHECK;
+/* To be called once per loop turn, before the loop waits: writes what was sent in this turn. */
+void env_uv_flush(struct env *e);
 /* After ops->stop has called back. `closed` runs on the loop once its handles are gone. */
 void env_uv_close(struct env *e, void (*closed)(void *ctx), void *ctx);
 

@@ -61,6 +61,12 @@ struct core_status {
     uint64_t applied_entries, applied_commands, batches, slow_applies;
 };
 
+/* How requests hang in the queues between threads. */
+struct core_link {
+    struct core_link *next;
+    int kind;
+};
+
 /* One request, embedded or allocated by the caller. The core owns it from core_submit until `done`, which
  * comes exactly once, on the caller's thread. What the answer points to lives in `arena`, or is a reference
  * that core_request_release drops. */
@@ -112,7 +118,8 @@ struct core_request {
     struct list node;
     uint64_t deadline_ms;
     void *client;
-    struct core_request *next;
+    void (*client_done)(struct core_request *r);
+    struct core_link link;
 };
 
 /* Drops the references and the arena's memory; the struct itself stays the caller's. */

@@ -1,0 +1,115 @@
+/* What the files of the core share. core.c: requests, batches, apply. core_read.c: everything that reads. core_lease.c: the
+ * clocks of leases. All on the core's thread. */
+#ifndef PINTLE_API_CORE_CORE_INT_H
+#define PINTLE_API_CORE_CORE_INT_H
+
+#include "api/core/core.h"
+#include "base/limits.h"
+#include "base/map.h"
+#include "schemas/batch.h"
+
+/* A store and how many open handles read it: an installed snapshot retires a store, which lives on until they close. */
+struct core_state {
+    struct store *store;
+    size_t handles;
+    bool retired;
+};
+
+/* One proposed entry. requests[i] asked for the i-th command, or is NULL once it was answered otherwise. */
+struct core_batch {
+    struct list node;
+    uint64_t tag;
+    size_t count;
+    struct core_request *requests[];
+};
+
+/* Linearizable reads that share one read point. */
+struct core_read_group {
+    struct consensus_read read;
+    struct core *core;
+    struct list requests;
+    struct list node;
+};
+
+#define CORE_COMPACTION_SAMPLES 16
+
+struct core_compaction_sample {
+    uint64_t ms;
+    int64_t revision;
+};
+
+struct core {
+    struct core_config config;
+    struct env *env;
+    struct core_events events;
+    void *ctx;
+    struct consensus *consensus;
+    struct core_state *state;
+
+    struct list queued;  /* commands that wait to be proposed */
+    struct list reads;   /* linearizable reads that wait for a read point */
+    struct list groups;  /* of reads with a read point under way */
+    struct map batches;  /* tag -> struct core_batch */
+    struct list batch_list;
+    struct batch_writer writer;
+    uint64_t next_tag;
+    size_t pending, pending_bytes;
+    struct core_request *transfer; /* of leadership, under way */
+    bool blocked; /* consensus said ERR_AGAIN */
+    bool closing;
+
+    struct arena scratch; /* decoding of one entry, results nobody asked for */
+    struct env_task work; /* deferred work of the store */
+    bool leader;          /* and allowed to serve */
+    uint64_t leader_id, term, applied_index;
+    uint64_t next_publish_ms;
+
+    /* core_read.c */
+    struct list hashes;
+    struct env_task hash_work;
+
+    /* core_lease.c */
+    struct map leases;     /* id -> struct core_lease */
+    struct core_lease **heap;
+    size_t heap_len, heap_size;
+    struct map forwarded;  /* message id -> struct core_request */
+    uint64_t next_message;
+    uint64_t next_checkpoint_ms;
+
+    struct core_compaction_sample samples[CORE_COMPACTION_SAMPLES];
+    size_t n_samples;
+    uint64_t next_compaction_ms;
+
+    void (*closed)(void *ctx);
+    void *closed_ctx;
+
+    uint64_t applied_entries, applied_commands, n_batches, slow_applies;
+};
+
+/* Fills the fields of every answer and calls `done`. `code` other than 0 wins over what is in r. */
+void core_answer(struct core *c, struct core_request *r, int code);
+/* Proposes a command of the core's own; nobody waits for it. Lost if there is no leader: the callers try again. */
+void core_propose_own(struct core *c, const struct command *command);
+uint64_t core_now(const struct core *c);
+
+void core_state_ref(struct core_state *s);
+void core_state_unref(struct core_state *s);
+
+/* core_read.c */
+void core_read_submit(struct core *c, struct core_request *r);
+void core_read_flush(struct core *c);
+void core_read_close(struct core *c);
+void core_hash_step(struct env_task *t);
+
+/* core_lease.c */
+void core_lease_open(struct core *c);
+void core_lease_close(struct core *c);
+/* The store of `c` was replaced, or leadership changed: clocks begin anew. */
+void core_lease_reset(struct core *c);
+void core_lease_tick(struct core *c);
+void core_lease_changed(void *ctx, int64_t id, bool granted);
+/* Answered by the leader's clock, through a message if that is not us. */
+void core_lease_ask(struct core *c, struct core_request *r);
+void core_lease_message(struct core *c, uint64_t from_id, struct slice payload);
+
+#endif

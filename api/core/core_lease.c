@@ -1,0 +1,268 @@
+/* The clocks of leases. The store knows which leases there are; only the leader knows how long each still has, by its own
+ * monotonic clock, and proposes the revocation of those that ran out. A new leader gives every lease its whole TTL again (or
+ * what the last checkpoint left of it), so a lease may live longer than its TTL through a change of leader, but never less.
+ *
+ * Renewals are not in the log: they go to the leader, by a message of [kind, id, lease, ...] where another member was asked. */
+#include "api/core/core_int.h"
+
+#include "base/check.h"
+#include "base/mem.h"
+
+#define LEASE_REVOKES_PER_TICK 100         /* etcd: 1000 a second */
+#define LEASE_REVOKE_RETRY_MS 3000
+#define LEASE_CHECKPOINT_PERIOD_MS 300000  /* etcd's --experimental-enable-lease-checkpoint interval */
+#define LEASE_CHECKPOINTS_AT_ONCE 1000
+
+struct core_lease {
+    int64_t id, ttl;
+    uint64_t expiry_ms;
+    size_t place; /* in the heap */
+};
+
+/* ---- a heap ordered by expiry ------------------------------------------------------------------ */
+
+static void heap_set(struct core *c, size_t i, struct core_lease *l)
+{
+    c->heap[i] = l;
+    l->place = i;
+}
+
+static void heap_fix(struct core *c, size_t i)
+{
+    struct core_lease *l = c->heap[i];
+    while (i > 0 && c->heap[(i - 1) / 2]->expiry_ms > l->expiry_ms) {
+        heap_set(c, i, c->heap[(i - 1) / 2]);
+        i = (i - 1) / 2;
+    }
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child >= c->heap_len) break;
+        if (child + 1 < c->heap_len && c->heap[child + 1]->expiry_ms < c->heap[child]->expiry_ms) child++;
+        if (c->heap[child]->expiry_ms >= l->expiry_ms) break;
+        heap_set(c, i, c->heap[child]);
+        i = child;
+    }
+    heap_set(c, i, l);
+}
+
+static void heap_add(struct core *c, struct core_lease *l)
+{
+    if (c->heap_len == c->heap_size) {
+        c->heap_size = c->heap_size ? c->heap_size * 2 : 64;
+        c->heap = mem_must_realloc(c->heap, c->heap_size * sizeof(c->heap[0]));
+    }
+    heap_set(c, c->heap_len++, l);
+    heap_fix(c, l->place);
+}
+
+static void heap_remove(struct core *c, struct core_lease *l)
+{
+    struct core_lease *last = c->heap[--c->heap_len];
+    if (last == l) return;
+    heap_set(c, l->place, last);
+    heap_fix(c, last->place);
+}
+
+static void lease_set_expiry(struct core *c, struct core_lease *l, uint64_t expiry_ms)
+{
+    l->expiry_ms = expiry_ms;
+    heap_fix(c, l->place);
+}
+
+/* ---- following the store ----------------------------------------------------------------------- */
+
+static void forget(struct core *c, int64_t id)
+{
+    struct core_lease *l = map_remove(&c->leases, (uint64_t)id);
+    if (!l) return;
+    heap_remove(c, l);
+    mem_free(l);
+}
+
+static void learn(struct core *c, int64_t id)
+{
+    struct lease_info info;
+    forget(c, id);
+    if (!store_lease(c->state->store, id, &info)) return;
+    struct core_lease *l = mem_must_calloc(1, sizeof(*l));
+    int64_t left = info.remaining_ttl > 0 ? info.remaining_ttl : info.ttl;
+    l->id = id;
+    l->ttl = info.ttl;
+    l->expiry_ms = core_now(c) + (uint64_t)left * 1000;
+    map_put(&c->leases, (uint64_t)id, l);
+    heap_add(c, l);
+}
+
+static void learn_all(struct core *c)
+{
+    int64_t ids[256], after = INT64_MIN;
+    size_t n;
+    while ((n = store_leases(c->state->store, after, ids, 256)) > 0) {
+        for (size_t i = 0; i < n; i++) learn(c, ids[i]);
+        after = ids[n - 1];
+    }
+}
+
+static void forget_all(struct core *c)
+{
+    for (size_t i = 0; i < c->heap_len; i++) mem_free(c->heap[i]);
+    c->heap_len = 0;
+    map_release(&c->leases);
+}
+
+void core_lease_changed(void *ctx, int64_t id, bool granted)
+{
+    struct core *c = ctx;
+    if (id == 0)
+        core_lease_reset(c);
+    else if (granted)
+        learn(c, id);
+    else
+        forget(c, id);
+}
+
+void core_lease_open(struct core *c)
+{
+    c->next_message = 1;
+}
+
+void core_lease_close(struct core *c)
+{
+    forget_all(c);
+    mem_free(c->heap);
+    map_release(&c->forwarded);
+}
+
+void core_lease_reset(struct core *c)
+{
+    forget_all(c);
+    learn_all(c);
+    c->next_checkpoint_ms = core_now(c) + LEASE_CHECKPOINT_PERIOD_MS;
+}
+
+/* ---- expiry and checkpoints --------------------------------------------------------------------- */
+
+static void revoke_expired(struct core *c, uint64_t now)
+{
+    for (int n = 0; n < LEASE_REVOKES_PER_TICK && c->heap_len > 0 && c->heap[0]->expiry_ms <= now; n++) {
+        struct core_lease *l = c->heap[0];
+        struct command command = {.type = COMMAND_LEASE_REVOKE, .lease_revoke = {.id = l->id}};
+        lease_set_expiry(c, l, now + LEASE_REVOKE_RETRY_MS);
+        l->ttl = -1; /* it has run out: no renewal any more */
+        core_propose_own(c, &command);
+    }
+}
+
+static uint64_t remaining_s(const struct core *c, const struct core_lease *l)
+{
+    uint64_t now = core_now(c);
+    return l->ttl < 0 || l->expiry_ms <= now ? 0 : (l->expiry_ms - now + 999) / 1000;
+}
+
+static void checkpoint(struct core *c, uint64_t now)
+{
+    if (now < c->next_checkpoint_ms) return;
+    c->next_checkpoint_ms = now + LEASE_CHECKPOINT_PERIOD_MS;
+    struct lease_checkpoint *list = mem_must_calloc(LEASE_CHECKPOINTS_AT_ONCE, sizeof(*list));
+    struct command command = {.type = COMMAND_LEASE_CHECKPOINT, .checkpoint = {.leases = list}};
+    for (size_t i = 0; i < c->heap_len; i++) {
+        const struct core_lease *l = c->heap[i];
+        if (l->ttl * 1000 <= LEASE_CHECKPOINT_PERIOD_MS) continue;
+        list[command.checkpoint.count++] =
+            (struct lease_checkpoint){l->id, (int64_t)remaining_s(c, l)};
+        if (command.checkpoint.count < LEASE_CHECKPOINTS_AT_ONCE) continue;
+        core_propose_own(c, &command);
+        command.checkpoint.count = 0;
+    }
+    if (command.checkpoint.count) core_propose_own(c, &command);
+    mem_free(list);
+}
+
+static void expire_forwarded(struct core *c, uint64_t now)
+{
+    uint64_t late[64];
+    size_t n = 0, at = 0;
+    for (size_t i = 0; i < c->forwarded.size && n < 64; i++) {
+        const struct core_request *r = c->forwarded.slots[i].value;
+        if (r && r->deadline_ms <= now) late[n++] = c->forwarded.slots[i].id;
+    }
+    for (; at < n; at++) core_answer(c, map_remove(&c->forwarded, late[at]), ERR_TIMEOUT);
+}
+
+void core_lease_tick(struct core *c)
+{
+    uint64_t now = core_now(c);
+    expire_forwarded(c, now);
+    if (!c->leader) return;
+    revoke_expired(c, now);
+    checkpoint(c, now);
+}
+
+/* ---- asking the leader's clock ------------------------------------------------------------------- */
+
+enum { MESSAGE_RENEW = 1, MESSAGE_REMAINING, MESSAGE_ANSWER };
+
+/* What the leader says; `renew` starts the clock again. */
+static int ask_clock(struct core *c, int64_t id, bool renew, int64_t *ret_ttl)
+{
+    struct core_lease *l = map_get(&c->leases, (uint64_t)id);
+    if (!c->leader) return ERR_LEADER_CHANGED;
+    if (!l || l->ttl < 0) return ERR_LEASE_NOT_FOUND;
+    if (renew) {
+        lease_set_expiry(c, l, core_now(c) + (uint64_t)l->ttl * 1000);
+        *ret_ttl = l->ttl;
+    } else {
+        *ret_ttl = (int64_t)remaining_s(c, l);
+    }
+    return 0;
+}
+
+static int send_message(struct core *c, uint64_t to, uint8_t kind, uint64_t id, int64_t a, int64_t b)
+{
+    uint8_t bytes[25];
+    struct buf out = {.data = bytes, .size = sizeof(bytes), .cap = sizeof(bytes)};
+    buf_append_byte(&out, kind);
+    buf_append_u64(&out, id);
+    buf_append_u64(&out, (uint64_t)a);
+    buf_append_u64(&out, (uint64_t)b);
+    return consensus_message(c->consensus, to, buf_slice(&out));
+}
+
+void core_lease_ask(struct core *c, struct core_request *r)
+{
+    bool renew = r->type == CORE_LEASE_RENEW;
+    if (c->leader) {
+        core_answer(c, r, ask_clock(c, r->lease_id, renew, &r->ttl));
+        return;
+    }
+    if (!c->leader_id) {
+        core_answer(c, r, ERR_NO_LEADER);
+        return;
+    }
+    uint64_t id = c->next_message++;
+    int rv = send_message(c, c->leader_id, renew ? MESSAGE_RENEW : MESSAGE_REMAINING, id, r->lease_id, 0);
+    if (rv != 0) {
+        core_answer(c, r, ERR_NO_LEADER);
+        return;
+    }
+    map_put(&c->forwarded, id, r);
+}
+
+void core_lease_message(struct core *c, uint64_t from_id, struct slice payload)
+{
+    struct reader in = reader_make(payload);
+    uint8_t kind = reader_u8(&in);
+    uint64_t id = reader_u64(&in);
+    int64_t a = (int64_t)reader_u64(&in), b = (int64_t)reader_u64(&in);
+    if (in.failed || c->closing) return;
+    if (kind == MESSAGE_RENEW || kind == MESSAGE_REMAINING) {
+        int64_t ttl = 0;
+        int code = ask_clock(c, a, kind == MESSAGE_RENEW, &ttl);
+        if (send_message(c, from_id, MESSAGE_ANSWER, id, code, ttl) != 0) return; /* it will time out there */
+    } else if (kind == MESSAGE_ANSWER) {
+        struct core_request *r = map_remove(&c->forwarded, id);
+        if (!r) return;
+        r->ttl = b;
+        core_answer(c, r, (int)a);
+    }
+}
