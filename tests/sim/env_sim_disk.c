@@ -1,0 +1,748 @@
+/* The simulated disk: files with a live and a durable image, names with a live and a durable table, two
+ * lanes that take their time, and what a crash leaves of all that. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "env_sim_int.h"
+
+enum { SECTOR = 512 };
+
+/* ---- files --------------------------------------------------------------------------------------- */
+
+static struct sim_inode *inode_new(void)
+{
+    struct sim_inode *i = mem_must_calloc(1, sizeof *i);
+    buf_init(&i->live, SIZE_MAX);
+    buf_init(&i->durable, SIZE_MAX);
+    list_init(&i->writes);
+    return i;
+}
+
+static void write_free(struct sim_write *w)
+{
+    list_remove(&w->node);
+    buf_release(&w->bytes);
+    mem_free(w);
+}
+
+static void inode_unref(struct sim_inode *i)
+{
+    if (!i || --i->refs > 0) return;
+    list_for_each(n, &i->writes) write_free(container_of(n, struct sim_write, node));
+    buf_release(&i->live);
+    buf_release(&i->durable);
+    mem_free(i);
+}
+
+static void image_resize(struct buf *b, size_t len)
+{
+    if (len > b->len) {
+        size_t more = len - b->len;
+        uint8_t *p = buf_reserve(b, more);
+        CHECK(p);
+        memset(p, 0, more);
+    }
+    b->len = len;
+}
+
+static void image_write(struct buf *b, uint64_t offset, const uint8_t *data, size_t len)
+{
+    if (len == 0) return;
+    if (offset + len > b->len) image_resize(b, offset + len);
+    memcpy(b->data + offset, data, len);
+}
+
+static void image_copy(struct buf *to, const struct buf *from)
+{
+    buf_clear(to);
+    CHECK(buf_append(to, from->data, from->len) == 0);
+}
+
+static void image_apply(struct buf *b, const struct sim_write *w)
+{
+    if (w->truncate) image_resize(b, w->offset);
+    else image_write(b, w->offset, w->bytes.data, w->bytes.len);
+}
+
+static void inode_pend(struct sim_disk *d, struct sim_inode *i, struct sim_write *w)
+{
+    w->seq = ++d->write_seq;
+    list_push_back(&i->writes, &w->node);
+    image_apply(&i->live, w);
+}
+
+static void inode_sync(struct sim_inode *i, uint64_t upto_seq)
+{
+    list_for_each(n, &i->writes)
+    {
+        struct sim_write *w = container_of(n, struct sim_write, node);
+        if (w->seq > upto_seq) break;
+        image_apply(&i->durable, w);
+        write_free(w);
+    }
+}
+
+/* ---- names --------------------------------------------------------------------------------------- */
+
+static size_t names_place(const struct sim_names *t, const char *path, bool *ret_found)
+{
+    size_t lo = 0, hi = t->n;
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+        int c = strcmp(t->names[mid].path, path);
+        if (c == 0) {
+            *ret_found = true;
+            return mid;
+        }
+        if (c < 0) lo = mid + 1;
+        else hi = mid;
+    }
+    *ret_found = false;
+    return lo;
+}
+
+static struct sim_inode *names_get(const struct sim_names *t, const char *path)
+{
+    bool found;
+    size_t i = names_place(t, path, &found);
+    return found ? t->names[i].inode : NULL;
+}
+
+static void names_set(struct sim_names *t, const char *path, struct sim_inode *inode)
+{
+    bool found;
+    size_t i = names_place(t, path, &found);
+    inode->refs++;
+    if (found) {
+        inode_unref(t->names[i].inode);
+        t->names[i].inode = inode;
+        return;
+    }
+    if (t->n == t->size) {
+        t->size = t->size ? 2 * t->size : 16;
+        t->names = mem_must_realloc(t->names, t->size * sizeof *t->names);
+    }
+    memmove(t->names + i + 1, t->names + i, (t->n - i) * sizeof *t->names);
+    t->names[i] = (struct sim_name){mem_must_strdup(path), inode};
+    t->n++;
+}
+
+static void names_remove(struct sim_names *t, const char *path)
+{
+    bool found;
+    size_t i = names_place(t, path, &found);
+    if (!found) return;
+    inode_unref(t->names[i].inode);
+    mem_free(t->names[i].path);
+    t->n--;
+    memmove(t->names + i, t->names + i + 1, (t->n - i) * sizeof *t->names);
+}
+
+static void names_release(struct sim_names *t)
+{
+    while (t->n) names_remove(t, t->names[t->n - 1].path);
+    mem_free(t->names);
+}
+
+static void names_rename(struct sim_names *t, const char *from, const char *to, struct sim_inode *inode)
+{
+    names_set(t, to, inode);
+    if (strcmp(from, to) != 0) names_remove(t, from);
+}
+
+static size_t dir_len(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? (size_t)(slash - path) : 0;
+}
+
+static bool same_dir(const char *a, const char *b)
+{
+    size_t n = dir_len(a);
+    return n == dir_len(b) && memcmp(a, b, n) == 0;
+}
+
+/* fsync of the folder that `path` is in. */
+static void sync_dir(struct sim_disk *d, const char *path)
+{
+    for (size_t i = d->durable.n; i-- > 0;) {
+        const char *name = d->durable.names[i].path;
+        if (same_dir(name, path) && !names_get(&d->live, name)) names_remove(&d->durable, name);
+    }
+    for (size_t i = 0; i < d->live.n; i++) {
+        const struct sim_name *n = &d->live.names[i];
+        if (same_dir(n->path, path)) names_set(&d->durable, n->path, n->inode);
+    }
+}
+
+/* ---- a whole disk -------------------------------------------------------------------------------- */
+
+struct sim_disk *sim_disk_new(void)
+{
+    return mem_must_calloc(1, sizeof(struct sim_disk));
+}
+
+void sim_disk_free(struct sim_disk *d)
+{
+    if (!d) return;
+    names_release(&d->live);
+    names_release(&d->durable);
+    for (size_t i = 0; i < d->n_dirs; i++) mem_free(d->dirs[i]);
+    mem_free(d->dirs);
+    mem_free(d->last_write_file);
+    mem_free(d);
+}
+
+static bool has_dir(const struct sim_disk *d, const char *path, size_t len)
+{
+    if (len == 0) return true;
+    for (size_t i = 0; i < d->n_dirs; i++) {
+        if (strlen(d->dirs[i]) == len && memcmp(d->dirs[i], path, len) == 0) return true;
+    }
+    return false;
+}
+
+static void add_dir(struct sim_disk *d, const char *path)
+{
+    d->dirs = mem_must_realloc(d->dirs, (d->n_dirs + 1) * sizeof *d->dirs);
+    d->dirs[d->n_dirs++] = mem_must_strdup(path);
+}
+
+static uint64_t disk_used(const struct sim_disk *d)
+{
+    uint64_t used = 0;
+    for (size_t i = 0; i < d->live.n; i++) used += d->live.names[i].inode->live.len;
+    return used;
+}
+
+static bool disk_full(const struct sim_disk *d, const struct sim_inode *i, uint64_t end)
+{
+    if (!d->capacity || end <= i->live.len) return false;
+    return disk_used(d) + (end - i->live.len) > d->capacity;
+}
+
+/* ---- crashes ------------------------------------------------------------------------------------- */
+
+/* What chance keeps of the writes that were not synced. */
+enum keep { KEEP_NONE, KEEP_ALL, KEEP_PREFIX, KEEP_SECTORS };
+
+static void keep_sectors(struct sim *s, struct buf *to, const struct buf *now, const struct sim_write *w, unsigned ppm)
+{
+    if (w->truncate) {
+        if (sim_chance(&s->disk_random, ppm)) image_resize(to, w->offset);
+        return;
+    }
+    uint64_t end = w->offset + w->bytes.len;
+    for (uint64_t at = w->offset / SECTOR * SECTOR; at < end; at += SECTOR) {
+        if (!sim_chance(&s->disk_random, ppm)) continue;
+        size_t len = now->len - at < SECTOR ? (size_t)(now->len - at) : SECTOR;
+        image_write(to, at, now->data + at, len);
+    }
+}
+
+/* The file as a power failure leaves it: for each sector one of the states it went through. */
+static void image_after_power(struct sim *s, const struct sim_inode *i, struct buf *out)
+{
+    image_copy(out, &i->durable);
+    if (list_empty(&i->writes)) return;
+    enum keep keep = (enum keep)sim_random_below(&s->disk_random, 4);
+    unsigned n = 0;
+    list_for_each(node, &i->writes) n++;
+    unsigned whole = keep == KEEP_ALL ? n : keep == KEEP_PREFIX ? (unsigned)sim_random_below(&s->disk_random, n) : 0;
+    struct buf now = {0};
+    image_copy(&now, &i->durable);
+    unsigned at = 0;
+    list_for_each(node, &i->writes)
+    {
+        const struct sim_write *w = container_of(node, struct sim_write, node);
+        image_apply(&now, w);
+        if (at < whole) image_apply(out, w);
+        else if (keep == KEEP_SECTORS || (keep == KEEP_PREFIX && at == whole)) keep_sectors(s, out, &now, w, 500000);
+        at++;
+    }
+    s->stats.lost_writes += n - whole;
+    if (keep == KEEP_PREFIX || keep == KEEP_SECTORS) s->stats.torn_files++;
+    buf_release(&now);
+}
+
+static struct sim_inode *inode_after(struct sim *s, struct sim_disk *to, struct sim_inode *i, enum sim_crash_mode mode)
+{
+    if (i->copy) return i->copy;
+    struct sim_inode *c = i->copy = inode_new();
+    if (mode == SIM_POWER) {
+        image_after_power(s, i, &c->live);
+        image_copy(&c->durable, &c->live);
+        return c;
+    }
+    image_copy(&c->live, &i->durable);
+    image_copy(&c->durable, &i->durable);
+    list_for_each(node, &i->writes)
+    {
+        const struct sim_write *w = container_of(node, struct sim_write, node);
+        struct sim_write *copy = mem_must_calloc(1, sizeof *copy);
+        copy->offset = w->offset;
+        copy->truncate = w->truncate;
+        CHECK(buf_append(&copy->bytes, w->bytes.data, w->bytes.len) == 0);
+        inode_pend(to, c, copy);
+    }
+    return c;
+}
+
+/* A rename or unlink under way has happened, or not. */
+static void finish_names(struct sim *s, struct sim_disk *d, const struct env_io *io, struct sim_inode *i)
+{
+    if (!i || !sim_chance(&s->disk_random, 500000)) return;
+    bool synced = sim_chance(&s->disk_random, 500000);
+    if (io->op == ENV_IO_RENAME) {
+        names_rename(&d->live, io->path, io->path2, i);
+        if (synced) names_rename(&d->durable, io->path, io->path2, i);
+    } else {
+        names_remove(&d->live, io->path);
+        if (synced) names_remove(&d->durable, io->path);
+    }
+}
+
+/* write_file makes a temporary file first; a crash may leave it behind. */
+static void leave_temporary(struct sim *s, struct sim_disk *from, struct sim_disk *to)
+{
+    if (!from->last_write_file || !sim_chance(&s->disk_random, 100000)) return;
+    char path[512];
+    snprintf(path, sizeof path, "%s.tmp", from->last_write_file);
+    if (names_get(&to->live, path)) return;
+    struct sim_inode *i = inode_new();
+    image_resize(&i->live, sim_random_below(&s->disk_random, 40));
+    image_copy(&i->durable, &i->live);
+    names_set(&to->live, path, i);
+    names_set(&to->durable, path, i);
+}
+
+static void names_after(struct sim *s, struct sim_disk *from, struct sim_disk *to, enum sim_crash_mode mode)
+{
+    for (size_t i = 0; i < from->durable.n; i++) {
+        const struct sim_name *n = &from->durable.names[i];
+        struct sim_inode *c = inode_after(s, to, n->inode, mode);
+        names_set(&to->durable, n->path, c);
+        if (mode == SIM_POWER) names_set(&to->live, n->path, c);
+    }
+    for (size_t i = 0; i < from->live.n; i++) {
+        const struct sim_name *n = &from->live.names[i];
+        if (mode == SIM_POWER) {
+            if (names_get(&from->durable, n->path) == n->inode) continue;
+            if (sim_chance(&s->disk_random, 500000)) {
+                s->stats.lost_names++;
+                continue;
+            }
+        }
+        struct sim_inode *c = inode_after(s, to, n->inode, mode);
+        names_set(&to->live, n->path, c);
+        if (mode == SIM_POWER) names_set(&to->durable, n->path, c);
+    }
+}
+
+struct sim_disk *sim_disk_after(struct sim *s, struct sim_env *e, enum sim_crash_mode mode)
+{
+    struct sim_disk *from = e->disk, *to = sim_disk_new();
+    to->capacity = from->capacity;
+    for (size_t i = 0; i < from->n_dirs; i++) add_dir(to, from->dirs[i]);
+    names_after(s, from, to, mode);
+    for (int i = 0; i < 2; i++) {
+        if (!e->lanes[i].busy) continue;
+        const struct env_io *io = container_of(e->lanes[i].queue.next, struct env_io, node);
+        if (io->op != ENV_IO_RENAME && io->op != ENV_IO_UNLINK) continue;
+        finish_names(s, to, io, names_get(&to->live, io->path));
+    }
+    if (mode == SIM_POWER) { /* what was found after the restart is what there is */
+        while (to->durable.n) names_remove(&to->durable, to->durable.names[to->durable.n - 1].path);
+        for (size_t i = 0; i < to->live.n; i++) names_set(&to->durable, to->live.names[i].path, to->live.names[i].inode);
+    }
+    leave_temporary(s, from, to);
+    for (size_t i = 0; i < from->durable.n; i++) from->durable.names[i].inode->copy = NULL;
+    for (size_t i = 0; i < from->live.n; i++) from->live.names[i].inode->copy = NULL;
+    return to;
+}
+
+/* ---- operations ---------------------------------------------------------------------------------- */
+
+static bool is_change(const struct env_io *io)
+{
+    return io->op != ENV_IO_READ && io->op != ENV_IO_CLOSE && io->op != ENV_IO_OPEN;
+}
+
+static bool is_sync(const struct env_io *io)
+{
+    return is_change(io) && io->op != ENV_IO_WRITE;
+}
+
+/* Whether the operation is one that fails now. */
+static bool fails_now(struct sim_env *e, bool change)
+{
+    if (e->zombie) return false;
+    struct sim_member *m = e->member;
+    bool fail = sim_chance(&e->sim->disk_random, m->error_ppm);
+    if (change && m->fail_nth && --m->fail_nth == 0) fail = true;
+    if (fail) {
+        e->sim->stats.io_errors++;
+        sim_trace_line(e->sim, "m%d disk error", (int)m->id);
+    }
+    return fail;
+}
+
+static size_t io_bytes(const struct env_io *io)
+{
+    size_t n = io->op == ENV_IO_READ ? io->len : 0;
+    if (io->op == ENV_IO_WRITE || io->op == ENV_IO_WRITE_SYNC) {
+        for (unsigned i = 0; i < io->n_iov; i++) n += io->iov[i].len;
+    }
+    return n;
+}
+
+static int begin_write(struct sim_env *e, struct env_io *io, bool fail)
+{
+    size_t total = io_bytes(io), keep = total;
+    CHECK(io->file && io->file->writable && io->n_iov <= ENV_IOV_MAX);
+    if (disk_full(e->disk, io->file->inode, io->offset + total)) {
+        return err_set(&io->err, ERR_NO_SPACE, "%s: no space left on device", io->file->path);
+    }
+    if (fail) keep = sim_random_below(&e->sim->disk_random, total + 1);
+    struct sim_write *w = mem_must_calloc(1, sizeof *w);
+    w->offset = io->offset;
+    for (unsigned i = 0; i < io->n_iov; i++) {
+        size_t n = io->iov[i].len < keep - w->bytes.len ? io->iov[i].len : keep - w->bytes.len;
+        CHECK(buf_append(&w->bytes, io->iov[i].data, n) == 0);
+    }
+    sim_mix(e->sim, w->bytes.data, w->bytes.len < 64 ? w->bytes.len : 64);
+    inode_pend(e->disk, io->file->inode, w);
+    e->sim->stats.writes++;
+    return fail ? err_set(&io->err, ERR_IO, "%s: write failed", io->file->path) : 0;
+}
+
+/* What happens as the operation starts: writes reach the cache, from where a crash may take any of it. */
+static int io_begin(struct sim_env *e, struct env_io *io, uint64_t *ret_sync_seq)
+{
+    bool fail = fails_now(e, is_change(io));
+    int status = 0;
+    if (io->op == ENV_IO_WRITE || io->op == ENV_IO_WRITE_SYNC) {
+        status = begin_write(e, io, fail);
+    } else if (fail && io->op != ENV_IO_CLOSE) {
+        status = err_set(&io->err, ERR_IO, "%s: input/output error", io->file ? io->file->path : io->path);
+    } else if (io->op == ENV_IO_TRUNCATE) {
+        CHECK(io->file && io->file->writable);
+        if (disk_full(e->disk, io->file->inode, io->offset)) {
+            status = err_set(&io->err, ERR_NO_SPACE, "%s: no space left on device", io->file->path);
+        } else {
+            struct sim_write *w = mem_must_calloc(1, sizeof *w);
+            w->truncate = true;
+            w->offset = io->offset;
+            inode_pend(e->disk, io->file->inode, w);
+        }
+    }
+    *ret_sync_seq = e->disk->write_seq;
+    sim_disk_begins(e);
+    return status;
+}
+
+static int do_open(struct sim_env *e, struct env_io *io)
+{
+    struct sim_disk *d = e->disk;
+    struct sim_inode *i = names_get(&d->live, io->path);
+    if (i && (io->flags & ENV_OPEN_CREATE) && (io->flags & ENV_OPEN_EXCLUSIVE)) {
+        return err_set(&io->err, ERR_EXISTS, "%s: exists", io->path);
+    }
+    if (!i) {
+        if (!(io->flags & ENV_OPEN_CREATE) || !has_dir(d, io->path, dir_len(io->path))) {
+            return err_set(&io->err, ERR_NOT_FOUND, "%s: no such file", io->path);
+        }
+        i = inode_new();
+        names_set(&d->live, io->path, i);
+        if (e->sim->options.disk.keep_creates) names_set(&d->durable, io->path, i);
+    }
+    struct env_file *f = mem_must_calloc(1, sizeof *f);
+    f->inode = i;
+    i->refs++;
+    f->writable = io->flags & ENV_OPEN_WRITE;
+    f->path = mem_must_strdup(io->path);
+    list_push_back(&e->files, &f->node);
+    io->file = f;
+    return 0;
+}
+
+static void file_close(struct env_file *f)
+{
+    list_remove(&f->node);
+    inode_unref(f->inode);
+    mem_free(f->path);
+    mem_free(f);
+}
+
+static int do_names(struct sim_env *e, struct env_io *io)
+{
+    struct sim_disk *d = e->disk;
+    struct sim_inode *i = names_get(&d->live, io->path);
+    if (!i) return err_set(&io->err, ERR_NOT_FOUND, "%s: no such file", io->path);
+    if (io->op == ENV_IO_UNLINK) {
+        names_remove(&d->live, io->path);
+    } else {
+        names_rename(&d->live, io->path, io->path2, i);
+        sync_dir(d, io->path2);
+    }
+    sync_dir(d, io->path);
+    return 0;
+}
+
+static void do_read(struct sim_env *e, struct env_io *io)
+{
+    (void)e;
+    const struct buf *b = &io->file->inode->live;
+    io->ret_len = io->offset >= b->len ? 0 : b->len - io->offset < io->len ? (size_t)(b->len - io->offset) : io->len;
+    if (io->ret_len) memcpy(io->buffer, b->data + io->offset, io->ret_len);
+}
+
+static int io_finish(struct sim_env *e, struct env_io *io, uint64_t sync_seq)
+{
+    switch (io->op) {
+    case ENV_IO_OPEN: return do_open(e, io);
+    case ENV_IO_READ: do_read(e, io); return 0;
+    case ENV_IO_CLOSE: file_close(io->file); io->file = NULL; return 0;
+    case ENV_IO_RENAME:
+    case ENV_IO_UNLINK: return do_names(e, io);
+    case ENV_IO_SYNC:
+    case ENV_IO_WRITE_SYNC:
+    case ENV_IO_TRUNCATE: inode_sync(io->file->inode, sync_seq); e->sim->stats.syncs++; return 0;
+    case ENV_IO_WRITE: return 0;
+    }
+    CHECK(false);
+    return ERR_INVALID;
+}
+
+static uint64_t io_duration(struct sim_env *e, const struct env_io *io)
+{
+    if (e->zombie) return 1;
+    const struct sim_disk_options *o = &e->sim->options.disk;
+    struct sim_random *r = &e->sim->disk_random;
+    uint64_t us = sim_random_range(r, o->latency_min_us, o->latency_max_us);
+    if (is_sync(io)) us += sim_random_range(r, o->sync_min_us, o->sync_max_us);
+    if (o->bytes_per_us) us += io_bytes(io) / o->bytes_per_us;
+    us *= e->member->slow;
+    if (sim_chance(r, o->stall_ppm)) us += o->stall_us;
+    return us;
+}
+
+/* ---- lanes --------------------------------------------------------------------------------------- */
+
+static void lane_begin(struct sim_env *e, struct sim_lane *lane);
+
+static void lane_done(struct sim *s, struct sim_env *e, void *arg, uint64_t number)
+{
+    (void)s, (void)number;
+    struct sim_lane *lane = arg;
+    struct env_io *io = container_of(list_pop_front(&lane->queue), struct env_io, node);
+    lane->busy = false;
+    io->status = lane->status ? lane->status : io_finish(e, io, lane->sync_seq);
+    lane_begin(e, lane);
+    e->ios--;
+    io->done(io);
+    sim_env_settle(e);
+}
+
+static void lane_begin(struct sim_env *e, struct sim_lane *lane)
+{
+    static const char *const names[] = {"open", "write", "sync", "write-sync", "read", "close", "rename", "unlink", "truncate"};
+    if (lane->busy || list_empty(&lane->queue)) return;
+    struct env_io *io = container_of(lane->queue.next, struct env_io, node);
+    lane->busy = true;
+    lane->status = io_begin(e, io, &lane->sync_seq);
+    sim_schedule(e->sim, io_duration(e, io), names[io->op], e, lane_done, lane, io_bytes(io));
+}
+
+void sim_disk_submit(struct env *base, struct env_io *io)
+{
+    struct sim_env *e = sim_env_of(base);
+    CHECK(!e->stopped && (unsigned)io->lane < 2);
+    io->status = 0;
+    io->ret_len = 0;
+    e->ios++;
+    list_push_back(&e->lanes[io->lane].queue, &io->node);
+    lane_begin(e, &e->lanes[io->lane]);
+}
+
+int sim_disk_sync_io(struct env *base, struct env_io *io)
+{
+    struct sim_env *e = sim_env_of(base);
+    uint64_t seq;
+    CHECK(!e->stopped && (!e->started || e->zombie || e->stopping));
+    io->ret_len = 0;
+    io->status = io_begin(e, io, &seq);
+    if (io->status == 0) io->status = io_finish(e, io, seq);
+    return io->status;
+}
+
+/* ---- whole files, at once ------------------------------------------------------------------------ */
+
+int sim_disk_list(struct env *base, const char *dir, void (*each)(void *ctx, const char *name), void *ctx, struct err *err)
+{
+    struct sim_env *e = sim_env_of(base);
+    struct sim_disk *d = e->disk;
+    if (strcmp(dir, ".") == 0) dir = "";
+    size_t len = strlen(dir), n = 0;
+    if (!has_dir(d, dir, len)) return err_set(err, ERR_NOT_FOUND, "%s: no such folder", dir);
+    char **found = mem_must_calloc(d->live.n + d->n_dirs + 1, sizeof *found);
+    for (size_t i = 0; i < d->live.n + d->n_dirs; i++) {
+        const char *path = i < d->live.n ? d->live.names[i].path : d->dirs[i - d->live.n];
+        if (dir_len(path) != len || memcmp(path, dir, len) != 0) continue;
+        found[n++] = mem_must_strdup(len ? path + len + 1 : path);
+    }
+    for (size_t i = n; i > 1; i--) { /* a folder has no order */
+        size_t j = sim_random_below(&e->sim->disk_random, i);
+        char *swap = found[i - 1];
+        found[i - 1] = found[j];
+        found[j] = swap;
+    }
+    for (size_t i = 0; i < n; i++) {
+        each(ctx, found[i]);
+        mem_free(found[i]);
+    }
+    mem_free(found);
+    return 0;
+}
+
+int sim_disk_mkdir(struct env *base, const char *dir, struct err *err)
+{
+    struct sim_disk *d = sim_env_of(base)->disk;
+    if (!has_dir(d, dir, dir_len(dir))) return err_set(err, ERR_NOT_FOUND, "%s: no such folder", dir);
+    if (!has_dir(d, dir, strlen(dir))) add_dir(d, dir);
+    return 0;
+}
+
+int sim_disk_read_file(struct env *base, const char *path, size_t max, struct buf *out, struct err *err)
+{
+    struct sim_env *e = sim_env_of(base);
+    struct sim_inode *i = names_get(&e->disk->live, path);
+    if (!i) return err_set(err, ERR_NOT_FOUND, "%s: no such file", path);
+    if (fails_now(e, false)) return err_set(err, ERR_IO, "%s: input/output error", path);
+    if (i->live.len > max) return err_set(err, ERR_LIMIT, "%s: larger than %zu bytes", path, max);
+    return buf_append(out, i->live.data, i->live.len);
+}
+
+static void put_file(struct sim_disk *d, const char *path, struct slice data)
+{
+    struct sim_inode *i = inode_new();
+    image_write(&i->live, 0, data.data, data.len);
+    image_copy(&i->durable, &i->live);
+    names_set(&d->live, path, i);
+    sync_dir(d, path);
+}
+
+int sim_disk_write_file(struct env *base, const char *path, struct slice data, struct err *err)
+{
+    struct sim_env *e = sim_env_of(base);
+    struct sim_disk *d = e->disk;
+    sim_disk_begins(e);
+    if (!has_dir(d, path, dir_len(path))) return err_set(err, ERR_NOT_FOUND, "%s: no such folder", path);
+    if (fails_now(e, true)) return err_set(err, ERR_IO, "%s: input/output error", path);
+    if (d->capacity && disk_used(d) + data.len > d->capacity) {
+        return err_set(err, ERR_NO_SPACE, "%s: no space left on device", path);
+    }
+    sim_mix(e->sim, data.data, data.len < 64 ? data.len : 64);
+    put_file(d, path, data);
+    mem_free(d->last_write_file);
+    d->last_write_file = mem_must_strdup(path);
+    return 0;
+}
+
+int sim_disk_unlink_file(struct env *base, const char *path, struct err *err)
+{
+    struct sim_env *e = sim_env_of(base);
+    sim_disk_begins(e);
+    if (!names_get(&e->disk->live, path)) return err_set(err, ERR_NOT_FOUND, "%s: no such file", path);
+    if (fails_now(e, true)) return err_set(err, ERR_IO, "%s: input/output error", path);
+    names_remove(&e->disk->live, path);
+    sync_dir(e->disk, path);
+    return 0;
+}
+
+void sim_disk_close_files(struct sim_env *e)
+{
+    list_for_each(n, &e->files) file_close(container_of(n, struct env_file, node));
+}
+
+/* ---- what tests do to disks ---------------------------------------------------------------------- */
+
+void sim_disk_slow(struct sim *s, uint64_t id, unsigned factor)
+{
+    sim_member(s, id)->slow = factor;
+}
+
+void sim_disk_capacity(struct sim *s, uint64_t id, uint64_t bytes)
+{
+    sim_member(s, id)->disk->capacity = bytes;
+}
+
+uint64_t sim_disk_used(struct sim *s, uint64_t id)
+{
+    return disk_used(sim_member(s, id)->disk);
+}
+
+void sim_disk_error_ppm(struct sim *s, uint64_t id, unsigned ppm)
+{
+    sim_member(s, id)->error_ppm = ppm;
+}
+
+void sim_disk_fail_nth(struct sim *s, uint64_t id, unsigned nth)
+{
+    sim_member(s, id)->fail_nth = nth;
+}
+
+bool sim_disk_flip(struct sim *s, uint64_t id, const char *prefix, const char **ret_path, uint64_t *ret_offset)
+{
+    struct sim_disk *d = sim_member(s, id)->disk;
+    uint64_t total = 0;
+    for (size_t i = 0; i < d->live.n; i++) {
+        if (strncmp(d->live.names[i].path, prefix, strlen(prefix)) == 0) total += d->live.names[i].inode->live.len;
+    }
+    if (total == 0) return false;
+    uint64_t at = sim_random_below(&s->disk_random, total);
+    for (size_t i = 0; i < d->live.n; i++) {
+        struct sim_inode *inode = d->live.names[i].inode;
+        if (strncmp(d->live.names[i].path, prefix, strlen(prefix)) != 0) continue;
+        if (at >= inode->live.len) {
+            at -= inode->live.len;
+            continue;
+        }
+        uint8_t bit = (uint8_t)(1u << sim_random_below(&s->disk_random, 8));
+        inode->live.data[at] ^= bit;
+        if (at < inode->durable.len) inode->durable.data[at] ^= bit;
+        if (ret_path) *ret_path = d->live.names[i].path;
+        if (ret_offset) *ret_offset = at;
+        return true;
+    }
+    return false;
+}
+
+int sim_disk_read(struct sim *s, uint64_t id, const char *path, struct buf *out)
+{
+    struct sim_inode *i = names_get(&sim_member(s, id)->disk->live, path);
+    return i ? buf_append(out, i->live.data, i->live.len) : ERR_NOT_FOUND;
+}
+
+void sim_disk_write(struct sim *s, uint64_t id, const char *path, struct slice data)
+{
+    put_file(sim_member(s, id)->disk, path, data);
+}
+
+void sim_disk_each(struct sim *s, uint64_t id, void (*each)(void *ctx, const char *path, uint64_t size), void *ctx)
+{
+    struct sim_disk *d = sim_member(s, id)->disk;
+    for (size_t i = 0; i < d->live.n; i++) each(ctx, d->live.names[i].path, d->live.names[i].inode->live.len);
+}
+
+void sim_disk_wipe(struct sim *s, uint64_t id)
+{
+    struct sim_member *m = sim_member(s, id);
+    CHECK(!m->env);
+    uint64_t capacity = m->disk->capacity;
+    sim_disk_free(m->disk);
+    m->disk = sim_disk_new();
+    m->disk->capacity = capacity;
+}

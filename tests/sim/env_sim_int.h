@@ -1,0 +1,192 @@
+/* Private to env_sim*.c: how the world is laid out. */
+#ifndef PINTLE_TESTS_SIM_ENV_SIM_INT_H
+#define PINTLE_TESTS_SIM_ENV_SIM_INT_H
+
+#include "base/list.h"
+#include "env_sim.h"
+
+/* ---- disk ------------------------------------------------------------------------------------ */
+
+/* A write that was not synced yet. */
+struct sim_write {
+    struct list node;
+    uint64_t seq, offset;
+    bool truncate; /* to `offset` */
+    struct buf bytes;
+};
+
+struct sim_inode {
+    unsigned refs; /* names, durable names, open files */
+    struct buf live, durable;
+    struct list writes; /* of struct sim_write, in order */
+    struct sim_inode *copy; /* while a disk is copied */
+};
+
+struct sim_name {
+    char *path;
+    struct sim_inode *inode;
+};
+
+struct sim_names {
+    struct sim_name *names; /* sorted by path */
+    size_t n, size;
+};
+
+struct sim_disk {
+    struct sim_names live, durable;
+    char **dirs;
+    size_t n_dirs;
+    uint64_t write_seq;
+    uint64_t capacity;
+    char *last_write_file; /* whose temporary name a crash may leave behind */
+};
+
+struct env_file {
+    struct list node;
+    struct sim_inode *inode;
+    bool writable;
+    char *path;
+};
+
+struct sim_lane {
+    struct list queue; /* of struct env_io; the first is under way if `busy` */
+    bool busy;
+    uint64_t sync_seq; /* what the sync under way covers */
+    int status;        /* of the one under way */
+};
+
+/* ---- network --------------------------------------------------------------------------------- */
+
+struct sim_frame {
+    struct list node; /* in its connection's in_flight or stalled */
+    struct sim_conn *conn;
+    uint64_t incarnation; /* of the receiver */
+    bool lost;
+    size_t len;
+    uint8_t bytes[];
+};
+
+/* One way between two members. */
+struct sim_conn {
+    uint64_t from, to;
+    enum env_channel channel;
+    bool up, sending;
+    uint64_t generation; /* of its state: events of an earlier one are void */
+    uint64_t last_arrival_us;
+    struct list queue; /* of struct env_send, the sender's */
+    size_t queued_bytes, stalled_bytes;
+    struct list in_flight, stalled; /* of struct sim_frame; stalled: behind a cut */
+};
+
+struct sim_path {
+    bool cut;
+    uint64_t delay_us;
+    struct sim_conn conns[ENV_CHANNELS];
+};
+
+/* ---- members --------------------------------------------------------------------------------- */
+
+struct sim_env {
+    struct env base; /* first */
+    struct sim *sim;
+    struct sim_member *member;
+    struct list node;
+    struct sim_disk *disk;
+    struct sim_random random;
+    uint64_t incarnation;
+    bool zombie, own_disk, started, stopping, stopped, tasks_pending, released;
+    unsigned events; /* in the queue on its behalf */
+    unsigned ios, sends;
+    struct list tasks, files;
+    struct sim_lane lanes[2];
+    unsigned tick_ms;
+    struct env_handlers handlers;
+    void *handlers_ctx;
+    void (*on_stopped)(void *ctx);
+    void *stopped_ctx;
+    bool peers[SIM_MEMBERS_MAX + 1];
+};
+
+struct sim_member {
+    uint64_t id;
+    struct sim_env *env; /* the current life, or NULL */
+    struct sim_disk *disk;
+    uint64_t lives, paused_until_us;
+    unsigned slow, error_ppm, fail_nth, crash_nth;
+    enum sim_crash_mode crash_mode;
+    int64_t drift_ppm;
+};
+
+/* ---- the world ------------------------------------------------------------------------------- */
+
+typedef void sim_event_fn(struct sim *s, struct sim_env *env, void *arg, uint64_t number);
+
+struct sim_event {
+    uint64_t time_us, seq;
+    const char *what;
+    struct sim_env *env; /* NULL: nobody's */
+    sim_event_fn *fn;
+    void *arg;
+    uint64_t number;
+    void (*user)(void *arg); /* sim_at, sim_at_member */
+};
+
+struct sim {
+    struct sim_options options;
+    uint64_t now_us, next_seq, n_events, digest;
+    struct sim_event *heap;
+    size_t n_heap, heap_size;
+    struct sim_random random, disk_random, net_random;
+    struct sim_member members[SIM_MEMBERS_MAX + 1]; /* by id; 0 is unused */
+    struct sim_path paths[SIM_MEMBERS_MAX + 1][SIM_MEMBERS_MAX + 1];
+    struct list envs;
+    void (*turn)(void *ctx, uint64_t id);
+    void *turn_ctx;
+    void (*crashed)(void *ctx, uint64_t id);
+    void *crashed_ctx;
+    bool (*look)(void *ctx, uint64_t from, uint64_t to, enum env_channel ch, struct slice frame);
+    void *look_ctx;
+    bool trace;
+    struct sim_stats stats;
+};
+
+struct sim_member *sim_member(struct sim *s, uint64_t id);
+void sim_schedule(struct sim *s, uint64_t delay_us, const char *what, struct sim_env *env, sim_event_fn *fn,
+                  void *arg, uint64_t number);
+void sim_mix(struct sim *s, const void *data, size_t len);
+
+/* env_sim_disk.c */
+struct sim_disk *sim_disk_new(void);
+void sim_disk_free(struct sim_disk *d);
+/* What another life finds. */
+struct sim_disk *sim_disk_after(struct sim *s, struct sim_env *e, enum sim_crash_mode mode);
+void sim_disk_submit(struct env *e, struct env_io *io);
+int sim_disk_sync_io(struct env *e, struct env_io *io);
+int sim_disk_list(struct env *e, const char *dir, void (*each)(void *ctx, const char *name), void *ctx,
+                  struct err *err);
+int sim_disk_mkdir(struct env *e, const char *dir, struct err *err);
+int sim_disk_read_file(struct env *e, const char *path, size_t max, struct buf *out, struct err *err);
+int sim_disk_write_file(struct env *e, const char *path, struct slice data, struct err *err);
+int sim_disk_unlink_file(struct env *e, const char *path, struct err *err);
+void sim_disk_close_files(struct sim_env *e);
+
+/* env_sim_net.c */
+void sim_net_init(struct sim *s);
+void sim_net_release(struct sim *s);
+int sim_net_set_peer(struct env *e, uint64_t peer_id, const char *url);
+void sim_net_send(struct env *e, struct env_send *send);
+/* The member's code is gone (crash, stop): its queues fail and its connections are lost. */
+void sim_net_down(struct sim *s, struct sim_env *e);
+void sim_net_started(struct sim_env *e);
+
+/* env_sim.c: as each disk operation begins, for sim_crash_after */
+void sim_disk_begins(struct sim_env *e);
+/* when nothing is under way any more after stop */
+void sim_env_settle(struct sim_env *e);
+
+static inline struct sim_env *sim_env_of(struct env *e)
+{
+    return (struct sim_env *)e;
+}
+
+#endif
