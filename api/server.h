@@ -1,0 +1,9 @@
+/* `pintle server`: one member. Owns the threads: the core's, and one for each worker. */
+#ifndef PINTLE_API_SERVER_H
+#define PINTLE_API_SERVER_H
+
+#define PINTLE_VERSION "0.1.0"
+
+int cmd_server(int argc, char **argv);
+
+#endif
