@@ -3,8 +3,10 @@
  * 2^53, 1.0 against 1, 1e3).
  *
  * Parsed strings point into the input when they hold no escape, so the input must outlive the
- * values; with JSON_COPY they are copied into the arena. Strings are UTF-8 and checked. Duplicate
- * members: the last one wins in lookups, and the parser reports them through `duplicate`.
+ * values; with JSON_COPY they are copied into the arena. Strings are UTF-8 and checked; an escaped
+ * surrogate without its other half is an error. Of members with one name the parser keeps the place of
+ * the first and the value of the last, and marks that value `duplicate`. Objects of many members
+ * carry an index, so that neither parsing nor lookups are quadratic on hostile input.
  * Nothing here is shared between threads.
  * Every constructor and setter returns NULL (or an error code) when the arena is out of memory. */
 #ifndef PINTLE_BASE_JSON_H
@@ -19,6 +21,7 @@
 enum json_type { JSON_NULL, JSON_BOOL, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
 
 struct json;
+struct json_index;
 
 struct json_member {
     struct slice name;
@@ -29,7 +32,11 @@ struct json_member {
 struct json {
     enum json_type type;
     bool boolean;
-    struct slice text; /* STRING: the characters, unescaped. NUMBER: its text as it came */
+    bool duplicate; /* parsed member's value: its name stood more than once in the object */
+    union {
+        struct slice text;        /* STRING: the characters, unescaped. NUMBER: its text as it came */
+        struct json_index *index; /* OBJECT, private: of many members; NULL = none */
+    };
     size_t count;      /* ARRAY, OBJECT: used elements */
     size_t size;       /* room */
     union {
@@ -53,7 +60,7 @@ int json_parse(struct arena *a, struct slice input, unsigned flags, struct json 
 struct json *json_null(struct arena *a);
 struct json *json_bool(struct arena *a, bool v);
 struct json *json_int(struct arena *a, int64_t v);
-struct json *json_double(struct arena *a, double v);
+struct json *json_double(struct arena *a, double v); /* null when it is no finite number */
 /* The characters are borrowed (they must outlive the arena's values); json_string_copy copies. */
 struct json *json_string(struct arena *a, struct slice s);
 struct json *json_string_copy(struct arena *a, struct slice s);
@@ -86,6 +93,13 @@ bool json_remove(struct json *object, struct slice name);
 int json_push(struct arena *a, struct json *array, struct json *value);
 int json_insert(struct arena *a, struct json *array, size_t index, struct json *value);
 void json_remove_at(struct json *array, size_t index);
+/* Keeps the members (or items: their name is empty) for which `keep` is true, in one pass: use it where
+ * a peer decides how many go. */
+void json_filter(struct json *v, bool (*keep)(void *ctx, struct slice name, struct json *value),
+                 void *ctx);
+/* JSON merge patch (RFC 7396): the new value of `target`, which is changed in place and may be NULL;
+ * parts of `patch` are shared, not copied. Linear in both. NULL when out of memory. */
+struct json *json_merge_patch(struct arena *a, struct json *target, struct json *patch);
 
 /* Same type and value; numbers by value (1 equals 1.0), objects regardless of order. */
 bool json_equal(const struct json *a, const struct json *b);
