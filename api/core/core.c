@@ -242,7 +242,7 @@ static void on_apply(void *ctx, uint64_t index, uint64_t term, struct slice entr
     struct slice bytes;
     size_t i = 0;
     int rv = batch_open(&reader, entry);
-    (void)term;
+    if (c->events.applying) c->events.applying(c->ctx, index, term, entry);
     while (rv == 0 && (rv = batch_next(&reader, &seq, &bytes)) == 1) {
         struct core_request *r = NULL;
         if (own && i < own->count) {
@@ -397,6 +397,7 @@ static int on_restore_finish(void *ctx, void *restore, uint64_t index, struct er
     c->applied_index = index;
     store_on_lease(store, core_lease_changed, c);
     core_lease_reset(c);
+    if (c->events.restored) c->events.restored(c->ctx, index);
     c->events.reset(c->ctx, store_revision(store));
     return 0;
 }

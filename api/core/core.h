@@ -145,6 +145,10 @@ struct core_events {
     /* Consensus or the state machine cannot go on. */
     void (*fatal)(void *ctx, int error, const char *text);
     void (*leader_changed)(void *ctx, uint64_t leader_id, bool is_self);
+    /* What the state machine goes through, for the simulation's checks; may be NULL: an entry is about to be applied;
+     * the state is that of a snapshot at `index`. */
+    void (*applying)(void *ctx, uint64_t index, uint64_t term, struct slice entry);
+    void (*restored)(void *ctx, uint64_t index);
 };
 
 int core_open(const struct core_config *config, struct env *env, const struct core_events *events, void *ctx,
