@@ -39,6 +39,8 @@
 #define LIMIT_WATCH_LAG_BATCHES 4096       /* batches a worker keeps for live watchers before they go
                                               back to history */
 
+#define LIMIT_WATCH_HISTORY_REQUESTS 4     /* under way per worker */
+
 /* Core */
 #define LIMIT_CORE_PENDING_REQUESTS 100000 /* waiting for consensus; beyond: too many requests */
 #define LIMIT_CORE_PENDING_BYTES (256 * LIMIT_MiB)
@@ -56,5 +58,28 @@
 #define LIMIT_PEER_QUEUE_BYTES (64 * LIMIT_MiB)
 #define LIMIT_PEER_CONNECTIONS 128
 #define LIMIT_SNAPSHOT_CHUNK_BYTES (LIMIT_MiB)
+
+/* Clients */
+#define LIMIT_CLIENT_STREAMS 200000                  /* under way or waiting, per client */
+#define LIMIT_CLIENT_RESPONSE_BYTES (64 * LIMIT_MiB) /* a whole answer that is kept in memory */
+#define LIMIT_CLIENT_OBJECT_BYTES (8 * LIMIT_MiB)    /* one watch event */
+#define LIMIT_CLIENT_LIST_PAGE 500                   /* objects asked for in one list request, as client-go */
+#define LIMIT_CLIENT_ENDPOINTS 64
+#define LIMIT_KUBECONFIG_BYTES (LIMIT_MiB)
+
+/* Store */
+#define LIMIT_TXN_TOTAL_OPS 1024           /* of all levels of one txn together */
+#define LIMIT_LEASE_MIN_TTL 2              /* seconds; etcd: 1.5 election timeouts of 1 s, rounded up */
+#define LIMIT_MEMBER_URLS 64               /* client URLs that one member publishes */
+#define LIMIT_MEMBER_RECORDS 1024          /* members whose attributes are remembered */
+#define LIMIT_SNAPSHOT_BLOCK_BYTES (64 * LIMIT_MiB) /* one block of a store snapshot */
+
+/* HTTP, more of it */
+#define LIMIT_HTTP_CONN_OUT_BYTES (64 * LIMIT_MiB) /* queued by all streams of a connection; beyond it
+                                                      new streams are refused */
+#define LIMIT_HTTP_LINGER_MS 2000          /* after our last word, for the peer to close */
+#define LIMIT_HTTP_DISCARD_BYTES (LIMIT_MiB) /* rest of a request body that nobody wants */
+#define LIMIT_HTTP2_WINDOW_BYTES (LIMIT_MiB) /* per stream; a connection has four times that */
+#define LIMIT_GRPC_PARTIAL_BYTES (256 * LIMIT_MiB) /* messages still incomplete, per worker */
 
 #endif
