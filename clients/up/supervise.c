@@ -86,7 +86,7 @@ static void last_line(const char *path, char *out, size_t size)
     while (n && (tail[n - 1] == '\n' || tail[n - 1] == '\r')) n--;
     tail[n] = 0;
     const char *line = strrchr(tail, '\n');
-    snprintf(out, size, "%s", line ? line + 1 : tail);
+    snprintf(out, size, "%.500s", line ? line + 1 : tail);
 }
 
 static void stop_all(struct supervisor *s);
