@@ -134,6 +134,8 @@ int range_op_check(const struct range_op *op) MUST_CHECK;
 int command_check(const struct command *c) MUST_CHECK;
 /* Whether a txn writes nothing, and so needs no log entry; and whether all its ranges are serializable. */
 bool txn_op_read_only(const struct txn_op *txn);
+/* Whether any branch of it puts. */
+bool txn_op_puts(const struct txn_op *txn);
 bool txn_op_serializable(const struct txn_op *txn);
 
 #endif

@@ -14,8 +14,8 @@ struct record {
     atomic_uint refs;
     uint32_t key_len;
     uint32_t value_len;
-    uint32_t sub;         /* place within the revision, from 0 */
-    bool tombstone;       /* the key was deleted here; value, create_rev, version and lease are 0 */
+    uint32_t sub : 31;    /* place within the revision, from 0 */
+    bool tombstone : 1;   /* the key was deleted here; value, create_rev, version and lease are 0 */
     int64_t mod_rev;
     int64_t create_rev;
     int64_t version;
@@ -23,6 +23,9 @@ struct record {
     struct record *older; /* the core thread's alone: the version before, or NULL */
     uint8_t data[];       /* key, then value */
 };
+
+/* The header counts in each key's memory: see docs/store.md. */
+_Static_assert(sizeof(struct record) == 56, "struct record grew");
 
 static inline struct slice record_key(const struct record *r)
 {
@@ -34,6 +37,10 @@ static inline struct slice record_value(const struct record *r)
     return (struct slice){r->data + r->key_len, r->value_len};
 }
 
+/* With one reference, `data` and the two lengths set, all else 0 but `refs`. Never fails softly. */
+struct record *record_new(struct slice key, struct slice value);
+/* The same, or NULL when out of memory, with `data` not filled. */
+struct record *record_alloc(uint32_t key_len, uint32_t value_len);
 struct record *record_ref(struct record *r);
 /* NULL is fine. Frees at the last reference. */
 void record_unref(struct record *r);

@@ -1,0 +1,126 @@
+/* The quota, alarms and member attributes. The quota is decided by the logical size, which is the same on all
+ * members whatever each has freed so far. */
+#include "store/store_int.h"
+
+#include "base/limits.h"
+#include "base/mem.h"
+
+static struct alarm_record *find(const struct store *s, uint64_t member_id, enum alarm_type type)
+{
+    for (size_t i = 0; i < s->n_alarms; i++)
+        if (s->alarms[i].alarm.member_id == member_id && s->alarms[i].alarm.alarm == type) return &s->alarms[i];
+    return NULL;
+}
+
+void alarm_add(struct store *s, struct alarm alarm, bool automatic)
+{
+    struct alarm_record *old = find(s, alarm.member_id, alarm.alarm);
+    if (old) {
+        old->automatic = old->automatic && automatic;
+        return;
+    }
+    s->alarms = mem_must_realloc(s->alarms, (s->n_alarms + 1) * sizeof(*s->alarms));
+    s->alarms[s->n_alarms++] = (struct alarm_record){alarm, automatic};
+}
+
+static void drop(struct store *s, struct alarm_record *a)
+{
+    s->n_alarms--;
+    memmove(a, a + 1, (size_t)(s->alarms + s->n_alarms - a) * sizeof(*a));
+}
+
+/* As etcd: ALARM_NONE activates nothing; deactivating what is not there is no error. */
+void alarm_apply(struct store *s, uint64_t member_id, enum alarm_type type, bool activate)
+{
+    struct alarm_record *a = find(s, member_id, type);
+    if (activate && type != ALARM_NONE && s->n_alarms < LIMIT_MEMBER_RECORDS)
+        alarm_add(s, (struct alarm){member_id, type}, false);
+    else if (!activate && a) drop(s, a);
+}
+
+int quota_check(struct store *s, int64_t cost)
+{
+    if (cost <= s->quota && store_size_in_use(s) <= s->quota - cost) return 0;
+    alarm_add(s, (struct alarm){0, ALARM_NOSPACE}, true);
+    return ERR_NO_SPACE;
+}
+
+void quota_relax(struct store *s)
+{
+    if (s->n_alarms == 0 || store_size_in_use(s) > s->quota - s->quota / 20) return;
+    struct alarm_record *a = find(s, 0, ALARM_NOSPACE);
+    if (a && a->automatic) drop(s, a);
+}
+
+/* An alarm that someone activated works as in etcd: NOSPACE refuses what grows, CORRUPT every change. */
+int alarm_refusal(const struct store *s, const struct command *c)
+{
+    if (s->n_alarms == 0 || c->type == COMMAND_ALARM || c->type == COMMAND_MEMBER_ATTRIBUTES) return 0;
+    bool no_space = false, corrupt = false;
+    for (size_t i = 0; i < s->n_alarms; i++) {
+        no_space |= s->alarms[i].alarm.alarm == ALARM_NOSPACE && !s->alarms[i].automatic;
+        corrupt |= s->alarms[i].alarm.alarm == ALARM_CORRUPT;
+    }
+    if (corrupt) return ERR_CORRUPT;
+    if (!no_space) return 0;
+    bool puts = c->type == COMMAND_OP && (c->op.type == OP_PUT || (c->op.type == OP_TXN && txn_op_puts(c->op.txn)));
+    return puts || c->type == COMMAND_LEASE_GRANT ? ERR_NO_SPACE : 0;
+}
+
+size_t store_alarms(const struct store *s, struct alarm *alarms, size_t max)
+{
+    size_t n = s->n_alarms < max ? s->n_alarms : max;
+    for (size_t i = 0; i < n; i++) alarms[i] = s->alarms[i].alarm;
+    return n;
+}
+
+/* ---- members -------------------------------------------------------------------------------- */
+
+static struct slice copy(struct slice s)
+{
+    uint8_t *p = mem_must_alloc(s.len);
+    if (s.len) memcpy(p, s.data, s.len);
+    return (struct slice){p, s.len};
+}
+
+static void clear_member(struct member_record *m)
+{
+    mem_free((void *)m->name.data);
+    for (size_t i = 0; i < m->n_urls; i++) mem_free((void *)m->urls[i].data);
+    mem_free(m->urls);
+}
+
+int member_apply(struct store *s, uint64_t id, struct slice name, const struct slice *urls, size_t n)
+{
+    struct member_record *m = s->members, *end = s->members + s->n_members;
+    while (m < end && m->id != id) m++;
+    if (m < end) {
+        clear_member(m);
+    } else {
+        if (s->n_members >= LIMIT_MEMBER_RECORDS) return ERR_LIMIT;
+        s->members = mem_must_realloc(s->members, (s->n_members + 1) * sizeof(*s->members));
+        m = &s->members[s->n_members++];
+    }
+    *m = (struct member_record){id, copy(name), mem_must_calloc(n, sizeof(*urls)), n};
+    for (size_t i = 0; i < n; i++) m->urls[i] = copy(urls[i]);
+    return 0;
+}
+
+void members_release(struct store *s)
+{
+    for (size_t i = 0; i < s->n_members; i++) clear_member(&s->members[i]);
+    mem_free(s->members);
+    s->members = NULL;
+    s->n_members = 0;
+}
+
+bool store_member_attributes(const struct store *s, uint64_t member_id, struct member_attributes *ret)
+{
+    for (size_t i = 0; i < s->n_members; i++) {
+        const struct member_record *m = &s->members[i];
+        if (m->id != member_id) continue;
+        *ret = (struct member_attributes){m->id, m->name, m->urls, m->n_urls};
+        return true;
+    }
+    return false;
+}

@@ -1,0 +1,272 @@
+/* Making a store, applying commands to it, and what it says about itself. */
+#include "store/store_int.h"
+
+#include "base/check.h"
+#include "base/limits.h"
+#include "base/mem.h"
+
+struct store *store_new(const struct store_options *options)
+{
+    struct store *s = mem_must_calloc(1, sizeof(*s));
+    s->quota = options && options->quota_bytes ? options->quota_bytes : (int64_t)LIMIT_QUOTA_BYTES_DEFAULT;
+    s->revision = 1;
+    s->compact_rev = -1;
+    s->work_target = -1;
+    s->work_rev = -1;
+    list_init(&s->pins);
+    return s;
+}
+
+void store_free(struct store *s)
+{
+    if (!s) return;
+    while (!list_empty(&s->pins)) pin_close(container_of(s->pins.next, struct pin, node));
+    event_batch_unref(s->events);
+    lease_table_release(&s->leases);
+    index_release(&s->index);
+    rlog_release(&s->log);
+    members_release(s);
+    mem_free(s->alarms);
+    mem_free(s);
+}
+
+void pin_open(struct pin *p, struct store *s, int64_t rev)
+{
+    p->store = s;
+    p->rev = rev;
+    list_push_back(&s->pins, &p->node);
+}
+
+void pin_close(struct pin *p)
+{
+    if (!p->store) return;
+    list_remove(&p->node);
+    p->store = NULL;
+}
+
+/* ---- applying ------------------------------------------------------------------------------- */
+
+static int apply_put(struct store *s, const struct put_op *op, struct op_result *ret)
+{
+    if (op->lease && !lease_find(&s->leases, op->lease)) return ERR_LEASE_NOT_FOUND;
+    if (op->ignore_value || op->ignore_lease) {
+        const struct record *r = index_get(&s->index, op->key);
+        if (!r || r->tombstone) return ERR_KEY_NOT_FOUND;
+    }
+    int rc = quota_check(s, RECORD_COST + (int64_t)op->key.len + (int64_t)op->value.len);
+    if (rc) return rc;
+    write_put(s, op, ret);
+    return 0;
+}
+
+static void run_txn(struct store *s, struct arena *a, const struct txn_op *txn, struct op_result *plan)
+{
+    const struct view v = {s, a, INT64_MAX};
+    const struct op *ops = txn_branch(txn, plan);
+    for (size_t i = 0; i < plan->txn.n; i++) {
+        struct op_result *ret = &plan->txn.results[i];
+        switch (ops[i].type) {
+        case OP_RANGE: {
+            struct view at = v;
+            if (ops[i].range.revision > 0) at.rev = ops[i].range.revision;
+            if (range_read(&at, &ops[i].range, &ret->range)) apply_out_of_memory();
+            break;
+        }
+        case OP_PUT: write_put(s, &ops[i].put, ret); break;
+        case OP_DELETE: write_delete(s, a, &ops[i].del, ret); break;
+        case OP_TXN: run_txn(s, a, ops[i].txn, ret); break;
+        }
+    }
+}
+
+static int apply_txn(struct store *s, struct arena *a, const struct txn_op *txn, struct op_result *ret)
+{
+    const struct view v = {s, a, INT64_MAX};
+    struct op_result plan = {.type = OP_TXN};
+    int rc = txn_plan(&v, txn, &plan);
+    if (rc) apply_out_of_memory();
+    rc = txn_op_read_only(txn) ? 0 : txn_check_puts(s, txn, &plan);
+    if (!rc) rc = txn_check_ranges(s, txn, &plan);
+    int64_t cost = rc ? 0 : txn_cost(txn, &plan);
+    if (!rc && cost) rc = quota_check(s, cost);
+    if (rc) return rc;
+    run_txn(s, a, txn, &plan);
+    *ret = plan;
+    return 0;
+}
+
+static int apply_op(struct store *s, struct arena *a, const struct op *op, struct op_result *ret)
+{
+    switch (op->type) {
+    case OP_PUT: return apply_put(s, &op->put, ret);
+    case OP_DELETE: write_delete(s, a, &op->del, ret); return 0;
+    case OP_TXN: return apply_txn(s, a, op->txn, ret);
+    case OP_RANGE: break;
+    }
+    return ERR_INVALID;
+}
+
+static int apply_grant(struct store *s, int64_t id, int64_t ttl, struct result *ret)
+{
+    if (id == 0) return ERR_LEASE_NOT_FOUND;
+    if (ttl > LIMIT_LEASE_TTL) return ERR_LEASE_TTL_TOO_LARGE;
+    if (lease_find(&s->leases, id)) return ERR_LEASE_EXISTS;
+    if (s->leases.n >= LIMIT_LEASES) return ERR_LIMIT;
+    int rc = quota_check(s, LEASE_COST);
+    if (rc) return rc;
+    struct lease *l = lease_add(&s->leases, id, ttl < LIMIT_LEASE_MIN_TTL ? LIMIT_LEASE_MIN_TTL : ttl);
+    ret->lease.id = id;
+    ret->lease.ttl = l->ttl;
+    return 0;
+}
+
+/* All its keys go in one revision, in key order. */
+static int apply_revoke(struct store *s, int64_t id)
+{
+    struct lease *l = lease_find(&s->leases, id);
+    if (!l) return ERR_LEASE_NOT_FOUND;
+    struct index keys = l->keys; /* taken over, so that deleting need not detach one by one */
+    l->keys = (struct index){0};
+    struct index_path at, path;
+    for (struct record *r = index_seek(&keys, (struct slice){0}, &at); r; r = index_next(&keys, &at)) {
+        CHECK(index_find(&s->index, record_key(r), &path) == r);
+        write_tombstone(s, &path, r);
+    }
+    index_release(&keys);
+    lease_remove(&s->leases, l);
+    return 0;
+}
+
+static void apply_checkpoint(struct store *s, const struct command *c)
+{
+    for (size_t i = 0; i < c->checkpoint.count; i++) {
+        struct lease *l = lease_find(&s->leases, c->checkpoint.leases[i].id);
+        if (l) l->remaining_ttl = c->checkpoint.leases[i].remaining_ttl;
+    }
+}
+
+static int apply_command(struct store *s, const struct command *c, struct arena *a, struct result *ret)
+{
+    int rc = alarm_refusal(s, c);
+    if (rc) return rc;
+    switch (c->type) {
+    case COMMAND_OP: return apply_op(s, a, &c->op, &ret->op);
+    case COMMAND_COMPACT: return compact(s, c->compact.revision);
+    case COMMAND_LEASE_GRANT: return apply_grant(s, c->lease_grant.id, c->lease_grant.ttl, ret);
+    case COMMAND_LEASE_REVOKE: return apply_revoke(s, c->lease_revoke.id);
+    case COMMAND_LEASE_CHECKPOINT: apply_checkpoint(s, c); return 0;
+    case COMMAND_ALARM: alarm_apply(s, c->alarm.member_id, c->alarm.alarm, c->alarm.activate); return 0;
+    case COMMAND_MEMBER_ATTRIBUTES:
+        return member_apply(s, c->member.member_id, c->member.name, c->member.client_urls,
+                            c->member.n_client_urls);
+    }
+    return ERR_INVALID;
+}
+
+void store_apply(struct store *s, const struct command *c, struct arena *a, struct result *ret)
+{
+    *ret = (struct result){.type = c->type};
+    if (c->type == COMMAND_OP) ret->op.type = c->op.type;
+    ret->code = apply_command(s, c, a, ret);
+    ret->revision = write_end(s);
+    quota_relax(s);
+    if (ret->code || !s->lease_changed) return;
+    if (c->type == COMMAND_LEASE_GRANT) s->lease_changed(s->lease_ctx, c->lease_grant.id, true);
+    if (c->type == COMMAND_LEASE_REVOKE) s->lease_changed(s->lease_ctx, c->lease_revoke.id, false);
+}
+
+/* ---- results -------------------------------------------------------------------------------- */
+
+static void unref_all(struct record **records, size_t n)
+{
+    for (size_t i = 0; i < n; i++) record_unref(records[i]);
+}
+
+static void release_op(struct op_result *r)
+{
+    switch (r->type) {
+    case OP_RANGE: unref_all(r->range.records, r->range.n); break;
+    case OP_PUT: record_unref(r->put.prev); break;
+    case OP_DELETE: unref_all(r->del.prevs, r->del.n_prevs); break;
+    case OP_TXN:
+        for (size_t i = 0; i < r->txn.n; i++) release_op(&r->txn.results[i]);
+        break;
+    }
+}
+
+void result_release(struct result *r)
+{
+    if (r->type == COMMAND_OP) release_op(&r->op);
+    *r = (struct result){0};
+}
+
+/* ---- what there is -------------------------------------------------------------------------- */
+
+int64_t store_revision(const struct store *s)
+{
+    return s->revision;
+}
+
+int64_t store_compact_revision(const struct store *s)
+{
+    return s->compact_rev;
+}
+
+int64_t store_size(const struct store *s)
+{
+    int64_t held = s->held + LEASE_COST * (int64_t)s->leases.n, in_use = store_size_in_use(s);
+    return held > in_use ? held : in_use;
+}
+
+int64_t store_size_in_use(const struct store *s)
+{
+    return s->compacted.live + s->sums.written - s->compacted.written + LEASE_COST * (int64_t)s->leases.n;
+}
+
+int64_t store_keys(const struct store *s)
+{
+    return (int64_t)s->index.live;
+}
+
+bool store_lease(const struct store *s, int64_t id, struct lease_info *ret)
+{
+    const struct lease *l = lease_find(&s->leases, id);
+    if (!l) return false;
+    *ret = (struct lease_info){l->id, l->ttl, l->remaining_ttl, l->keys.live};
+    return true;
+}
+
+size_t store_leases(const struct store *s, int64_t after, int64_t *ids, size_t max)
+{
+    size_t n = 0;
+    for (; n < max; n++) {
+        const struct lease *l = lease_after(&s->leases, after);
+        if (!l) break;
+        ids[n] = after = l->id;
+    }
+    return n;
+}
+
+int store_lease_keys(const struct store *s, int64_t id, struct arena *a, struct slice **ret, size_t *ret_n)
+{
+    const struct lease *l = lease_find(&s->leases, id);
+    if (!l) return ERR_LEASE_NOT_FOUND;
+    struct slice *keys = arena_calloc(a, l->keys.entries, sizeof(*keys));
+    if (!keys) return ERR_NOMEM;
+    size_t n = 0;
+    struct index_path path;
+    for (struct record *r = index_seek(&l->keys, (struct slice){0}, &path); r; r = index_next(&l->keys, &path)) {
+        keys[n] = arena_dup(a, record_key(r));
+        if (!keys[n++].data) return ERR_NOMEM;
+    }
+    *ret = keys;
+    *ret_n = n;
+    return 0;
+}
+
+void store_on_lease(struct store *s, void (*changed)(void *ctx, int64_t id, bool granted), void *ctx)
+{
+    s->lease_changed = changed;
+    s->lease_ctx = ctx;
+    if (changed && s->leases.n) changed(ctx, 0, true);
+}
