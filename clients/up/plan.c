@@ -156,10 +156,15 @@ static int make_dir(const char *dir, struct err *e)
 static int write_kubeconfig(struct up_plan *p, const char *file, const char *user, struct err *e)
 {
     struct buf out = {0};
+    const char *servers = p->processes[0].kube_url;
+    for (size_t i = 1; i < (size_t)p->members; i++)
+        servers = arena_printf(&p->arena, "%s\", \"%s", servers, p->processes[i].kube_url);
     buf_append_str(&out, "apiVersion: v1\nkind: Config\ncurrent-context: n1\nclusters:\n");
     for (size_t i = 0; i < (size_t)p->members; i++)
-        buf_printf(&out, "- name: %s\n  cluster:\n    server: %s\n    certificate-authority: %s\n", p->processes[i].name,
-                   p->processes[i].kube_url, p->ca);
+        buf_printf(&out,
+                   "- name: %s\n  cluster:\n    server: %s\n    certificate-authority: %s\n    extensions:\n"
+                   "    - name: pintle/servers\n      extension: {servers: [\"%s\"]}\n",
+                   p->processes[i].name, p->processes[i].kube_url, p->ca, servers);
     buf_printf(&out, "users:\n- name: %s\n  user:\n    client-certificate: %s\n    client-key: %s\ncontexts:\n", user,
                pki(p, arena_printf(&p->arena, "%s.crt", user)), pki(p, arena_printf(&p->arena, "%s.key", user)));
     for (size_t i = 0; i < (size_t)p->members; i++)
