@@ -29,8 +29,8 @@ CFLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefin
 CFLAGS_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 CFLAGS := -std=gnu17 -D_GNU_SOURCE -pthread -fno-strict-aliasing $(CFLAGS_$(MODE)) $(EXTRA_CFLAGS)
 CPPFLAGS := -I. -I$(GENERATED)
-LDFLAGS := -pthread $(if $(filter asan,$(MODE)),-fsanitize=address$(comma)undefined) $(if $(filter tsan,$(MODE)),-fsanitize=thread)
 comma := ,
+LDFLAGS := -pthread $(if $(filter asan,$(MODE)),-fsanitize=address$(comma)undefined) $(if $(filter tsan,$(MODE)),-fsanitize=thread)
 LIBS := -lraft -luv -llz4 -lmsgpackc -lnghttp2 -lssl -lcrypto -lprotobuf-c -lxxhash -lyaml -lhttp_parser -lm
 JEMALLOC := $(if $(filter release,$(MODE)),$(shell test -e /usr/include/jemalloc/jemalloc.h && echo -ljemalloc))
 
@@ -45,6 +45,20 @@ TEST_LIB_SRC ?= $(filter-out tests/sim/test_%.c,$(wildcard tests/lib/*.c tests/s
 TEST_LIB_O := $(patsubst %.c,$(B)/obj/%.o,$(TEST_LIB_SRC))
 
 all: $(B)/pintle
+
+help:
+	@echo "make              build build/pintle"
+	@echo "make run          install what is missing, build, start a three-node control plane (Ctrl-C stops it)"
+	@echo "make test         everything that judges it; needs root or sudo to install test peers the first time"
+	@echo "make check        unit tests only"
+	@echo "make asan, tsan   the unit tests, simulation and integration tests under sanitizers"
+	@echo "make sim          the seeded simulation: SEEDS=n [SEED=first] [TRACE=1]"
+	@echo "make fuzz         libFuzzer targets, SECONDS=n each"
+	@echo "make bench        Debian's etcd and Pintle side by side: ROWS=put,range,watch [ETCD=path]"
+	@echo "make tidy         include rules, house rules"
+	@echo "make fmt          clang-format"
+	@echo "make install      to DESTDIR/PREFIX (default /usr/local)"
+	@echo "make clean"
 
 $(B)/pintle: $(MAIN_O) $(LIB)
 	@echo "  LINK  $@"; $(CC) $(LDFLAGS) -o $@ $(MAIN_O) $(LIB) $(LIBS) $(JEMALLOC)
@@ -66,7 +80,58 @@ $(B)/obj/schemas/kube/kinds_data.o: $(KINDS)
 
 # ---- tests ----------------------------------------------------------------------------------------------
 $(B)/tests/%: tests/%.c $(TEST_LIB_O) $(LIB)
-	@mkdir -p $(@D); echo "  TEST  $@"; \
+	@mkdir -p $(@D) $(B)/obj/$(<D); echo "  TEST  $@"; \
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(WARN) -MMD -MP -MF $(B)/obj/$<.d -MT $@ -o $@ $< $(TEST_LIB_O) $(LIB) $(LDFLAGS) $(LIBS) -lcmocka -ljson-c
 
 -include $(OBJ:.o=.d) $(wildcard $(B)/obj/tests/*/*.d $(B)/obj/tests/*/*/*.d)
+
+tests: $(TEST_BIN)
+
+check: all tests
+	@B=$(B) tests/run unit
+
+test: install-test all tests
+	@B=$(B) tests/run all
+
+# Address, undefined-behaviour and thread sanitizers over units, simulation and integration.
+asan tsan:
+	@$(MAKE) MODE=$@ all tests
+	@B=build/$@ tests/run sanitize
+
+SEEDS ?= 200
+sim: $(B)/tests/sim/test_sim
+	@$< $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(if $(TRACE),--trace)
+
+SECONDS ?= 60
+fuzz:
+	@tests/fuzz/run $(SECONDS)
+
+ROWS ?= put,range,watch
+bench: all
+	@bench/run $(ROWS)
+
+tidy:
+	@tests/tidy
+
+fmt:
+	@clang-format -i $(filter-out %.pb-c.c,$(SRC)) $(wildcard */*.h */*/*.h tests/*/*.c tests/*/*/*.c)
+
+# ---- running and installing ------------------------------------------------------------------------------
+install-build:
+	@tests/install build
+
+install-test:
+	@tests/install test
+
+run: install-build
+	@$(MAKE) all
+	@$(B)/pintle up $(UPFLAGS)
+
+PREFIX ?= /usr/local
+install: all
+	install -D -m 755 $(B)/pintle $(DESTDIR)$(PREFIX)/bin/pintle
+
+clean:
+	rm -rf build
+
+.PHONY: all help tests check test asan tsan sim fuzz bench tidy fmt install-build install-test run install clean
