@@ -49,8 +49,8 @@ struct http_callbacks {
     void (*end)(struct http_stream *st); /* the request is whole */
     /* The queue went below half of LIMIT_HTTP_OUT_BYTES after http_writable() had been false. */
     void (*writable)(struct http_stream *st);
-    /* The last call: the exchange is over (error 0), or was reset by the peer, timed out, or the connection was lost. The stream
-     * is gone after it; so is what it pointed to. */
+    /* The last call: the exchange is over (error 0), or was reset by the peer or by us (ERR_CANCELED), timed out (ERR_TIMEOUT), or
+     * the connection was lost (ERR_CLOSED). The stream is gone after it; so is what it pointed to. */
     void (*closed)(struct http_stream *st, int error);
 };
 
@@ -87,6 +87,11 @@ bool http_writable(const struct http_stream *st); /* less than LIMIT_HTTP_OUT_BY
 /* The request body stops being read (the peer's window closes) until resumed. */
 void http_pause(struct http_stream *st);
 void http_resume(struct http_stream *st);
+/* The request may stand still for so long; LIMIT_HTTP_BODY_STALL_MS at first, 0 = for ever (a stream that the client may write to at
+ * any time). Then it is reset and `closed` says ERR_TIMEOUT. */
+void http_set_body_timeout(struct http_stream *st, unsigned ms);
+/* Calls `passed` once, at that time of clock_mono_ms() (some 100 ms later at the latest); 0 = no more. */
+void http_set_deadline(struct http_stream *st, uint64_t mono_ms, void (*passed)(struct http_stream *st));
 
 /* ---- servers and listeners -------------------------------------------------------------------- */
 
