@@ -553,7 +553,7 @@ void core_close(struct core *c, void (*closed)(void *ctx), void *ctx)
     c->closed_ctx = ctx;
     answer_all(c, &c->queued);
     answer_all(c, &c->reads);
-    answer_all(c, &c->hashes);
+    core_read_stop(c);
     list_for_each(g, &c->groups)
         answer_all(c, &container_of(g, struct core_read_group, node)->requests);
     list_for_each(node, &c->batch_list)

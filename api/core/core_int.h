@@ -98,6 +98,8 @@ void core_state_unref(struct core_state *s);
 /* core_read.c */
 void core_read_submit(struct core *c, struct core_request *r);
 void core_read_flush(struct core *c);
+/* Answers what is under way here with ERR_STOPPED. */
+void core_read_stop(struct core *c);
 void core_read_close(struct core *c);
 void core_hash_step(struct env_task *t);
 

@@ -239,7 +239,7 @@ static void transfer_done(void *data, int error)
     struct core *c = data;
     struct core_request *r = c->transfer;
     c->transfer = NULL;
-    core_answer(c, r, error);
+    if (r) core_answer(c, r, error); /* else it was answered when the core closed */
 }
 
 static int transfer(struct core *c, struct core_request *r)
@@ -352,9 +352,19 @@ void core_read_flush(struct core *c)
     consensus_read(c->consensus, &g->read);
 }
 
+void core_read_stop(struct core *c)
+{
+    list_for_each(node, &c->hashes) {
+        struct core_hash *h = container_of(node, struct core_hash, node);
+        struct core_request *r = h->request;
+        hash_close(h);
+        core_answer(c, r, ERR_STOPPED);
+    }
+    if (c->transfer) transfer_done(c, ERR_STOPPED);
+}
+
 void core_read_close(struct core *c)
 {
-    list_for_each(node, &c->hashes) hash_close(container_of(node, struct core_hash, node));
     struct list *node;
     while ((node = list_pop_front(&c->groups)) != NULL)
         mem_free(container_of(node, struct core_read_group, node));
