@@ -6,7 +6,11 @@
  * or starts in the past, it just remembers its next revision and later asks the core for history again; if
  * that was compacted meanwhile it is canceled with ERR_COMPACTED. Memory a watcher costs: its own struct and key.
  *
- * One thread (its worker's). Deterministic: no clock, no I/O; the owner moves messages between hub and core.
+ * One thread (its worker's). Deterministic: no clock, no I/O; the owner moves messages between hub and core. What the core
+ * answers to a history request and the live batches must arrive in the order in which the core made them: then a
+ * watcher that has read history up to the core's present is live, and sees every later batch.
+ *
+ * Out of memory never loses an event: watchers that cannot be told about a batch become cursors and read it again.
  *
  * Guarantees, as etcd words them (docs/learning/api_guarantees): ordered, unique, reliable, atomic (all events of a
  * revision in one delivery, fragments aside), resumable, bookmarkable. */
@@ -27,11 +31,14 @@ enum { WATCH_NO_PUT = 1, WATCH_NO_DELETE = 2 };
  * embeds it. */
 struct watch_sink {
     /* Events of one or more whole revisions, up to `last_rev`, for one watcher: `events[0..n)` are borrowed for
-     * the call (take references to keep records). All are > the watcher's previous last_rev. */
+     * the call (take references to keep records). All are > the watcher's previous last_rev. The callback may
+     * add and remove watchers. */
     void (*events)(struct watch_sink *sink, struct watcher *w, const struct event *const *events, size_t n, int64_t last_rev);
-    /* The watcher ended by itself: ERR_COMPACTED (compact_rev is the revision to say). It is freed after the call. */
+    /* The watcher ended by itself: ERR_COMPACTED (compact_rev is the revision to say). It is freed after the call: not to be
+     * removed again. */
     void (*canceled)(struct watch_sink *sink, struct watcher *w, int code, int64_t compact_rev);
-    /* Whether the stream takes more now; false turns its watchers into cursors until watch_sink_writable(). */
+    /* Whether the stream takes more now; false turns the watchers that something is for into cursors until
+     * watch_sink_writable(). */
     bool (*ready)(struct watch_sink *sink);
     struct list watchers; /* ours; watch_sink_init */
     struct list waiting;  /* ours */
@@ -44,8 +51,9 @@ struct watch_options {
     void *data;
 };
 
-/* What the hub needs from the core: history from `from_rev` on. The answer comes by watch_hub_history. At most one is under
- * way per hub and group of lagging watchers; requests are shared by watchers near each other. */
+/* What the hub needs from the core: history from `from_rev` on. The answer comes by watch_hub_history, never from inside the
+ * call. At most LIMIT_WATCH_HISTORY_REQUESTS are under way, and one per group of lagging watchers: those near each other
+ * share it. */
 struct watch_upstream {
     void (*request)(void *ctx, uint64_t request_id, int64_t from_rev);
 };
@@ -54,23 +62,27 @@ int watch_hub_new(const struct watch_upstream *up, void *ctx, int64_t revision, 
 void watch_hub_free(struct watch_hub *h);
 
 void watch_sink_init(struct watch_sink *sink);
-/* Starts a watcher on the sink. 0, ERR_LIMIT, ERR_NOMEM. Never delivers from inside the call. */
+/* Starts a watcher on the sink. 0, ERR_INVALID (a negative start), ERR_LIMIT, ERR_NOMEM. Never delivers from inside the call. A
+ * start in the future is fine: the watcher is synced and gets nothing earlier. */
 int watch_add(struct watch_hub *h, struct watch_sink *sink, const struct watch_options *o, struct watcher **ret) MUST_CHECK;
 void watch_remove(struct watch_hub *h, struct watcher *w);
 /* Removes all of a sink's watchers. */
 void watch_sink_release(struct watch_hub *h, struct watch_sink *sink);
-/* The sink takes more again. */
+/* The sink takes more again. Does not deliver from inside the call. */
 void watch_sink_writable(struct watch_hub *h, struct watch_sink *sink);
 
 void *watcher_data(const struct watcher *w);
 /* All revisions <= this were delivered, or hold nothing for this watcher: what a progress notification or a bookmark says. */
 int64_t watcher_progress(const struct watch_hub *h, const struct watcher *w);
 bool watcher_synced(const struct watcher *w);
+/* Valid inside `events`: a number that is the same for calls with the very same events, one after another (the
+ * watchers of one range), and never comes again for others: what was encoded for one watcher serves the next. */
+uint64_t watch_hub_run(const struct watch_hub *h);
 
-/* From the core: the next live batch (batches come in order; first_rev follows the last one's last_rev), the store's revision
- * moving without events for us, or history that was asked for (batch NULL = nothing from from_rev to `upto_rev`; code ERR_COMPACTED
- * with compact_rev). After a snapshot was installed `reset` tells the hub that live batches skip to `revision`: all its watchers become
- * cursors again. */
+/* From the core: the next live batch (batches come in order; first_rev follows the last one's last_rev; what the hub has
+ * already seen is skipped, a gap is as a reset), or history that was asked for (all changes from from_rev to batch->last_rev; NULL = nothing from
+ * from_rev to `upto_rev`; code ERR_COMPACTED with compact_rev). After a snapshot was installed `reset` tells the hub that live batches
+ * skip to `revision`: its watchers become cursors again. Batches are borrowed for the call. */
 void watch_hub_live(struct watch_hub *h, struct event_batch *batch);
 void watch_hub_history(struct watch_hub *h, uint64_t request_id, int code, struct event_batch *batch, int64_t upto_rev,
                        int64_t compact_rev);
