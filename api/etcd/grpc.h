@@ -3,8 +3,8 @@
  * A service is data: names and methods. A method's callbacks see whole messages; the framing, the limits and the status
  * trailers are done here. One thread: that of the exchange's loop.
  *
- * Life of a call: [open] -> message, once for a method without client streaming and then only when the client has half-closed,
- * else any number of times -> half_closed -> the handler sends 0..n messages and finishes, from inside any of these or
+ * Life of a call: [open] -> message, once for a method without client streaming (as soon as it is whole), else any number
+ * of times -> half_closed -> the handler sends 0..n messages and finishes, from inside any of these or
  * from a later turn -> closed, always the last. The client may cancel at any time: `closed` comes with its error then.
  * A handler that waits for someone else (the core) holds a reference: the call's memory, its state included, lives until the
  * last grpc_unref, and sending on a closed call does nothing (what was given is released).

@@ -87,6 +87,9 @@ bool http_writable(const struct http_stream *st); /* less than LIMIT_HTTP_OUT_BY
 /* The request body stops being read (the peer's window closes) until resumed. */
 void http_pause(struct http_stream *st);
 void http_resume(struct http_stream *st);
+bool http_paused(const struct http_stream *st);
+/* Gives the last `n` bytes of the piece back, to be delivered again when resumed: only from inside `body`, after http_pause. */
+void http_unread(struct http_stream *st, size_t n);
 /* The request may stand still for so long; LIMIT_HTTP_BODY_STALL_MS at first, 0 = for ever (a stream that the client may write to at
  * any time). Then it is reset and `closed` says ERR_TIMEOUT. */
 void http_set_body_timeout(struct http_stream *st, unsigned ms);

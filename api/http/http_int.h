@@ -69,6 +69,8 @@ struct http_stream {
     void *user;
     struct out_queue q;
     struct buf held; /* body that came while paused */
+    struct slice piece; /* the one that `body` was called with */
+    size_t unread;      /* of its end, given back */
     struct http_trailers *trailers;
     struct wheel_timer deadline;
     void (*deadline_passed)(struct http_stream *st);

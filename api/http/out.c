@@ -31,7 +31,7 @@ static void append(struct out_queue *q, struct out_piece *p)
 /* Behind small writes there is room for the next ones: most answers are one piece. */
 static size_t room_for(const struct out_queue *q, size_t len)
 {
-    size_t room = q->bytes == 0 ? 192 : q->bytes < 4096 ? 1024 : 4096;
+    size_t room = q->bytes == 0 ? 448 : q->bytes < 4096 ? 1024 : 4096;
     return len > room ? len : room;
 }
 

@@ -193,6 +193,29 @@ void stream_dispatch(struct http_stream *st)
 
 /* ---- the body ------------------------------------------------------------------------------------ */
 
+/* `closed` cannot come from inside, so the stream stays. */
+static void stream_call_body(struct http_stream *st, struct slice piece)
+{
+    st->piece = piece;
+    st->unread = 0;
+    st->cb.body(st, piece);
+    st->piece = (struct slice){0};
+    h2_consume(st, piece.len - st->unread);
+}
+
+void http_unread(struct http_stream *st, size_t n)
+{
+    CHECK(st->paused && n <= st->piece.len && st->unread == 0);
+    st->unread = n;
+    if (buf_append_slice(&st->held, slice_sub(st->piece, st->piece.len - n, n)) != 0)
+        http_reset(st, NGHTTP2_INTERNAL_ERROR);
+}
+
+bool http_paused(const struct http_stream *st)
+{
+    return st->paused;
+}
+
 void stream_body(struct http_stream *st, struct slice piece)
 {
     st->progress_ms = uv_now(st->conn->server->loop);
@@ -201,8 +224,7 @@ void stream_body(struct http_stream *st, struct slice piece)
         return;
     }
     if (!st->paused && st->held.len == 0) {
-        st->cb.body(st, piece);
-        h2_consume(st, piece.len);
+        stream_call_body(st, piece);
         return;
     }
     if (buf_append_slice(&st->held, piece) != 0) http_reset(st, NGHTTP2_INTERNAL_ERROR);
@@ -238,11 +260,13 @@ static void stream_deliver_held(struct http_stream *st)
     struct buf held = st->held;
     buf_init(&st->held, 0);
     if (held.len) {
-        /* `closed` cannot come from inside of these, so the stream stays. */
-        if (st->cb.body && !st->reset) st->cb.body(st, buf_slice(&held));
-        h2_consume(st, held.len);
+        if (st->cb.body && !st->reset)
+            stream_call_body(st, buf_slice(&held));
+        else
+            h2_consume(st, held.len);
         buf_release(&held);
     }
+    if (st->paused) return;
     if (st->conn->proto == PROTO_H1) {
         h1_resume(st);
         return;
