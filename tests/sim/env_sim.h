@@ -27,6 +27,7 @@
 #include "raft/env.h"
 
 struct sim;
+struct sim_disk;
 
 enum { SIM_MEMBERS_MAX = 9 };
 
@@ -139,6 +140,10 @@ int sim_disk_read(struct sim *s, uint64_t id, const char *path, struct buf *out)
 void sim_disk_write(struct sim *s, uint64_t id, const char *path, struct slice data);
 /* Each path on the disk, sorted. */
 void sim_disk_each(struct sim *s, uint64_t id, void (*each)(void *ctx, const char *path, uint64_t size), void *ctx);
+/* A copy of the whole disk, and that copy back in its place; only between lives. Each saved copy is put back or freed. */
+struct sim_disk *sim_disk_save(struct sim *s, uint64_t id);
+void sim_disk_put_back(struct sim *s, uint64_t id, struct sim_disk *saved);
+void sim_disk_free(struct sim_disk *d);
 /* An empty disk in the place of the old one; only between lives. */
 void sim_disk_wipe(struct sim *s, uint64_t id);
 

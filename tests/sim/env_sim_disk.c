@@ -341,12 +341,20 @@ static void names_after(struct sim *s, struct sim_disk *from, struct sim_disk *t
     }
 }
 
-struct sim_disk *sim_disk_after(struct sim *s, struct sim_env *e, enum sim_crash_mode mode)
+static struct sim_disk *disk_copy(struct sim *s, struct sim_disk *from, enum sim_crash_mode mode)
 {
-    struct sim_disk *from = e->disk, *to = sim_disk_new();
+    struct sim_disk *to = sim_disk_new();
     to->capacity = from->capacity;
     for (size_t i = 0; i < from->n_dirs; i++) add_dir(to, from->dirs[i]);
     names_after(s, from, to, mode);
+    for (size_t i = 0; i < from->durable.n; i++) from->durable.names[i].inode->copy = NULL;
+    for (size_t i = 0; i < from->live.n; i++) from->live.names[i].inode->copy = NULL;
+    return to;
+}
+
+struct sim_disk *sim_disk_after(struct sim *s, struct sim_env *e, enum sim_crash_mode mode)
+{
+    struct sim_disk *to = disk_copy(s, e->disk, mode);
     for (int i = 0; i < 2; i++) {
         if (!e->lanes[i].busy) continue;
         const struct env_io *io = container_of(e->lanes[i].queue.next, struct env_io, node);
@@ -357,10 +365,23 @@ struct sim_disk *sim_disk_after(struct sim *s, struct sim_env *e, enum sim_crash
         while (to->durable.n) names_remove(&to->durable, to->durable.names[to->durable.n - 1].path);
         for (size_t i = 0; i < to->live.n; i++) names_set(&to->durable, to->live.names[i].path, to->live.names[i].inode);
     }
-    leave_temporary(s, from, to);
-    for (size_t i = 0; i < from->durable.n; i++) from->durable.names[i].inode->copy = NULL;
-    for (size_t i = 0; i < from->live.n; i++) from->live.names[i].inode->copy = NULL;
+    leave_temporary(s, e->disk, to);
     return to;
+}
+
+struct sim_disk *sim_disk_save(struct sim *s, uint64_t id)
+{
+    CHECK(!sim_member(s, id)->env);
+    return disk_copy(s, sim_member(s, id)->disk, SIM_KILL);
+}
+
+void sim_disk_put_back(struct sim *s, uint64_t id, struct sim_disk *saved)
+{
+    struct sim_member *m = sim_member(s, id);
+    CHECK(!m->env);
+    saved->capacity = m->disk->capacity;
+    sim_disk_free(m->disk);
+    m->disk = saved;
 }
 
 /* ---- operations ---------------------------------------------------------------------------------- */

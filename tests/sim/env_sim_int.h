@@ -157,7 +157,6 @@ void sim_mix(struct sim *s, const void *data, size_t len);
 
 /* env_sim_disk.c */
 struct sim_disk *sim_disk_new(void);
-void sim_disk_free(struct sim_disk *d);
 /* What another life finds. */
 struct sim_disk *sim_disk_after(struct sim *s, struct sim_env *e, enum sim_crash_mode mode);
 void sim_disk_submit(struct env *e, struct env_io *io);

@@ -1,0 +1,242 @@
+/* Clients: each asks one thing at a time of some member, waits for the answer or gives up, thinks, and asks again. Every answer
+ * is compared with the model at the revision it names, which must not lie before anything that was answered when the
+ * question was asked (clients_check.c); and all of them together make the history that linear.h judges, knowing nothing of
+ * revisions. */
+#include <inttypes.h>
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "clients_int.h"
+
+enum { LINEAR_STEPS = 3000000 };
+
+static void client_next(void *arg);
+
+static void ask_free(struct ask *a)
+{
+    list_remove(&a->node);
+    core_request_release(&a->request);
+    buf_release(&a->bytes);
+    buf_release(&a->bytes2);
+    buf_release(&a->expect_bytes);
+    buf_release(&a->command);
+    a->run->n_asks--;
+    mem_free(a);
+}
+
+static void client_rests(struct client *c)
+{
+    struct run *r = c->run;
+    c->ask = NULL;
+    if (!r->ending) sim_at(r->sim, sim_random_range(&r->random, 0, 2 * r->o.think_us), client_next, c);
+}
+
+static void note_refused(struct run *r, uint64_t value)
+{
+    if (!value) return;
+    while (value >= r->refused_size) {
+        size_t size = r->refused_size ? 2 * r->refused_size : 1024;
+        r->refused = mem_must_realloc(r->refused, size * sizeof *r->refused);
+        memset(r->refused + r->refused_size, 0, (size - r->refused_size) * sizeof *r->refused);
+        r->refused_size = size;
+    }
+    r->refused[value] = true;
+}
+
+static bool outcome_unknown(int code)
+{
+    return code == ERR_TIMEOUT || code == ERR_LEADER_CHANGED || code == ERR_STOPPED || code == ERR_UNAVAILABLE;
+}
+
+static bool never_sent(int code)
+{
+    return code == ERR_NO_LEADER || code == ERR_TOO_MANY_REQUESTS;
+}
+
+/* What the client makes of the answer. */
+static void ask_answered(struct ask *a)
+{
+    struct run *r = a->run;
+    int code = a->request.code;
+    if (code == 0) {
+        r->result->acked++;
+        if (ask_check(a)) ask_record(a, true);
+    } else if (never_sent(code)) {
+        r->result->refused++;
+        note_refused(r, a->value);
+        note_refused(r, a->value2);
+    } else if (outcome_unknown(code)) {
+        r->result->unknown++;
+        ask_record(a, false);
+    } else {
+        ask_check_refusal(a);
+    }
+}
+
+static void on_done(struct core_request *q)
+{
+    struct ask *a = container_of(q, struct ask, request);
+    struct client *c = a->client;
+    if (c && a->life && !life_gone(a->life)) {
+        ask_answered(a);
+        client_rests(c);
+    } else if (c) {
+        a->run->result->unknown++;
+        ask_record(a, false);
+        client_rests(c);
+    }
+    ask_free(a);
+}
+
+static void ask_submit(void *arg)
+{
+    struct ask *a = arg;
+    a->submitted = true;
+    core_submit(a->life->core, &a->request);
+}
+
+/* The client waits no longer: what it asked may still happen. */
+static void ask_abandon(struct ask *a)
+{
+    struct client *c = a->client;
+    a->run->result->unknown++;
+    ask_record(a, false);
+    a->client = NULL;
+    client_rests(c);
+}
+
+static void client_deadline(void *arg)
+{
+    struct client *c = arg;
+    if (c->ask && c->ask->give_up_us <= sim_now_us(c->run->sim)) ask_abandon(c->ask);
+}
+
+static void client_next(void *arg)
+{
+    struct client *c = arg;
+    struct run *r = c->run;
+    struct life *l = cluster_some(r, &r->random);
+    if (r->ending) return;
+    struct ask *a = mem_must_calloc(1, sizeof *a);
+    list_init(&a->node);
+    a->run = r;
+    a->client = c;
+    a->kind = ask_choose(r);
+    a->request.done = on_done;
+    r->n_asks++;
+    if (!l || !ask_make(a)) {
+        ask_free(a);
+        client_rests(c);
+        return;
+    }
+    a->life = l;
+    a->call = ++r->clock;
+    a->called_us = sim_now_us(r->sim);
+    a->floor = r->floor;
+    uint64_t patience_us = a->request.timeout_ms * 1500;
+    a->give_up_us = a->called_us + patience_us;
+    sim_at(r->sim, patience_us, client_deadline, c);
+    c->ask = a;
+    r->result->calls++;
+    list_push_back(&l->asks, &a->node);
+    run_trace(r, "client %u asks m%" PRIu64 ": %s %s value %" PRIu64, c->number, l->id, ask_name(a->kind), a->key_text, a->value);
+    sim_at_member(r->sim, l->id, sim_random_range(&r->random, 50, 1000), ask_submit, a);
+}
+
+void clients_lost(struct run *r, struct life *l)
+{
+    (void)r;
+    list_for_each(n, &l->asks)
+    {
+        struct ask *a = container_of(n, struct ask, node);
+        list_remove(&a->node);
+        if (a->client) ask_abandon(a);
+        a->life = NULL;
+        if (!a->submitted) ask_free(a);
+    }
+}
+
+void clients_start(struct run *r)
+{
+    for (unsigned i = 0; i < r->o.clients; i++) {
+        struct client *c = r->clients[i] = mem_must_calloc(1, sizeof *c);
+        c->run = r;
+        c->number = i;
+        client_rests(c);
+    }
+}
+
+void clients_free(struct run *r)
+{
+    for (unsigned i = 0; i < r->o.clients; i++) mem_free(r->clients[i]);
+    mem_free(r->history);
+    mem_free(r->refused);
+}
+
+bool clients_idle(const struct run *r)
+{
+    for (unsigned i = 0; i < r->o.clients; i++) {
+        if (r->clients[i]->ask) return false;
+    }
+    return true;
+}
+
+/* ---- at the end ---------------------------------------------------------------------------------- */
+
+static bool was_not_refused(void *ctx, const struct model_event *ev)
+{
+    struct run *r = ctx;
+    uint64_t value = value_number(buf_slice(&ev->value));
+    if (value >= r->refused_size || !r->refused[value]) return true;
+    return verdict_fail(&r->verdict, "value v%" PRIu64 " was written at revision %" PRId64 " after its client was told that it was never sent",
+                        value, ev->rev);
+}
+
+bool clients_check_history(struct run *r)
+{
+    struct slice all = slice_make("\0", 1);
+    if (!model_events(r->model, all, all, 1, INT64_MAX, was_not_refused, r)) return false;
+    struct linear_report report;
+    enum linear_result result = linear_check(r->history, r->n_history, LINEAR_STEPS, &report);
+    if (result == LINEAR_UNDECIDED) r->result->undecided++;
+    if (result != LINEAR_VIOLATION) return true;
+    const struct linear_op *op = report.stuck;
+    return verdict_fail(&r->verdict,
+                        "the history of key k/%02" PRIu64 " is not linearizable: no order explains the %s that was called at %" PRIu64
+                        " and returned at %" PRIu64 " (value v%" PRIu64 ", expected v%" PRIu64 ", saw v%" PRIu64 ")",
+                        report.key, op->kind == LINEAR_READ ? "read" : op->kind == LINEAR_WRITE ? "write" : "compare-and-swap",
+                        op->call, op->ret, op->value, op->expect, op->got);
+}
+
+bool clients_check_member(struct run *r, struct life *l)
+{
+    struct arena arena = {0};
+    struct store *s = (struct store *)(uintptr_t)core_store(l->core);
+    int64_t rev = store_revision(s);
+    bool ok = rev == model_revision(r->model) ||
+              verdict_fail(&r->verdict, "member %" PRIu64 " ends at revision %" PRId64 ", not %" PRId64, l->id, rev,
+                           model_revision(r->model));
+    for (size_t k = 0; k < model_keys(r->model) && ok; k++) {
+        struct slice key = model_key_name(r->model, k);
+        const struct model_event *ev = model_get(r->model, key, rev);
+        struct range_op op = {.key = key};
+        struct range_result got = {0};
+        int rv = store_range(s, &op, &arena, &got);
+        bool same = rv == 0 && got.n == (ev ? 1u : 0u) &&
+                    (!ev || (got.records[0]->mod_rev == ev->rev && got.records[0]->version == ev->version &&
+                             got.records[0]->create_rev == ev->create_rev && got.records[0]->lease == ev->lease &&
+                             slice_eq(record_value(got.records[0]), buf_slice(&ev->value))));
+        if (!same) {
+            ok = verdict_fail(&r->verdict, "member %" PRIu64 " ends with another %.*s than the log says", l->id, (int)key.len,
+                              (const char *)key.data);
+        }
+        for (size_t i = 0; rv == 0 && i < got.n; i++) record_unref(got.records[i]);
+        arena_reset(&arena);
+    }
+    size_t keys = model_count(r->model, slice_make("\0", 1), slice_make("\0", 1), rev);
+    if (ok && store_keys(s) != (int64_t)keys) {
+        ok = verdict_fail(&r->verdict, "member %" PRIu64 " ends with %" PRId64 " keys, the log makes %zu", l->id, store_keys(s), keys);
+    }
+    arena_release(&arena);
+    return ok;
+}

@@ -1,0 +1,349 @@
+/* The lives of members. A life ends by a crash (its env is a zombie from then on, see env_sim.h), by a fatal error, or by an
+ * orderly stop; in each case its core is closed so that its memory comes back, and nothing it still does counts. */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "harness.h"
+
+enum { CORE_TICK_US = 100000, RETRY_OPEN_US = 500000 };
+
+static const char *const member_names[] = {"m0", "m1", "m2", "m3", "m4", "m5"};
+static const char *const member_urls[] = {"http://m0:1", "http://m1:1", "http://m2:1",
+                                          "http://m3:1", "http://m4:1", "http://m5:1"};
+
+void run_trace(struct run *r, const char *format, ...)
+{
+    if (!r->o.trace) return;
+    char line[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    sim_trace_line(r->sim, "%s", line);
+}
+
+bool life_gone(const struct life *l)
+{
+    return l->dead || l->fatal || l->closing || sim_env(l->run->sim, l->id) != l->env;
+}
+
+/* ---- what a member tells ------------------------------------------------------------------------- */
+
+static void on_applying(void *ctx, uint64_t index, uint64_t term, struct slice entry)
+{
+    struct life *l = ctx;
+    struct run *r = l->run;
+    if (life_gone(l)) return;
+    model_apply(r->model, l->id, l->applied, index, term, entry, sim_now_us(r->sim));
+    l->applied = index;
+    run_trace(r, "m%" PRIu64 " applies %" PRIu64 " term %" PRIu64 " (%zu bytes)", l->id, index, term, entry.len);
+}
+
+static void on_restored(void *ctx, uint64_t index)
+{
+    struct life *l = ctx;
+    struct run *r = l->run;
+    if (life_gone(l)) return;
+    run_trace(r, "m%" PRIu64 " restores a snapshot at %" PRIu64, l->id, index);
+    if (index < l->applied) {
+        verdict_fail(&r->verdict, "member %" PRIu64 " at %" PRIu64 " restores an older snapshot, of %" PRIu64, l->id, l->applied,
+                     index);
+    }
+    if (index > model_last_index(r->model)) {
+        /* A barrier may follow the newest entry, but no more than the terms there were. */
+        run_trace(r, "m%" PRIu64 " restores beyond the newest entry %" PRIu64, l->id, model_last_index(r->model));
+    }
+    l->applied = index;
+}
+
+static void on_live(void *ctx, struct event_batch *batch)
+{
+    struct life *l = ctx;
+    if (life_gone(l) || !l->hub) return;
+    watch_hub_live(l->hub, batch);
+}
+
+static void on_reset(void *ctx, int64_t revision)
+{
+    struct life *l = ctx;
+    struct run *r = l->run;
+    if (life_gone(l)) return;
+    int64_t expected = model_revision_at(r->model, l->applied);
+    if (revision != expected) {
+        verdict_fail(&r->verdict, "member %" PRIu64 ": the snapshot at index %" PRIu64 " is of revision %" PRId64 ", not %" PRId64,
+                     l->id, l->applied, revision, expected);
+    }
+    if (l->hub) watch_hub_reset(l->hub, revision);
+}
+
+static void run_exit(void *arg);
+
+static void on_fatal(void *ctx, int error, const char *text)
+{
+    struct life *l = ctx;
+    struct run *r = l->run;
+    if (life_gone(l)) return;
+    run_trace(r, "m%" PRIu64 " fatal: %s: %s", l->id, err_name(error), text);
+    bool disk = error == ERR_IO || error == ERR_NO_SPACE;
+    if (!(disk && r->members[l->id].disk_trouble)) {
+        verdict_fail(&r->verdict, "member %" PRIu64 " stops: %s: %s", l->id, err_name(error), text);
+    }
+    l->fatal = true;
+    if (l->core) sim_at(r->sim, 0, run_exit, l);
+}
+
+static void on_leader(void *ctx, uint64_t leader_id, bool is_self)
+{
+    struct life *l = ctx;
+    if (life_gone(l)) return;
+    l->leader_id = leader_id;
+    if (is_self) {
+        l->run->result->leader_changes++;
+        run_trace(l->run, "m%" PRIu64 " leads", l->id);
+    }
+}
+
+static const struct core_events life_events = {
+    .live = on_live,
+    .reset = on_reset,
+    .fatal = on_fatal,
+    .leader_changed = on_leader,
+    .applying = on_applying,
+    .restored = on_restored,
+};
+
+/* ---- the end of a life --------------------------------------------------------------------------- */
+
+static void run_bury(void *arg)
+{
+    struct life *l = arg;
+    struct run *r = l->run;
+    sim_release(l->env);
+    if (r->members[l->id].life == l) r->members[l->id].life = NULL;
+    r->open_lives--;
+    mem_free(l);
+}
+
+static void on_closed(void *ctx)
+{
+    struct life *l = ctx;
+    l->core = NULL;
+    sim_at(l->run->sim, 0, run_bury, l);
+}
+
+static void count_status(struct life *l)
+{
+    struct consensus_status s;
+    consensus_get_status(core_consensus(l->core), &s);
+    struct run_result *result = l->run->result;
+    result->snapshots_taken += s.snapshots_taken;
+    result->snapshots_sent += s.snapshots_sent;
+    result->snapshots_installed += s.snapshots_installed;
+    result->masked_defects += s.masked_defects;
+}
+
+/* The process is gone: its clients see a broken connection, its memory comes back when the core has closed. */
+static void life_ends(struct life *l)
+{
+    struct run *r = l->run;
+    if (r->members[l->id].life == l) r->members[l->id].life = NULL;
+    clients_lost(r, l);
+    hub_close(l);
+    count_status(l);
+    core_close(l->core, on_closed, l);
+}
+
+static void run_restart(void *arg)
+{
+    struct member *m = arg;
+    struct run *r = m->run;
+    if (m->rotting || sim_env(r->sim, m->id)) { /* still closing */
+        sim_at(r->sim, 10000, run_restart, m);
+        return;
+    }
+    m->restarting = false;
+    if (!run_failed(r)) cluster_boot(r, m->id);
+}
+
+static void restart_in(struct run *r, uint64_t id, uint64_t us)
+{
+    struct member *m = &r->members[id];
+    if (m->restarting) return;
+    m->restarting = true;
+    sim_at(r->sim, us, run_restart, m);
+}
+
+static uint64_t downtime(struct run *r)
+{
+    return r->winding_down ? 100000 : sim_random_range(&r->random, 1000, 2 * r->o.fault_us);
+}
+
+static void run_exit(void *arg)
+{
+    struct life *l = arg;
+    struct run *r = l->run;
+    if (l->dead || l->closing) return;
+    l->dead = true;
+    if (sim_env(r->sim, l->id) == l->env) sim_crash(r->sim, l->id, SIM_KILL);
+    life_ends(l);
+    restart_in(r, l->id, downtime(r));
+}
+
+void cluster_crash(struct run *r, uint64_t id, enum sim_crash_mode mode, uint64_t restart_us)
+{
+    struct life *l = r->members[id].life;
+    if (!l || l->dead || l->closing || l->fatal || sim_env(r->sim, id) != l->env) return;
+    l->dead = true;
+    sim_crash(r->sim, id, mode);
+    r->result->crashes++;
+    life_ends(l);
+    restart_in(r, id, restart_us);
+}
+
+/* sim_crash_after came true. */
+void cluster_on_crash(void *ctx, uint64_t id)
+{
+    struct run *r = ctx;
+    struct life *l = r->members[id].life;
+    r->result->crashes++;
+    if (l && !l->dead && !l->closing) {
+        l->dead = true;
+        life_ends(l);
+    }
+    restart_in(r, id, downtime(r));
+}
+
+void cluster_stop(struct run *r, uint64_t id, uint64_t restart_us)
+{
+    struct life *l = r->members[id].life;
+    if (!l || life_gone(l)) return;
+    l->closing = true;
+    run_trace(r, "m%" PRIu64 " stops", id);
+    life_ends(l);
+    restart_in(r, id, restart_us);
+}
+
+/* ---- the beginning ------------------------------------------------------------------------------- */
+
+static void run_core_tick(void *arg)
+{
+    struct life *l = arg;
+    if (life_gone(l)) return;
+    sim_at_member(l->run->sim, l->id, CORE_TICK_US, run_core_tick, l);
+    core_tick(l->core);
+}
+
+void cluster_on_turn(void *ctx, uint64_t id)
+{
+    struct run *r = ctx;
+    struct life *l = r->members[id].life;
+    if (l && l->core && !life_gone(l)) core_flush(l->core);
+}
+
+static void open_failed(struct run *r, struct life *l, int rv, const struct err *e)
+{
+    run_trace(r, "m%" PRIu64 " does not open: %s: %s", l->id, err_name(rv), e->text);
+    bool crashed = sim_env(r->sim, l->id) != l->env;
+    struct member *m = &r->members[l->id];
+    if (!crashed && !((rv == ERR_IO || rv == ERR_NO_SPACE) && m->disk_trouble)) {
+        verdict_fail(&r->verdict, "member %" PRIu64 " does not open: %s: %s", l->id, err_name(rv), e->text);
+    }
+    m->life = NULL;
+    r->open_lives--;
+    sim_release(l->env);
+    mem_free(l);
+    restart_in(r, l->id, RETRY_OPEN_US);
+}
+
+static struct life *life_open(struct run *r, uint64_t id, int *ret_code, struct err *e)
+{
+    struct consensus_member members[SIM_MEMBERS_MAX];
+    for (unsigned i = 0; i < r->o.members; i++) {
+        members[i] = (struct consensus_member){.id = i + 1, .name = member_names[i + 1], .peer_url = member_urls[i + 1]};
+    }
+    struct core_config config = {
+        .consensus = {.id = id, .cluster_id = 77, .members = members, .n_members = r->o.members, .new_cluster = true,
+                      .heartbeat_ms = r->o.heartbeat_ms, .election_ms = r->o.election_ms,
+                      .snapshot_log_bytes = r->o.snapshot_log_bytes, .trailing_log_bytes = r->o.trailing_log_bytes,
+                      .max_appends = r->o.max_appends, .segment_bytes = r->o.segment_bytes},
+        .name = member_names[id],
+        .client_urls = &member_urls[id],
+        .n_client_urls = 1,
+        .auto_compaction_revisions = r->o.auto_compaction_revisions,
+    };
+    struct life *l = mem_must_calloc(1, sizeof *l);
+    l->run = r;
+    l->id = id;
+    list_init(&l->asks);
+    list_init(&l->watchers);
+    list_init(&l->history);
+    l->env = sim_boot(r->sim, id);
+    r->members[id].life = l;
+    r->open_lives++;
+    struct core *core = NULL;
+    *ret_code = core_open(&config, l->env, &life_events, l, &core, e);
+    l->core = core;
+    return l;
+}
+
+void cluster_boot(struct run *r, uint64_t id)
+{
+    struct err e = {{0}};
+    int rv;
+    struct life *l = life_open(r, id, &rv, &e);
+    if (rv != 0) {
+        open_failed(r, l, rv, &e);
+        return;
+    }
+    if (l->fatal) sim_at(r->sim, 0, run_exit, l);
+    if (life_gone(l)) return; /* or cluster_on_crash follows */
+    hub_open(l);
+    run_core_tick(l);
+}
+
+int cluster_try(struct run *r, uint64_t id, struct err *e)
+{
+    int rv;
+    struct life *l = life_open(r, id, &rv, e);
+    if (rv == 0) {
+        l->dead = true;
+        sim_crash(r->sim, id, SIM_KILL);
+        life_ends(l);
+        return 0;
+    }
+    r->members[id].life = NULL;
+    r->open_lives--;
+    sim_release(l->env);
+    mem_free(l);
+    return rv;
+}
+
+struct life *cluster_some(struct run *r, struct sim_random *random)
+{
+    uint64_t at = sim_random_below(random, r->o.members);
+    for (unsigned i = 0; i < r->o.members; i++) {
+        struct life *l = r->members[1 + (at + i) % r->o.members].life;
+        if (l && l->core && !life_gone(l)) return l;
+    }
+    return NULL;
+}
+
+struct life *cluster_leader(struct run *r)
+{
+    struct life *best = NULL;
+    uint64_t term = 0;
+    for (uint64_t id = 1; id <= r->o.members; id++) {
+        struct life *l = r->members[id].life;
+        if (!l || !l->core || life_gone(l)) continue;
+        struct consensus_status s;
+        consensus_get_status(core_consensus(l->core), &s);
+        if (s.role == CONSENSUS_LEADER && s.term > term) {
+            best = l;
+            term = s.term;
+        }
+    }
+    return best;
+}

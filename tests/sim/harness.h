@@ -1,0 +1,184 @@
+/* One simulated run: a cluster of 1, 3 or 5 members that each run the real core (api/core/core.h) on the simulated env,
+ * clients that write, read and watch, a nemesis that breaks things, and the checks of all they see.
+ *
+ *   cluster.c   lives of members: boot, crash, restart, what they tell
+ *   clients.c   requests with unknown outcomes, their answers against the model, the history for linear.h
+ *   watchers.c  watches that move between members, their events against the model
+ *   nemesis.c   faults; rot.c: bits that flip on disks
+ *   run.c       the options that a seed stands for, the phases of a run, the final checks
+ *
+ * Everything that is found wrong goes to `verdict`; the run stops at the first. */
+#ifndef PINTLE_TESTS_SIM_HARNESS_H
+#define PINTLE_TESTS_SIM_HARNESS_H
+
+#include "api/core/core.h"
+#include "base/map.h"
+#include "env_sim.h"
+#include "linear.h"
+#include "model.h"
+#include "watch/watch.h"
+
+enum { RUN_KEYS_MAX = 12, RUN_HASHES_MAX = 64, RUN_CLIENTS_MAX = 12, RUN_WATCHERS_MAX = 8, RUN_LEASES_MAX = 4 };
+
+/* Faults that a seed may switch on. */
+enum {
+    FAULT_KILL = 1 << 0,      /* the process dies, its page cache stays */
+    FAULT_POWER = 1 << 1,     /* the machine dies: writes that were not synced are lost or torn */
+    FAULT_CRASH_AT_IO = 1 << 2, /* the same, at a chosen disk operation */
+    FAULT_PARTITION = 1 << 3,
+    FAULT_ONE_WAY = 1 << 4,
+    FAULT_DELAY = 1 << 5,
+    FAULT_RESET = 1 << 6,
+    FAULT_PAUSE = 1 << 7,
+    FAULT_SLOW_DISK = 1 << 8,
+    FAULT_DISK_ERROR = 1 << 9,
+    FAULT_DISK_FULL = 1 << 10,
+    FAULT_TRANSFER = 1 << 11,
+    FAULT_SNAPSHOT = 1 << 12,
+    FAULT_HARSH_NET = 1 << 13, /* duplicates, reorders and drops frames */
+    FAULT_BIT_ROT = 1 << 14,
+    FAULT_ALL = (1 << 15) - 1,
+};
+
+struct run_options {
+    uint64_t seed;
+    unsigned members, clients, keys, watchers;
+    unsigned faults;
+    uint64_t fault_gap_us; /* mean time between faults */
+    uint64_t fault_us;     /* mean time that one lasts */
+    uint64_t length_us;    /* of the time with faults */
+    uint64_t think_us;     /* mean time between a client's answer and its next request */
+    size_t value_bytes;    /* most */
+    uint64_t snapshot_log_bytes, trailing_log_bytes;
+    size_t segment_bytes;
+    unsigned heartbeat_ms, election_ms, max_appends;
+    int64_t auto_compaction_revisions;
+    struct sim_options sim;
+    bool trace;
+};
+
+struct run_result {
+    struct verdict verdict;
+    uint64_t digest, events, simulated_us;
+    uint64_t calls, acked, unknown, refused, reads_checked, watch_events, watch_cancels, entries, snapshots_taken,
+        snapshots_sent, snapshots_installed, leader_changes, crashes, faults, undecided, masked_defects, bit_flips,
+        bit_flips_found;
+    uint64_t recovery_us; /* from the end of the faults until all members agreed */
+};
+
+struct run;
+
+/* One life of a member's process. A dead one lives on until its core has closed. */
+struct life {
+    struct run *run;
+    uint64_t id;
+    struct env *env;
+    struct core *core; /* NULL while it opens */
+    struct watch_hub *hub;
+    uint64_t applied, leader_id;
+    bool dead, fatal, closing;
+    struct list asks;     /* of struct ask: what clients asked of it */
+    struct list watchers; /* of struct watch_client: on its hub */
+    struct list history;  /* of what the hub has asked for and the core has not seen yet */
+};
+
+struct member {
+    struct run *run;
+    uint64_t id;
+    struct life *life; /* NULL while it is down */
+    bool disk_trouble; /* a fault was put into its disk: it may stop by itself */
+    bool restarting, rotting;
+};
+
+struct ask;
+struct client;
+struct watch_client;
+
+/* What a member answered to HashKV. */
+struct run_hash {
+    int64_t revision, compact_revision;
+    uint32_t hash;
+    uint64_t member;
+};
+
+struct run {
+    struct run_options o;
+    struct sim *sim;
+    struct verdict verdict;
+    struct model *model;
+    struct sim_random random;
+    struct member members[SIM_MEMBERS_MAX + 1];
+    unsigned open_lives;
+    bool winding_down; /* faults have stopped */
+    bool ending;       /* clients have stopped too */
+    uint64_t clock;    /* orders calls and returns */
+    int64_t floor;     /* newest revision that any linearizable answer has shown */
+    struct client *clients[RUN_CLIENTS_MAX];
+    unsigned n_asks; /* under way */
+    struct linear_op *history;
+    size_t n_history, history_size;
+    uint64_t next_value;
+    struct watch_client *watchers[RUN_WATCHERS_MAX];
+    int64_t leases[RUN_LEASES_MAX];
+    struct run_hash hashes[RUN_HASHES_MAX]; /* the newest ones */
+    unsigned n_hashes;
+    bool *refused; /* by value: it was never sent, so it must not appear */
+    size_t refused_size;
+    int64_t next_lease;
+    struct run_result *result;
+};
+
+void run_options_from_seed(struct run_options *o, uint64_t seed);
+/* Runs it; false if something was found wrong (ret->verdict). */
+bool run(const struct run_options *o, struct run_result *ret);
+/* One line that says what the seed stands for. */
+void run_options_print(const struct run_options *o, char *out, size_t size);
+
+static inline bool run_failed(const struct run *r)
+{
+    return r->verdict.failed;
+}
+void run_trace(struct run *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* cluster.c */
+void cluster_boot(struct run *r, uint64_t id);
+void cluster_crash(struct run *r, uint64_t id, enum sim_crash_mode mode, uint64_t restart_us);
+/* Opens a member to see whether it opens; that life ends at once. */
+int cluster_try(struct run *r, uint64_t id, struct err *e);
+/* rot.c: stops a member, flips a bit somewhere on its disk, and opens it: it must refuse, or go on as if nothing were. Then the bit
+ * is flipped back and the member goes on. */
+void bit_rot(struct run *r, uint64_t id);
+/* Stops it in an orderly way. */
+void cluster_stop(struct run *r, uint64_t id, uint64_t restart_us);
+void cluster_on_crash(void *ctx, uint64_t id);
+void cluster_on_turn(void *ctx, uint64_t id);
+/* A member that runs, by chance, or NULL. */
+struct life *cluster_some(struct run *r, struct sim_random *random);
+struct life *cluster_leader(struct run *r);
+bool life_gone(const struct life *l);
+
+/* clients.c */
+void clients_start(struct run *r);
+void clients_free(struct run *r);
+/* Whatever was asked of this life will not be answered. */
+void clients_lost(struct run *r, struct life *l);
+bool clients_idle(const struct run *r);
+/* The history is linearizable, and nothing that was refused appears. */
+bool clients_check_history(struct run *r);
+/* Compares all keys of a member with the model. */
+bool clients_check_member(struct run *r, struct life *l);
+
+/* watchers.c */
+void watchers_start(struct run *r);
+void watchers_free(struct run *r);
+/* Whether all have seen everything up to the model's revision. */
+bool watchers_caught_up(const struct run *r);
+void hub_open(struct life *l);
+void hub_close(struct life *l);
+
+/* nemesis.c */
+void nemesis_start(struct run *r);
+/* Heals everything and starts what is down. */
+void nemesis_stop(struct run *r);
+
+#endif

@@ -1,0 +1,51 @@
+/* Bit rot: a member is stopped, one bit of its files is flipped, and it is opened. It must refuse with ERR_CORRUPT (or, where the
+ * bit does not matter, go on), and what it applies while it opens must be what all others applied. That life is then thrown
+ * away with its disk, and the member goes on from the disk as it was: a member that has lost what it acknowledged is not one
+ * that Raft can bear. */
+#include <inttypes.h>
+
+#include "base/check.h"
+#include "harness.h"
+
+static void flip_and_open(struct run *r, uint64_t id)
+{
+    const char *path = NULL;
+    uint64_t offset = 0;
+    if (!sim_disk_flip(r->sim, id, "", &path, &offset)) return;
+    r->result->bit_flips++;
+    run_trace(r, "m%" PRIu64 ": a bit flips in %s at %" PRIu64, id, path, offset);
+    struct err e = {{0}};
+    int rv = cluster_try(r, id, &e);
+    run_trace(r, "m%" PRIu64 ": opens: %s: %s", id, rv ? err_name(rv) : "yes", e.text);
+    if (rv == ERR_CORRUPT) r->result->bit_flips_found++;
+    if (rv == ERR_CORRUPT && e.text[0] == 0) {
+        verdict_fail(&r->verdict, "member %" PRIu64 ": a flipped bit in %s at %" PRIu64 " is refused without a word", id, path, offset);
+    }
+    if (rv != 0 && rv != ERR_CORRUPT) {
+        verdict_fail(&r->verdict, "member %" PRIu64 ": a flipped bit in %s at %" PRIu64 " is refused with %s: %s", id, path, offset,
+                     err_name(rv), e.text);
+    }
+}
+
+static void rot(void *arg)
+{
+    struct member *m = arg;
+    struct run *r = m->run;
+    if (sim_env(r->sim, m->id)) { /* still closing */
+        sim_at(r->sim, 10000, rot, m);
+        return;
+    }
+    struct sim_disk *saved = sim_disk_save(r->sim, m->id);
+    flip_and_open(r, m->id);
+    sim_disk_put_back(r->sim, m->id, saved);
+    m->rotting = false;
+}
+
+void bit_rot(struct run *r, uint64_t id)
+{
+    struct member *m = &r->members[id];
+    if (!m->life || life_gone(m->life) || m->rotting || m->restarting || m->disk_trouble) return;
+    m->rotting = true;
+    cluster_stop(r, id, 1000);
+    sim_at(r->sim, 0, rot, m);
+}

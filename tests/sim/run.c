@@ -1,0 +1,235 @@
+/* A run: what a seed stands for; the time with faults; the time after them, in which all must come right; the last checks. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "harness.h"
+
+enum { RECOVERY_US = 60000000, SLICE_US = 50000 };
+
+/* ---- options ------------------------------------------------------------------------------------- */
+
+static uint64_t one_of(struct sim_random *r, const uint64_t *list, size_t n)
+{
+    return list[sim_random_below(r, n)];
+}
+#define ONE_OF(r, ...) one_of((r), (const uint64_t[]){__VA_ARGS__}, sizeof((uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t))
+
+static void choose_world(struct run_options *o, struct sim_random *r)
+{
+    struct sim_disk_options *d = &o->sim.disk;
+    struct sim_net_options *n = &o->sim.net;
+    sim_options_default(&o->sim, o->seed, o->members);
+    d->sync_max_us = (unsigned)ONE_OF(r, 300, 1000, 1000, 5000, 20000);
+    d->stall_ppm = (unsigned)ONE_OF(r, 0, 0, 1000, 10000);
+    d->stall_us = (unsigned)sim_random_range(r, 1000, 500000);
+    n->latency_max_us = (unsigned)ONE_OF(r, 200, 400, 1000, 5000, 20000);
+    n->spike_ppm = (unsigned)ONE_OF(r, 0, 0, 1000, 20000);
+    n->spike_us = (unsigned)sim_random_range(r, 1000, 300000);
+    n->reset_ppm = (unsigned)ONE_OF(r, 0, 0, 100, 1000);
+    n->queue_bytes = (size_t)ONE_OF(r, 64 * 1024 * 1024, 64 * 1024 * 1024, 9 * 1024 * 1024);
+    n->stall_limit_us = (unsigned)ONE_OF(r, 500000, 2000000, 5000000, 0);
+    o->sim.clock_drift_ppm = (unsigned)ONE_OF(r, 0, 100, 1000, 10000);
+}
+
+void run_options_from_seed(struct run_options *o, uint64_t seed)
+{
+    struct sim_random random, *r = &random;
+    sim_random_init(r, seed, 0x0b7105);
+    *o = (struct run_options){.seed = seed};
+    o->members = (unsigned)ONE_OF(r, 1, 3, 3, 3, 3, 3, 5, 5);
+    o->clients = (unsigned)sim_random_range(r, 2, 10);
+    o->keys = (unsigned)sim_random_range(r, 2, 10);
+    o->watchers = (unsigned)sim_random_range(r, 0, 6);
+    /* A swarm: each seed has its own choice of faults, so that no fault always hides another. */
+    for (unsigned bit = 1; bit <= FAULT_ALL; bit <<= 1) o->faults |= sim_chance(r, 350000) ? bit : 0;
+    o->fault_gap_us = ONE_OF(r, 300000, 1000000, 2000000, 5000000);
+    o->fault_us = ONE_OF(r, 200000, 1000000, 3000000);
+    o->length_us = ONE_OF(r, 10000000, 20000000, 30000000);
+    o->think_us = ONE_OF(r, 2000, 10000, 50000, 200000);
+    o->value_bytes = (size_t)ONE_OF(r, 0, 50, 500, 4000);
+    o->snapshot_log_bytes = ONE_OF(r, 2048, 8192, 32768, 65536, 1048576);
+    o->trailing_log_bytes = ONE_OF(r, 512, 2048, 8192, 65536);
+    o->segment_bytes = (size_t)ONE_OF(r, 65536, 65536, 262144);
+    o->election_ms = (unsigned)ONE_OF(r, 200, 500, 1000);
+    o->heartbeat_ms = o->election_ms / 5;
+    o->max_appends = (unsigned)ONE_OF(r, 0, 1, 2, 16);
+    o->auto_compaction_revisions = (int64_t)ONE_OF(r, 0, 0, 0, 50, 500);
+    choose_world(o, r);
+}
+
+void run_options_print(const struct run_options *o, char *out, size_t size)
+{
+    snprintf(out, size,
+             "members=%u clients=%u keys=%u watchers=%u faults=%04x gap=%.1fs fault=%.1fs length=%.0fs think=%.0fms value=%zu "
+             "snapshot=%" PRIu64 " trailing=%" PRIu64 " segment=%zu election=%ums appends=%u",
+             o->members, o->clients, o->keys, o->watchers, o->faults, (double)o->fault_gap_us / 1e6, (double)o->fault_us / 1e6,
+             (double)o->length_us / 1e6, (double)o->think_us / 1e3, o->value_bytes, o->snapshot_log_bytes,
+             o->trailing_log_bytes, o->segment_bytes, o->election_ms, o->max_appends);
+}
+
+/* ---- phases -------------------------------------------------------------------------------------- */
+
+static bool failed(void *arg)
+{
+    return run_failed(arg);
+}
+
+static void run_phase(struct run *r, uint64_t us)
+{
+    sim_run_until(r->sim, failed, r, us);
+}
+
+/* All members are up, hold all that was applied, and know a leader. */
+static bool agreed(struct run *r)
+{
+    uint64_t last = model_last_index(r->model);
+    for (uint64_t id = 1; id <= r->o.members; id++) {
+        struct life *l = r->members[id].life;
+        if (!l || !l->core || !l->hub || life_gone(l) || l->applied < last) return false;
+        struct consensus_status s;
+        consensus_get_status(core_consensus(l->core), &s);
+        if (!s.ready || !s.leader_id || s.applied_index < s.commit_index) return false;
+    }
+    return true;
+}
+
+static bool leases_ended(struct run *r)
+{
+    for (int64_t id = 1; id <= r->next_lease; id++) {
+        const struct model_lease *l = model_lease(r->model, id);
+        if (l && l->alive) return false;
+    }
+    return true;
+}
+
+static void say_why(struct run *r, const char *what)
+{
+    char text[700];
+    size_t at = 0;
+    for (uint64_t id = 1; id <= r->o.members; id++) {
+        struct life *l = r->members[id].life;
+        struct consensus_status s = {0};
+        if (l && l->core && !life_gone(l)) consensus_get_status(core_consensus(l->core), &s);
+        at += (size_t)snprintf(text + at, sizeof text - at,
+                               "; m%" PRIu64 " %s role %d term %" PRIu64 " leader %" PRIu64 " commit %" PRIu64 " applied %" PRIu64
+                               " last %" PRIu64 " snapshot %" PRIu64,
+                               id, l ? (l->core ? "up" : "opening") : "down", (int)s.role, s.term, s.leader_id, s.commit_index,
+                               s.applied_index, s.last_index, s.snapshot_index);
+    }
+    verdict_fail(&r->verdict, "%s in %.0f s after the faults stopped%s", what, RECOVERY_US / 1e6, text);
+}
+
+/* Faults are over: writes must succeed again, and all members and watchers catch up, in bounded time. */
+static void recover(struct run *r)
+{
+    uint64_t began = sim_now_us(r->sim), acked = r->result->acked;
+    nemesis_stop(r);
+    while (!run_failed(r) && r->result->acked < acked + 20) {
+        if (sim_now_us(r->sim) - began > RECOVERY_US) say_why(r, "clients make no progress");
+        run_phase(r, SLICE_US);
+    }
+    r->ending = true;
+    while (!run_failed(r) && !(clients_idle(r) && agreed(r) && watchers_caught_up(r))) {
+        if (sim_now_us(r->sim) - began > RECOVERY_US) {
+            say_why(r, !clients_idle(r) ? "requests are not answered" : !agreed(r) ? "members do not agree" : "watchers do not catch up");
+        }
+        run_phase(r, SLICE_US);
+    }
+    r->result->recovery_us = sim_now_us(r->sim) - began;
+    while (!run_failed(r) && !leases_ended(r)) {
+        if (sim_now_us(r->sim) - began > 2 * RECOVERY_US) say_why(r, "leases do not end");
+        run_phase(r, SLICE_US);
+    }
+    while (!run_failed(r) && !(agreed(r) && watchers_caught_up(r))) {
+        if (sim_now_us(r->sim) - began > 3 * RECOVERY_US) say_why(r, "members and watchers do not catch up with the end of leases");
+        run_phase(r, SLICE_US);
+    }
+}
+
+static uint32_t hash_of(struct store *s)
+{
+    struct store_hash *h = NULL;
+    CHECK(store_hash_open(s, 0, &h) == 0);
+    while (!store_hash_step(h, 1000)) continue;
+    uint32_t value = store_hash_value(h);
+    store_hash_close(h);
+    return value;
+}
+
+static void final_checks(struct run *r)
+{
+    uint32_t first = 0;
+    for (uint64_t id = 1; id <= r->o.members && !run_failed(r); id++) {
+        struct store *s = (struct store *)(uintptr_t)core_store(r->members[id].life->core);
+        uint32_t hash = hash_of(s);
+        if (id == 1) first = hash;
+        else if (hash != first) verdict_fail(&r->verdict, "HashKV at the end: member 1 %08x, member %" PRIu64 " %08x", first, id, hash);
+        if (!run_failed(r)) clients_check_member(r, r->members[id].life);
+    }
+    if (!run_failed(r)) clients_check_history(r);
+}
+
+/* Closes what still runs. After a failure too, so that the next seed begins clean. */
+static void close_all(struct run *r)
+{
+    r->ending = r->winding_down = true;
+    for (uint64_t id = 1; id <= r->o.members; id++) {
+        sim_pause(r->sim, id, 0);
+        sim_crash_after(r->sim, id, SIM_KILL, 0);
+        cluster_stop(r, id, 3600ull * 1000000);
+    }
+    for (unsigned i = 0; i < 600 && r->open_lives; i++) sim_run_for(r->sim, 100000);
+    if (r->open_lives) verdict_fail(&r->verdict, "%u cores do not close", r->open_lives);
+}
+
+static void sum_up(struct run *r)
+{
+    struct run_result *t = r->result;
+    const struct model_stats *m = model_get_stats(r->model);
+    t->verdict = r->verdict;
+    t->digest = sim_digest(r->sim);
+    t->events = sim_events(r->sim);
+    t->simulated_us = sim_now_us(r->sim);
+    t->entries = m->entries;
+}
+
+bool run(const struct run_options *o, struct run_result *ret)
+{
+    struct run *r = mem_must_calloc(1, sizeof *r);
+    memset(ret, 0, sizeof *ret);
+    r->o = *o;
+    r->result = ret;
+    r->sim = sim_new(&o->sim);
+    r->model = model_new(&r->verdict);
+    model_lease_tolerance(r->model, 2000ull * o->election_ms + 1000000);
+    sim_random_init(&r->random, o->seed, 4);
+    sim_trace(r->sim, o->trace);
+    sim_on_crash(r->sim, cluster_on_crash, r);
+    sim_on_turn(r->sim, cluster_on_turn, r);
+    for (uint64_t id = 1; id <= o->members; id++) {
+        r->members[id].run = r;
+        r->members[id].id = id;
+    }
+    for (uint64_t id = 1; id <= o->members; id++) cluster_boot(r, id);
+    clients_start(r);
+    watchers_start(r);
+    nemesis_start(r);
+    run_phase(r, o->length_us);
+    recover(r);
+    if (!run_failed(r)) final_checks(r);
+    close_all(r);
+    sum_up(r);
+    bool clean = r->open_lives == 0;
+    if (clean) {
+        sim_forget(r->sim);
+        sim_free(r->sim);
+    }
+    clients_free(r);
+    watchers_free(r);
+    model_free(r->model);
+    bool ok = !r->verdict.failed;
+    mem_free(r);
+    return ok;
+}
