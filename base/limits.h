@@ -71,6 +71,7 @@
 #define LIMIT_TXN_TOTAL_OPS 1024           /* of all levels of one txn together */
 #define LIMIT_LEASE_MIN_TTL 2              /* seconds; etcd: 1.5 election timeouts of 1 s, rounded up */
 #define LIMIT_MEMBER_URLS 64               /* client URLs that one member publishes */
+#define LIMIT_MEMBER_BYTES (32 * LIMIT_KiB) /* name and URLs of one member together */
 #define LIMIT_MEMBER_RECORDS 1024          /* members whose attributes are remembered */
 #define LIMIT_SNAPSHOT_BLOCK_BYTES (64 * LIMIT_MiB) /* one block of a store snapshot */
 

@@ -167,6 +167,15 @@ static int check_command_op(const struct op *op)
     return ERR_INVALID;
 }
 
+static int check_member(const struct command *c)
+{
+    size_t bytes = c->member.name.len;
+    if (c->member.member_id == 0) return ERR_INVALID;
+    if (c->member.n_client_urls > LIMIT_MEMBER_URLS) return ERR_LIMIT;
+    for (size_t i = 0; i < c->member.n_client_urls; i++) bytes += c->member.client_urls[i].len;
+    return bytes <= LIMIT_MEMBER_BYTES ? 0 : ERR_LIMIT;
+}
+
 int command_check(const struct command *c)
 {
     switch (c->type) {
@@ -176,9 +185,7 @@ int command_check(const struct command *c)
         return c->lease_grant.id ? 0 : ERR_LEASE_NOT_FOUND;
     case COMMAND_LEASE_CHECKPOINT: return c->checkpoint.count <= LIMIT_LEASES ? 0 : ERR_LIMIT;
     case COMMAND_ALARM: return (unsigned)c->alarm.alarm <= ALARM_CORRUPT ? 0 : ERR_INVALID;
-    case COMMAND_MEMBER_ATTRIBUTES:
-        if (c->member.member_id == 0) return ERR_INVALID;
-        return c->member.n_client_urls <= LIMIT_MEMBER_URLS ? 0 : ERR_LIMIT;
+    case COMMAND_MEMBER_ATTRIBUTES: return check_member(c);
     case COMMAND_COMPACT:
     case COMMAND_LEASE_REVOKE: return 0;
     }
