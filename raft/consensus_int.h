@@ -1,0 +1,237 @@
+/* What the files of raft/ share behind consensus.h. One struct, one thread; each file owns its band of it.
+ *
+ *   consensus.c  opening, turns, status, closing      io.c        the raft_io under the guard
+ *   propose.c    proposals and their fate             peers.c     members, and frames to them
+ *   readindex.c  read points                          snapshots.c taking, loading and installing
+ *   guard.c      libraft held to the thesis           snapstream.c snapshots to and from peers
+ *   wal*.c       the log on disk                      meta.c      term and vote on disk */
+#ifndef PINTLE_RAFT_CONSENSUS_INT_H
+#define PINTLE_RAFT_CONSENSUS_INT_H
+
+#include "base/limits.h"
+#include "raft/consensus.h"
+#include "raft/frames_int.h"
+#include "raft/guard_int.h"
+#include "raft/snapfile_int.h"
+#include "raft/wal_int.h"
+
+#define CONSENSUS_ENTRY_HEAD 25u /* kind, origin, its life, tag */
+#define CONSENSUS_ENTRY_COMMAND 1u
+#define CONSENSUS_ENTRY_MAX (LIMIT_PEER_FRAME_BYTES - 64 * LIMIT_KiB)
+#define CONSENSUS_UNCOMMITTED_ENTRIES 256u
+#define CONSENSUS_UNCOMMITTED_BYTES (64 * LIMIT_MiB)
+#define CONSENSUS_INBOX_ENTRIES 1024u
+#define CONSENSUS_FRAME_BYTES (LIMIT_MiB)       /* of entries in one frame, or one entry */
+#define CONSENSUS_PROBE_BYTES (LIMIT_MiB)       /* to a peer whose log is not known yet */
+#define CONSENSUS_PEER_BYTES (16 * LIMIT_MiB)   /* of entries on their way to one peer */
+
+struct snapshots;
+
+/* ---- peers.c ------------------------------------------------------------------------------------- */
+
+struct peer {
+    uint64_t id;
+    char *name, *url, *address; /* address: what libraft calls it, "<url> <name>" */
+    bool learner, up;
+    size_t queued_bytes;
+    /* proposals forwarded by it: what has been seen of its present life */
+    uint64_t propose_life, propose_seq, propose_window;
+    /* its read points: one asked, one waiting for the next round */
+    uint64_t read_life, read_waiting, read_asked;
+    uint64_t probe_seq; /* highest acknowledged in this term */
+};
+
+/* A frame under way: owns its bytes. */
+struct out_frame {
+    struct env_send s;
+    struct consensus *c;
+    uint64_t peer_id;
+    size_t bytes;
+    void (*done)(struct out_frame *o, int status); /* may be NULL */
+    void *arg;
+    struct buf head;
+    void *payload; /* mem_free'd with it, or NULL */
+};
+
+struct peer *peers_find(struct consensus *c, uint64_t id);
+/* Takes the members from libraft's configuration; true if they have changed. */
+bool peers_update(struct consensus *c, const struct raft_configuration *conf);
+int peers_from_config(struct consensus *c, const struct consensus_config *config, struct err *e);
+void peers_release(struct consensus *c);
+int peers_configuration(const struct consensus_config *config, struct raft_configuration *ret, struct err *e);
+struct out_frame *out_new(struct consensus *c, uint64_t peer_id, enum env_channel channel);
+/* Adds bytes that outlive the frame (or belong to its payload), then hands it to the env. */
+void out_piece(struct out_frame *o, struct slice s);
+void out_send(struct out_frame *o);
+/* A frame without pieces, and nobody who waits for it. */
+void peers_send(struct consensus *c, uint64_t peer_id, enum env_channel channel, const struct frame *f);
+
+/* ---- meta.c -------------------------------------------------------------------------------------- */
+
+struct meta {
+    uint64_t term, voted_for;
+};
+/* ERR_NOT_FOUND if there is none yet. */
+int meta_read(struct env *env, uint64_t cluster_id, uint64_t member_id, struct meta *ret, struct err *e);
+int meta_write(struct env *env, uint64_t cluster_id, uint64_t member_id, const struct meta *m, struct err *e);
+
+/* ---- propose.c ----------------------------------------------------------------------------------- */
+
+struct proposal {
+    uint64_t tag, term, deadline_ms;
+    bool forwarded;
+    struct list node;
+};
+
+struct inbound { /* forwarded to this leader, waits for room */
+    uint64_t origin, life, tag, term;
+    struct raft_buffer entry;
+    struct list node;
+};
+
+struct proposals {
+    struct list pending; /* struct proposal, oldest first: in the log, or forwarded */
+    size_t n_forwarded;
+    uint64_t forward_seq;
+    struct list inbox; /* struct inbound */
+    size_t n_inbox, inbox_bytes;
+    bool want_writable;
+    uint64_t made, failed;
+};
+
+void proposals_init(struct consensus *c);
+/* An entry was applied: the tag if it was proposed here, in this life. */
+uint64_t proposals_applied(struct consensus *c, uint64_t origin, uint64_t life, uint64_t tag);
+void proposals_poll(struct consensus *c);
+void proposals_tick(struct consensus *c);
+void proposals_installed(struct consensus *c); /* a snapshot came: what it holds of ours is not known */
+void proposals_frame(struct consensus *c, struct peer *p, const struct frame *f);
+void proposals_release(struct consensus *c);
+
+/* ---- readindex.c --------------------------------------------------------------------------------- */
+
+struct reads {
+    struct list waiting, asked, confirmed; /* struct consensus_read */
+    struct env_task task;
+    bool round; /* one is under way; the fields below are its */
+    uint64_t seq, term, index, sent_ms;
+    uint64_t asked_leader; /* 0 = this member leads the round */
+    uint64_t rounds;
+};
+
+void reads_init(struct consensus *c);
+void reads_poll(struct consensus *c);
+void reads_tick(struct consensus *c);
+void reads_frame(struct consensus *c, struct peer *p, const struct frame *f);
+void reads_fail_all(struct consensus *c, int error);
+
+/* ---- io.c ---------------------------------------------------------------------------------------- */
+
+void io_init(struct consensus *c);
+void io_release(struct consensus *c);
+/* A libraft message from the wire. */
+void io_frame(struct consensus *c, struct peer *p, const struct frame *f);
+/* Hands a whole received snapshot to libraft; the ticket is in its data. */
+void io_install(struct consensus *c, struct peer *p, const struct frame_snapshot *s, const struct raft_snapshot *snapshot);
+/* Completes in a later turn, for what needs no disk and no network. */
+void io_complete_send(struct consensus *c, struct raft_io_send *req, raft_io_send_cb cb, int status);
+
+/* ---- snapshots.c --------------------------------------------------------------------------------- */
+
+int snapshots_open(struct consensus *c, struct err *e); /* finds and restores the newest */
+uint64_t snapshots_restored_index(const struct consensus *c, uint64_t *ret_term);
+struct raft_snapshot *snapshots_newest(struct consensus *c); /* for libraft, NULL if there is none */
+int snapshots_fsm_snapshot(struct consensus *c, struct raft_buffer **bufs, unsigned *n_bufs);
+int snapshots_fsm_restore(struct consensus *c, const struct raft_buffer *ticket);
+int snapshots_put(struct consensus *c, struct raft_io_snapshot_put *req, const struct raft_snapshot *s,
+                  raft_io_snapshot_put_cb cb);
+int snapshots_get(struct consensus *c, struct raft_io_snapshot_get *req, raft_io_snapshot_get_cb cb);
+void snapshots_applied(struct consensus *c, size_t entry_bytes);
+void snapshots_poll(struct consensus *c);
+void snapshots_tick(struct consensus *c);
+bool snapshots_busy(const struct consensus *c);
+void snapshots_cancel(struct consensus *c); /* closing: lets go as soon as the disk is done */
+bool snapshots_idle(const struct consensus *c);
+void snapshots_release(struct consensus *c);
+void snapshots_status(const struct consensus *c, struct consensus_status *ret);
+
+/* ---- snapstream.c -------------------------------------------------------------------------------- */
+
+void stream_frame(struct consensus *c, struct peer *p, const struct frame *f);
+void stream_link(struct consensus *c, struct peer *p, bool up);
+void stream_tick(struct consensus *c);
+int stream_send(struct consensus *c, struct raft_io_send *req, const struct raft_message *m, raft_io_send_cb cb);
+
+/* ---- consensus.c --------------------------------------------------------------------------------- */
+
+struct completion {
+    struct raft_io_send *req;
+    raft_io_send_cb cb;
+    int status;
+    struct list node;
+};
+
+struct consensus {
+    struct env *env;
+    struct consensus_callbacks cb;
+    void *ctx;
+    uint64_t id, cluster_id, life;
+    unsigned heartbeat_ms, election_ms, max_appends;
+    uint64_t snapshot_log_bytes, trailing_log_bytes;
+
+    struct raft raft;
+    struct raft_fsm fsm;
+    struct raft_io io;
+    struct guard guard;
+    bool raft_started, started, dead, closing, env_stopped;
+
+    struct wal *wal;
+    struct wal_contents loaded;
+    struct meta meta;
+    struct wal_append rollback;
+
+    struct peer *peers;
+    size_t n_peers;
+    struct consensus_member *members;
+    raft_index configuration_index, configuration_uncommitted_index;
+    bool configured;
+
+    struct list completions, appends;
+    struct env_task completions_task, start_task;
+    raft_io_tick_cb tick;
+    raft_io_recv_cb recv;
+    raft_io_close_cb io_closed;
+
+    struct proposals proposals;
+    struct reads reads;
+    struct snapshots *snapshots;
+
+    uint64_t seen_leader, seen_term; /* as last told to leader_changed */
+    bool seen_self, ready;
+    struct consensus_read ready_read;
+    bool ready_asked;
+    uint64_t leader_changes;
+
+    struct raft_transfer transfer;
+    void (*transfer_done)(void *data, int error);
+    void *transfer_data;
+    uint64_t transfer_to, transfer_deadline_ms;
+    bool transferring;
+
+    void (*closed)(void *ctx);
+    void *closed_ctx;
+    void (*close_disk)(struct consensus *c); /* once snapshots are idle */
+};
+
+uint64_t consensus_now(const struct consensus *c);
+/* Ends everything: the fatal callback, and then nothing. */
+void consensus_fatal(struct consensus *c, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+bool consensus_leads(const struct consensus *c);
+/* snapshots.c and snapstream.c: nothing of theirs is under way any more. */
+void consensus_snapshots_idle(struct consensus *c);
+/* The leader as libraft believes, 0 if none; this member only once it may serve. */
+uint64_t consensus_leader(const struct consensus *c);
+uint64_t consensus_last_index(const struct consensus *c);
+void consensus_decode_entry(struct slice entry, uint64_t *origin, uint64_t *life, uint64_t *tag, struct slice *payload);
+
+#endif

@@ -1,0 +1,725 @@
+/* How libraft 0.15 is held to the thesis. Each function names the mask it belongs to; docs/raft.md the reasons. */
+#include "raft/guard_int.h"
+
+#include <string.h>
+
+#include "base/check.h"
+#include "base/mem.h"
+
+unsigned guard_masks = GUARD_ALL;
+
+struct guard_append {
+    struct raft_io_append in;
+    struct guard *g;
+    struct raft_io_append *req;
+    raft_io_append_cb cb;
+    raft_term term;
+    raft_index last;
+    bool leader, done;
+    int status;
+    struct list node;
+};
+
+struct guard_message {
+    struct raft_message m;
+    struct list node;
+};
+
+#define GUARD(io) ((struct guard *)(io)->impl)
+
+static bool on(const struct guard *g, enum guard_mask mask)
+{
+    return g->masks & mask;
+}
+
+/* ---- libraft's state ----------------------------------------------------------------------------- */
+
+static raft_index log_first(const struct raft *r)
+{
+    return r->log.offset + 1;
+}
+
+static raft_index log_last(const struct raft *r)
+{
+    const struct raft_log *l = &r->log;
+    size_t n = l->front <= l->back ? l->back - l->front : l->size - l->front + l->back;
+    return l->offset + n;
+}
+
+raft_term guard_log_term(const struct raft *r, raft_index index)
+{
+    if (index == 0) return 0;
+    if (index == r->log.snapshot.last_index) return r->log.snapshot.last_term;
+    if (index < log_first(r) || index > log_last(r)) return 0;
+    return r->log.entries[(r->log.front + (index - log_first(r))) % r->log.size].term;
+}
+
+static const struct raft_server *server_of(const struct raft *r, raft_id id, unsigned *ret_i)
+{
+    for (unsigned i = 0; i < r->configuration.n; i++) {
+        if (r->configuration.servers[i].id == id) {
+            if (ret_i) *ret_i = i;
+            return &r->configuration.servers[i];
+        }
+    }
+    return NULL;
+}
+
+static bool leads(const struct guard *g)
+{
+    return g->r->state == RAFT_LEADER;
+}
+
+bool guard_may_serve(const struct guard *g)
+{
+    if (!leads(g)) return false;
+    return !on(g, GUARD_BARRIER) || (g->barrier_term == g->r->current_term && g->barrier_committed);
+}
+
+/* The highest index that enough peers have for a majority together with this member. */
+static raft_index quorum_match(const struct guard *g)
+{
+    const struct raft *r = g->r;
+    raft_index match[LIMIT_MEMBERS];
+    unsigned n = 0, voters = 0;
+    for (unsigned i = 0; i < r->configuration.n && n < LIMIT_MEMBERS; i++) {
+        const struct raft_server *s = &r->configuration.servers[i];
+        if (s->role != RAFT_VOTER) continue;
+        voters++;
+        if (s->id == r->id) continue;
+        raft_index m = r->leader_state.progress[i].match_index;
+        unsigned at = n++;
+        for (; at > 0 && match[at - 1] < m; at--) match[at] = match[at - 1];
+        match[at] = m;
+    }
+    unsigned needed = voters / 2; /* peers beside this member */
+    return needed == 0 ? UINT64_MAX : needed <= n ? match[needed - 1] : 0;
+}
+
+/* ---- messages owned by the guard ----------------------------------------------------------------- */
+
+static void free_entries(struct raft_append_entries *a)
+{
+    if (a->entries) {
+        if (a->n_entries) raft_free(a->entries[0].batch);
+        raft_free(a->entries);
+    }
+    a->entries = NULL;
+    a->n_entries = 0;
+}
+
+static void drop_message(struct raft_message *m)
+{
+    if (m->type == RAFT_IO_APPEND_ENTRIES) free_entries(&m->append_entries);
+    if (m->type == RAFT_IO_INSTALL_SNAPSHOT) {
+        raft_configuration_close(&m->install_snapshot.conf);
+        raft_free(m->install_snapshot.data.base);
+    }
+}
+
+static void call_recv(struct guard *g, struct raft_message *m)
+{
+    g->depth++;
+    g->recv(&g->io, m);
+    g->depth--;
+}
+
+/* ---- entries on their way in --------------------------------------------------------------------- */
+
+/* GUARD_COMPACTED: what a snapshot covers is committed and so the same everywhere; libraft would append it
+ * once more at the end of its log. */
+static void cut_compacted(struct guard *g, struct raft_append_entries *a)
+{
+    raft_index covered = g->r->log.snapshot.last_index;
+    if (!on(g, GUARD_COMPACTED) || a->prev_log_index >= covered || a->term < g->r->current_term) return;
+    unsigned cut = (unsigned)(covered - a->prev_log_index);
+    if (covered - a->prev_log_index >= a->n_entries) {
+        free_entries(a);
+    } else {
+        memmove(a->entries, a->entries + cut, (a->n_entries - cut) * sizeof *a->entries);
+        a->n_entries -= cut;
+    }
+    a->prev_log_index = covered;
+    a->prev_log_term = g->r->log.snapshot.last_term;
+    g->masked++;
+}
+
+/* GUARD_COMMIT_CLAMP: beyond prev + n libraft would commit whatever happens to lie in its own log. */
+static void clamp_commit(struct guard *g, struct raft_append_entries *a)
+{
+    raft_index end = a->prev_log_index + a->n_entries;
+    if (!on(g, GUARD_COMMIT_CLAMP) || a->leader_commit <= end) return;
+    a->leader_commit = end;
+    g->masked++;
+}
+
+/* GUARD_CONFIGURATION: libraft cannot take back a configuration that it believes is committed (a restart makes it
+ * believe so of any), nor one whose predecessor is no longer in its log. */
+static bool rolls_back(struct guard *g, const struct raft_append_entries *a)
+{
+    const struct raft *r = g->r;
+    if (!on(g, GUARD_CONFIGURATION) || a->term < r->current_term) return false;
+    if (a->prev_log_index && guard_log_term(r, a->prev_log_index) != a->prev_log_term) return false;
+    for (unsigned i = 0; i < a->n_entries; i++) {
+        raft_index index = a->prev_log_index + 1 + i;
+        raft_term local = guard_log_term(r, index);
+        if (local == 0) return false;
+        if (local == a->entries[i].term) continue;
+        if (index <= r->commit_index) return false; /* libraft refuses that itself, for good */
+        bool believed = index <= r->configuration_index;
+        bool lost = r->configuration_uncommitted_index >= index && r->configuration_index < log_first(r);
+        if (!believed && !lost) return false;
+        g->masked++;
+        g->dead = true;
+        if (g->rollback) g->rollback(g->ctx, index);
+        return true;
+    }
+    return false;
+}
+
+static void deliver_append(struct guard *g, struct raft_message *m)
+{
+    struct raft_append_entries *a = &m->append_entries;
+    if (on(g, GUARD_SAME_TERM) && leads(g) && a->term == g->r->current_term) {
+        g->masked++;
+        return drop_message(m);
+    }
+    cut_compacted(g, a);
+    clamp_commit(g, a);
+    if (rolls_back(g, a)) return drop_message(m);
+    g->context = GUARD_CTX_REPLY;
+    g->clip = a->prev_log_index + a->n_entries;
+    g->context_term = a->term;
+    call_recv(g, m);
+    g->context = GUARD_CTX_NONE;
+}
+
+static bool snapshot_under_way(const struct guard *g)
+{
+    return g->r->snapshot.put.data != NULL || g->r->snapshot.pending.term != 0;
+}
+
+static raft_term newest_append_term(const struct guard *g)
+{
+    return list_empty(&g->appends) ? 0 : container_of(g->appends.prev, struct guard_append, node)->term;
+}
+
+/* GUARD_DRAIN: whether `m` has to wait until what is in flight is done. */
+static bool must_wait(const struct guard *g, const struct raft_message *m)
+{
+    if (!on(g, GUARD_DRAIN)) return false;
+    if (m->type == RAFT_IO_INSTALL_SNAPSHOT) return g->n_appends > 0 || snapshot_under_way(g);
+    return g->n_appends > 0 && m->append_entries.term > newest_append_term(g);
+}
+
+static void deliver(struct guard *g, struct raft_message *m)
+{
+    if (m->type == RAFT_IO_APPEND_ENTRIES) return deliver_append(g, m);
+    if (on(g, GUARD_SAME_TERM) && leads(g) && m->install_snapshot.term == g->r->current_term) {
+        g->masked++;
+        return drop_message(m);
+    }
+    call_recv(g, m);
+}
+
+static void hold_back(struct guard *g, const struct raft_message *m)
+{
+    struct raft_message copy = *m;
+    if (g->n_messages >= GUARD_MESSAGES_MAX) return drop_message(&copy);
+    struct guard_message *held = mem_must_alloc(sizeof *held);
+    held->m = copy;
+    list_push_back(&g->messages, &held->node);
+    g->n_messages++;
+    g->masked++;
+}
+
+static void recv_entries(struct guard *g, struct raft_message *m)
+{
+    if (g->n_messages > 0 || must_wait(g, m)) hold_back(g, m);
+    else deliver(g, m);
+}
+
+static void deliver_held(struct guard *g)
+{
+    while (!list_empty(&g->messages) && !g->dead) {
+        struct guard_message *held = container_of(g->messages.next, struct guard_message, node);
+        if (must_wait(g, &held->m)) return;
+        list_remove(&held->node);
+        g->n_messages--;
+        deliver(g, &held->m);
+        mem_free(held);
+    }
+}
+
+/* ---- answers on their way in --------------------------------------------------------------------- */
+
+/* GUARD_BARRIER: libraft commits up to its own last stored entry whenever that is on a majority. While its
+ * barrier is not there, that entry is of an older term, so nobody's acknowledgement may arrive. */
+static bool must_stash(const struct guard *g, const struct raft_append_entries_result *a)
+{
+    if (!on(g, GUARD_BARRIER) || !leads(g) || a->term != g->r->current_term || a->rejected) return false;
+    return g->barrier_term != g->r->current_term || g->r->last_stored < g->barrier_index;
+}
+
+static void stash(struct guard *g, const struct raft_message *m)
+{
+    g->masked++;
+    raft_index last = m->append_entries_result.last_log_index;
+    for (unsigned i = 0; i < g->n_acks; i++) {
+        if (g->acks[i].id != m->server_id) continue;
+        if (last > g->acks[i].last_index) g->acks[i].last_index = last;
+        return;
+    }
+    if (g->n_acks < LIMIT_MEMBERS) {
+        g->acks[g->n_acks++] = (struct guard_ack){m->server_id, m->server_address, last};
+    }
+}
+
+static void unstash(struct guard *g)
+{
+    if (!leads(g)) g->n_acks = 0;
+    while (g->n_acks && leads(g) && g->barrier_term == g->r->current_term &&
+           g->r->last_stored >= g->barrier_index) {
+        struct guard_ack ack = g->acks[--g->n_acks];
+        struct raft_message m = {.type = RAFT_IO_APPEND_ENTRIES_RESULT, .server_id = ack.id};
+        m.server_address = ack.address;
+        m.append_entries_result.term = g->r->current_term;
+        m.append_entries_result.last_log_index = ack.last_index;
+        call_recv(g, &m);
+    }
+}
+
+/* ---- votes --------------------------------------------------------------------------------------- */
+
+/* GUARD_STALE_LEADER: libraft has a leader until its own timer expires, so that an election needs the slowest
+ * timer; the thesis (4.2.3) says for the minimum election timeout after its last word. */
+static void forget_stale_leader(struct guard *g)
+{
+    struct raft *r = g->r;
+    if (!on(g, GUARD_STALE_LEADER) || r->state != RAFT_FOLLOWER || r->follower_state.current_leader.id == 0) return;
+    if (g->io.time(&g->io) - r->election_timer_start < r->election_timeout) return;
+    r->follower_state.current_leader.id = 0;
+    g->masked++;
+}
+
+static bool refuses_vote(const struct guard *g, const struct raft_message *m)
+{
+    const struct raft_request_vote *v = &m->request_vote;
+    const struct raft *r = g->r;
+    if (on(g, GUARD_INSTALLING) && g->installing) return true;
+    return on(g, GUARD_DOUBLE_VOTE) && !v->pre_vote && v->term == r->current_term && r->voted_for != 0 &&
+           r->voted_for != v->candidate_id;
+}
+
+static bool refuses_timeout_now(const struct guard *g)
+{
+    if (on(g, GUARD_APPENDING) && g->n_appends > 0) return true;
+    return on(g, GUARD_INSTALLING) && g->installing;
+}
+
+/* ---- raft_io, inwards ---------------------------------------------------------------------------- */
+
+static void guard_recv(struct raft_io *in, struct raft_message *m)
+{
+    struct guard *g = in->data;
+    if (g->dead) return drop_message(m);
+    bool drop = false;
+    switch (m->type) {
+    case RAFT_IO_APPEND_ENTRIES:
+    case RAFT_IO_INSTALL_SNAPSHOT:
+        recv_entries(g, m);
+        guard_poll(g);
+        return;
+    case RAFT_IO_APPEND_ENTRIES_RESULT:
+        if (must_stash(g, &m->append_entries_result)) {
+            stash(g, m);
+            return;
+        }
+        break;
+    case RAFT_IO_REQUEST_VOTE:
+        forget_stale_leader(g);
+        drop = refuses_vote(g, m);
+        break;
+    case RAFT_IO_REQUEST_VOTE_RESULT: drop = on(g, GUARD_INSTALLING) && g->installing; break;
+    case RAFT_IO_TIMEOUT_NOW: drop = refuses_timeout_now(g); break;
+    default: return;
+    }
+    if (drop) g->masked++;
+    else call_recv(g, m);
+    guard_poll(g);
+}
+
+/* GUARD_TRANSFER: the target ignores TimeoutNow unless its log is exactly the leader's, and libraft sends it
+ * once. */
+static void repeat_timeout_now(struct guard *g)
+{
+    struct raft *r = g->r;
+    unsigned i;
+    if (!on(g, GUARD_TRANSFER) || !leads(g) || !r->transfer || !r->transfer->send.data) return;
+    const struct raft_server *s = server_of(r, r->transfer->id, &i);
+    if (!s || r->leader_state.progress[i].match_index != log_last(r)) return;
+    struct raft_message m = {.type = RAFT_IO_TIMEOUT_NOW, .server_id = s->id, .server_address = s->address};
+    m.timeout_now.term = r->current_term;
+    m.timeout_now.last_log_index = log_last(r);
+    m.timeout_now.last_log_term = guard_log_term(r, log_last(r));
+    struct raft_io_send unused; /* not touched: it has no callback */
+    (void)g->in->send(g->in, &unused, &m, NULL);
+}
+
+static void guard_tick(struct raft_io *in)
+{
+    struct guard *g = in->data;
+    if (g->dead) return;
+    bool follower = g->r->state == RAFT_FOLLOWER;
+    bool withhold = (on(g, GUARD_APPENDING) && follower && g->n_appends > 0) ||
+                    (on(g, GUARD_INSTALLING) && g->installing);
+    if (withhold) {
+        g->masked++;
+    } else {
+        g->depth++;
+        g->tick(&g->io);
+        g->depth--;
+        repeat_timeout_now(g);
+    }
+    guard_poll(g);
+}
+
+/* ---- appends ------------------------------------------------------------------------------------- */
+
+static bool held(const struct guard *g, const struct guard_append *a)
+{
+    if (!on(g, GUARD_HOLD) || !a->leader || !leads(g) || a->term != g->r->current_term) return false;
+    if (g->n_messages > 0) return false; /* another term waits for us to finish */
+    if (a->last <= g->barrier_index && g->barrier_term == a->term) return false;
+    return a->last > quorum_match(g);
+}
+
+static void drain(struct guard *g)
+{
+    if (g->draining) return;
+    g->draining = true;
+    while (!list_empty(&g->appends)) {
+        struct guard_append *a = container_of(g->appends.next, struct guard_append, node);
+        if (!a->done || held(g, a)) break;
+        list_remove(&a->node);
+        g->n_appends--;
+        g->context = a->leader ? GUARD_CTX_NONE : GUARD_CTX_APPENDED;
+        g->context_term = a->term;
+        g->clip = a->last;
+        g->depth++;
+        a->cb(a->req, a->status);
+        g->depth--;
+        g->context = GUARD_CTX_NONE;
+        mem_free(a);
+        unstash(g);
+    }
+    g->draining = false;
+}
+
+static void appended(struct raft_io_append *req, int status)
+{
+    struct guard_append *a = req->data;
+    struct guard *g = a->g;
+    a->done = true;
+    a->status = status;
+    drain(g);
+    guard_poll(g);
+}
+
+static int guard_append(struct raft_io *io, struct raft_io_append *req, const struct raft_entry entries[], unsigned n,
+                        raft_io_append_cb cb)
+{
+    struct guard *g = GUARD(io);
+    struct guard_append *a = mem_must_calloc(1, sizeof *a);
+    a->g = g;
+    a->req = req;
+    a->cb = cb;
+    a->in.data = a;
+    a->term = g->r->current_term;
+    a->leader = leads(g);
+    a->last = log_last(g->r);
+    list_push_back(&g->appends, &a->node);
+    g->n_appends++;
+    int rv = g->in->append(g->in, &a->in, entries, n, appended);
+    if (rv) {
+        list_remove(&a->node);
+        g->n_appends--;
+        mem_free(a);
+    }
+    return rv;
+}
+
+/* ---- raft_io, outwards --------------------------------------------------------------------------- */
+
+/* GUARD_PROBE_BACK: libraft answers a failed send by starting over behind the match index, which is 0 until the
+ * first acknowledgement, and by leaving a snapshot half sent. */
+struct guard_send {
+    struct raft_io_send in;
+    struct guard *g;
+    struct raft_io_send *req;
+    raft_io_send_cb cb;
+    raft_id id;
+};
+
+static void append_sent(struct raft_io_send *in, int status)
+{
+    struct guard_send *s = in->data;
+    struct guard *g = s->g;
+    unsigned i;
+    if (status && leads(g) && server_of(g->r, s->id, &i)) {
+        const struct raft_progress *p = &g->r->leader_state.progress[i];
+        if (p->state != 1 /* pipeline */ || p->match_index == 0) {
+            status = 0;
+            g->masked++;
+        }
+    }
+    g->depth++;
+    s->cb(s->req, status);
+    g->depth--;
+    mem_free(s);
+}
+
+static int send_append(struct guard *g, struct raft_io_send *req, const struct raft_message *m, raft_io_send_cb cb)
+{
+    if (on(g, GUARD_BARRIER) && g->barrier_term != g->r->current_term) {
+        g->masked++;
+        return RAFT_NOCONNECTION;
+    }
+    if (!on(g, GUARD_PROBE_BACK)) return g->in->send(g->in, req, m, cb);
+    struct guard_send *s = mem_must_alloc(sizeof *s);
+    *s = (struct guard_send){.g = g, .req = req, .cb = cb, .id = m->server_id};
+    s->in.data = s;
+    int rv = g->in->send(g->in, &s->in, m, append_sent);
+    if (rv) mem_free(s);
+    return rv;
+}
+
+static int guard_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *m, raft_io_send_cb cb)
+{
+    struct guard *g = GUARD(io);
+    if (m->type == RAFT_IO_APPEND_ENTRIES) return send_append(g, req, m, cb);
+    if (m->type != RAFT_IO_APPEND_ENTRIES_RESULT || g->context == GUARD_CTX_NONE) return g->in->send(g->in, req, m, cb);
+    /* Only where libraft can take it (not in GUARD_CTX_REPLY) may it be told that nothing was sent. */
+    bool other_term = g->context == GUARD_CTX_APPENDED && g->r->current_term != g->context_term;
+    bool nobody = g->context != GUARD_CTX_REPLY && (m->server_id == 0 || g->r->state != RAFT_FOLLOWER);
+    if (on(g, GUARD_STALE_RESULT) && (other_term || nobody)) {
+        g->masked++;
+        return RAFT_NOCONNECTION;
+    }
+    const struct raft_append_entries_result *a = &m->append_entries_result;
+    if (!on(g, GUARD_CLIP) || a->rejected || a->last_log_index <= g->clip) return g->in->send(g->in, req, m, cb);
+    struct raft_message clipped = *m;
+    clipped.append_entries_result.last_log_index = g->clip;
+    g->masked++;
+    return g->in->send(g->in, req, &clipped, cb);
+}
+
+static void snapshot_put_done(struct raft_io_snapshot_put *req, int status)
+{
+    struct guard *g = req->data;
+    struct raft_io_snapshot_put *outer = g->put;
+    g->put = NULL;
+    g->context = g->installing ? GUARD_CTX_INSTALLED : GUARD_CTX_NONE;
+    g->context_term = g->r->current_term;
+    g->clip = UINT64_MAX;
+    g->installing = false;
+    g->depth++;
+    g->put_cb(outer, status);
+    g->depth--;
+    g->context = GUARD_CTX_NONE;
+    guard_poll(g);
+}
+
+static int guard_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
+                              const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb)
+{
+    struct guard *g = GUARD(io);
+    CHECK(!g->put);
+    g->put = req;
+    g->put_cb = cb;
+    g->inner_put.data = g;
+    g->installing = g->r->snapshot.pending.term == 0;
+    int rv = g->in->snapshot_put(g->in, trailing, &g->inner_put, snapshot, snapshot_put_done);
+    if (rv) {
+        g->put = NULL;
+        g->installing = false;
+    }
+    return rv;
+}
+
+static int guard_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv)
+{
+    struct guard *g = GUARD(io);
+    g->tick = tick;
+    g->recv = recv;
+    return g->in->start(g->in, msecs, guard_tick, guard_recv);
+}
+
+static void inner_closed(struct raft_io *in)
+{
+    struct guard *g = in->data;
+    guard_release(g);
+    if (g->close_cb) g->close_cb(&g->io);
+}
+
+void guard_abandon(struct guard *g)
+{
+    g->abandoned = true;
+    raft_close(g->r, NULL);
+}
+
+static void guard_close(struct raft_io *io, raft_io_close_cb cb)
+{
+    struct guard *g = GUARD(io);
+    g->dead = true;
+    if (g->abandoned) return cb(io);
+    g->close_cb = cb;
+    g->in->close(g->in, inner_closed);
+}
+
+/* ---- passed through ------------------------------------------------------------------------------ */
+
+static int guard_io_init(struct raft_io *io, raft_id id, const char *address)
+{
+    return GUARD(io)->in->init(GUARD(io)->in, id, address);
+}
+
+static int guard_load(struct raft_io *io, raft_term *term, raft_id *voted_for, struct raft_snapshot **snapshot,
+                      raft_index *start_index, struct raft_entry *entries[], size_t *n_entries)
+{
+    struct raft_io *in = GUARD(io)->in;
+    return in->load(in, term, voted_for, snapshot, start_index, entries, n_entries);
+}
+
+static int guard_bootstrap(struct raft_io *io, const struct raft_configuration *c)
+{
+    return GUARD(io)->in->bootstrap(GUARD(io)->in, c);
+}
+
+static int guard_recover(struct raft_io *io, const struct raft_configuration *c)
+{
+    return GUARD(io)->in->recover(GUARD(io)->in, c);
+}
+
+static int guard_set_term(struct raft_io *io, raft_term term)
+{
+    return GUARD(io)->in->set_term(GUARD(io)->in, term);
+}
+
+static int guard_set_vote(struct raft_io *io, raft_id id)
+{
+    return GUARD(io)->in->set_vote(GUARD(io)->in, id);
+}
+
+static int guard_truncate(struct raft_io *io, raft_index index)
+{
+    return GUARD(io)->in->truncate(GUARD(io)->in, index);
+}
+
+static int guard_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req, raft_io_snapshot_get_cb cb)
+{
+    return GUARD(io)->in->snapshot_get(GUARD(io)->in, req, cb);
+}
+
+static raft_time guard_time(struct raft_io *io)
+{
+    return GUARD(io)->in->time(GUARD(io)->in);
+}
+
+static int guard_random(struct raft_io *io, int min, int max)
+{
+    return GUARD(io)->in->random(GUARD(io)->in, min, max);
+}
+
+/* ---- after each call ----------------------------------------------------------------------------- */
+
+static void barrier_applied(struct raft_barrier *b, int status)
+{
+    struct guard *g = b->data;
+    if (status == 0 && g->barrier_term == g->r->current_term) g->barrier_committed = true;
+}
+
+/* GUARD_BARRIER: a new leader's first deed. */
+static void start_barrier(struct guard *g)
+{
+    struct raft *r = g->r;
+    if (!on(g, GUARD_BARRIER) || !leads(g) || g->barrier_term == r->current_term) return;
+    if (r->transfer) return; /* of an earlier leadership; it ends by itself */
+    raft_term before = g->barrier_term;
+    g->barrier_term = r->current_term;
+    g->barrier_index = log_last(r) + 1;
+    g->barrier_committed = false;
+    g->barrier.data = g;
+    g->depth++;
+    int rv = raft_barrier(r, &g->barrier, barrier_applied);
+    g->depth--;
+    if (rv == 0) return;
+    g->barrier_term = before;
+    if (g->fatal) g->fatal(g->ctx, raft_strerror(rv));
+}
+
+void guard_poll(struct guard *g)
+{
+    if (g->dead || g->in_after || g->depth) return;
+    g->in_after = true;
+    if (g->r->state == RAFT_UNAVAILABLE) {
+        g->dead = true;
+        if (g->fatal) g->fatal(g->ctx, g->r->errmsg[0] ? g->r->errmsg : "libraft cannot go on");
+    } else {
+        start_barrier(g);
+        unstash(g);
+        drain(g);
+        deliver_held(g);
+        drain(g);
+        start_barrier(g);
+        if (g->after && !g->dead) g->after(g->ctx);
+    }
+    g->in_after = false;
+}
+
+void guard_release(struct guard *g)
+{
+    for (struct list *n; (n = list_pop_front(&g->messages));) {
+        struct guard_message *m = container_of(n, struct guard_message, node);
+        drop_message(&m->m);
+        mem_free(m);
+    }
+    g->n_messages = 0;
+    /* libraft is unavailable by now: these give back memory and tell nobody. */
+    for (struct list *n; (n = list_pop_front(&g->appends));) {
+        struct guard_append *a = container_of(n, struct guard_append, node);
+        a->cb(a->req, 0);
+        mem_free(a);
+    }
+    g->n_appends = 0;
+}
+
+void guard_init(struct guard *g, struct raft_io *in, struct raft *r)
+{
+    memset(g, 0, sizeof *g);
+    g->in = in;
+    g->r = r;
+    g->masks = guard_masks;
+    list_init(&g->appends);
+    list_init(&g->messages);
+    in->data = g;
+    g->io = (struct raft_io){
+        .version = 1,
+        .impl = g,
+        .init = guard_io_init,
+        .close = guard_close,
+        .load = guard_load,
+        .start = guard_start,
+        .bootstrap = guard_bootstrap,
+        .recover = guard_recover,
+        .set_term = guard_set_term,
+        .set_vote = guard_set_vote,
+        .send = guard_send,
+        .append = guard_append,
+        .truncate = guard_truncate,
+        .snapshot_put = guard_snapshot_put,
+        .snapshot_get = guard_snapshot_get,
+        .time = guard_time,
+        .random = guard_random,
+    };
+}

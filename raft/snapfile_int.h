@@ -1,0 +1,3 @@
+#ifndef X_SNAP
+#define X_SNAP
+#endif
