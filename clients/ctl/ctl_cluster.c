@@ -1,0 +1,363 @@
+/* member, endpoint, alarm, move-leader, snapshot save, defrag, version. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "clients/ctl/ctl_int.h"
+
+static const struct pb_field member_fields[] = {{1, "ID", PB_UINT64},
+                                                {2, "name", PB_STRING},
+                                                {3, "peerURLs", PB_STRING, .repeated = true},
+                                                {4, "clientURLs", PB_STRING, .repeated = true},
+                                                {5, "isLearner", PB_BOOL},
+                                                {0}};
+static const struct pb_field members_fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields},
+                                                 {2, "members", PB_MESSAGE, .repeated = true, .message = member_fields},
+                                                 {0}};
+static const struct pb_field status_fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields},
+                                                {2, "version", PB_STRING},
+                                                {3, "dbSize", PB_INT64},
+                                                {4, "leader", PB_UINT64},
+                                                {5, "raftIndex", PB_UINT64},
+                                                {6, "raftTerm", PB_UINT64},
+                                                {7, "raftAppliedIndex", PB_UINT64},
+                                                {8, "errors", PB_STRING, .repeated = true},
+                                                {9, "dbSizeInUse", PB_INT64},
+                                                {10, "isLearner", PB_BOOL},
+                                                {0}};
+static const struct pb_field hash_fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields},
+                                              {2, "hash", PB_UINT64},
+                                              {3, "compact_revision", PB_INT64},
+                                              {0}};
+static const struct pb_field alarm_fields[] = {{1, "memberID", PB_UINT64}, {2, "alarm", PB_ENUM}, {0}};
+static const struct pb_field alarms_fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields},
+                                                {2, "alarms", PB_MESSAGE, .repeated = true, .message = alarm_fields},
+                                                {0}};
+static const struct pb_field header_only[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields}, {0}};
+static const struct pb_field range_fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields}, {4, "count", PB_INT64}, {0}};
+
+/* ---- members ---------------------------------------------------------------------------------------- */
+
+static const char *joined(struct ctl *c, const struct json *list)
+{
+    const char *s = "";
+    for (size_t i = 0; list && i < list->count; i++)
+        s = arena_printf(&c->arena, "%s%s%.*s", s, i ? "," : "", (int)json_text(json_at(list, i)).len, (const char *)json_text(json_at(list, i)).data);
+    return s;
+}
+
+static const char *text_of(struct ctl *c, const struct json *v, const char *name)
+{
+    const char *s = arena_strdup(&c->arena, json_text(json_get(v, name)));
+    return s ? s : "";
+}
+
+static int fetch_members(struct ctl *c, struct json **ret)
+{
+    struct buf r = {0};
+    pb_bool(&r, 1, true);
+    int rv = ctl_call(c, "/etcdserverpb.Cluster/MemberList", &r, members_fields, ret);
+    buf_release(&r);
+    return rv;
+}
+
+static int cmd_member_list(struct ctl *c)
+{
+    static const char *const head[] = {"ID", "STATUS", "NAME", "PEER ADDRS", "CLIENT ADDRS", "IS LEARNER"};
+    struct json *a;
+    int rv = fetch_members(c, &a);
+    if (rv != 0) return rv;
+    const struct json *list = json_get(a, "members");
+    size_t n = list ? list->count : 0;
+    const char **cells = arena_calloc(&c->arena, n * 6 + 1, sizeof(*cells));
+    for (size_t i = 0; i < n && cells; i++) {
+        const struct json *m = json_at(list, i);
+        const char *row[] = {arena_printf(&c->arena, "%llx", (unsigned long long)ctl_uint(m, "ID")),
+                             json_get(m, "name") ? "started" : "unstarted", text_of(c, m, "name"), joined(c, json_get(m, "peerURLs")),
+                             joined(c, json_get(m, "clientURLs")), json_path_bool(m, "isLearner", false) ? "true" : "false"};
+        memcpy(cells + i * 6, row, sizeof(row));
+    }
+    if (c->output == CTL_JSON) ctl_print_json(a);
+    else if (c->output == CTL_TABLE) ctl_table(c, head, 6, cells, n);
+    else
+        for (size_t i = 0; i < n; i++)
+            printf("%s, %s, %s, %s, %s, %s\n", cells[i * 6], cells[i * 6 + 1], cells[i * 6 + 2], cells[i * 6 + 3], cells[i * 6 + 4], cells[i * 6 + 5]);
+    return 0;
+}
+
+/* ---- endpoints ------------------------------------------------------------------------------------------ */
+
+/* With --cluster, the client URLs of all members instead of --endpoints. */
+static int choose_endpoints(struct ctl *c)
+{
+    struct json *a;
+    if (!c->cluster) return 0;
+    int rv = fetch_members(c, &a);
+    if (rv != 0) return rv;
+    const struct json *list = json_get(a, "members");
+    c->n_endpoints = 0;
+    for (size_t i = 0; list && i < list->count; i++) {
+        const struct json *urls = json_get(json_at(list, i), "clientURLs");
+        for (size_t k = 0; urls && k < urls->count && c->n_endpoints < CTL_ENDPOINTS_MAX; k++)
+            c->endpoints[c->n_endpoints++] = arena_strdup(&c->arena, json_text(json_at(urls, k)));
+    }
+    return 0;
+}
+
+/* As etcdctl shows it: what the user gave. */
+static const char *shown(const struct ctl *c, const char *endpoint)
+{
+    const char *bare = strstr(endpoint, "://");
+    return c->cluster || strstr(c->endpoint_list, endpoint) || !bare ? endpoint : bare + 3;
+}
+
+static const char *took(struct ctl *c, uint64_t us)
+{
+    return us < 1000 ? arena_printf(&c->arena, "%lluµs", (unsigned long long)us)
+                     : us < 1000000 ? arena_printf(&c->arena, "%.6gms", (double)us / 1000) : arena_printf(&c->arena, "%.9gs", (double)us / 1e6);
+}
+
+static int cmd_endpoint_health(struct ctl *c)
+{
+    struct buf r = {0};
+    struct json *a;
+    int bad = 0;
+    if (choose_endpoints(c)) return 1;
+    pb_bytes(&r, 1, SLICE_LIT("health"));
+    if (c->output == CTL_JSON) putchar('[');
+    for (size_t i = 0; i < c->n_endpoints; i++) {
+        const char *error = NULL, *name = shown(c, c->endpoints[i]);
+        uint64_t began = clock_mono_us();
+        int rv = ctl_call_on(c, c->endpoints[i], "/etcdserverpb.KV/Range", &r, range_fields, &a, &error);
+        const char *time = took(c, clock_mono_us() - began);
+        bad |= rv != 0;
+        if (c->output == CTL_JSON)
+            printf("%s{\"endpoint\":\"%s\",\"health\":%s,\"took\":\"%s\"%s%s%s}", i ? "," : "", name, rv ? "false" : "true", time,
+                   error ? ",\"error\":\"" : "", error ? error : "", error ? "\"" : "");
+        else if (rv == 0) printf("%s is healthy: successfully committed proposal: took = %s\n", name, time);
+        else printf("%s is unhealthy: failed to commit proposal: %s\n", name, error ? error : "cannot connect");
+        fflush(stdout);
+    }
+    if (c->output == CTL_JSON) puts("]");
+    buf_release(&r);
+    return bad ? ctl_fail("unhealthy cluster") : 0;
+}
+
+static const char *size_text(struct ctl *c, int64_t bytes)
+{
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
+    double v = (double)bytes;
+    int u = 0;
+    while (v >= 1000 && u < 4) v /= 1000, u++;
+    return arena_printf(&c->arena, u && v < 10 ? "%.1f %s" : "%.0f %s", v, units[u]);
+}
+
+/* One call per endpoint; each answer goes to `row`, as JSON under `json_name`. */
+static int each_endpoint(struct ctl *c, const char *method, const struct buf *request, const struct pb_field *fields,
+                         const char *json_name, void (*row)(struct ctl *c, const char *name, const struct json *a))
+{
+    int bad = choose_endpoints(c);
+    struct json *a, *all = json_array(&c->arena);
+    if (bad) return bad;
+    for (size_t i = 0; i < c->n_endpoints; i++) {
+        const char *error = NULL, *name = shown(c, c->endpoints[i]);
+        if (ctl_call_on(c, c->endpoints[i], method, request, fields, &a, &error) != 0) {
+            fprintf(stderr, "Failed to get the status of endpoint %s (%s)\n", name, error ? error : "cannot connect");
+            bad = 1;
+            continue;
+        }
+        struct json *one = json_object(&c->arena);
+        if (!all || !one || json_set_str(&c->arena, one, "Endpoint", json_str(&c->arena, name)) != 0 ||
+            json_set_str(&c->arena, one, json_name, a) != 0 || json_push(&c->arena, all, one) != 0)
+            return ctl_fail("out of memory");
+        if (c->output != CTL_JSON) row(c, name, a);
+    }
+    if (c->output == CTL_JSON) ctl_print_json(all);
+    return bad;
+}
+
+static void status_row(struct ctl *c, const char *name, const struct json *a)
+{
+    uint64_t id = ctl_uint(json_get(a, "header"), "member_id");
+    printf("%s, %llx, %s, %s, %s, %s, %llu, %llu, %llu, %s\n", name, (unsigned long long)id, text_of(c, a, "version"),
+           size_text(c, ctl_int(a, "dbSize")), ctl_uint(a, "leader") == id ? "true" : "false",
+           json_path_bool(a, "isLearner", false) ? "true" : "false", (unsigned long long)ctl_uint(a, "raftTerm"),
+           (unsigned long long)ctl_uint(a, "raftIndex"), (unsigned long long)ctl_uint(a, "raftAppliedIndex"), joined(c, json_get(a, "errors")));
+}
+
+static int cmd_endpoint_status(struct ctl *c)
+{
+    struct buf r = {0};
+    return each_endpoint(c, "/etcdserverpb.Maintenance/Status", &r, status_fields, "Status", status_row);
+}
+
+static void hash_row(struct ctl *c, const char *name, const struct json *a)
+{
+    (void)c;
+    printf("%s, %llu\n", name, (unsigned long long)ctl_uint(a, "hash"));
+}
+
+static int cmd_endpoint_hashkv(struct ctl *c)
+{
+    struct buf r = {0};
+    pb_uint(&r, 1, (uint64_t)ctl_flags.rev);
+    int rv = each_endpoint(c, "/etcdserverpb.Maintenance/HashKV", &r, hash_fields, "HashKV", hash_row);
+    buf_release(&r);
+    return rv;
+}
+
+static void defrag_row(struct ctl *c, const char *name, const struct json *a)
+{
+    (void)c;
+    (void)a;
+    printf("Finished defragmenting etcd member[%s]\n", name);
+}
+
+static int cmd_defrag(struct ctl *c)
+{
+    struct buf r = {0};
+    return each_endpoint(c, "/etcdserverpb.Maintenance/Defragment", &r, header_only, "Defragment", defrag_row);
+}
+
+/* ---- alarms, leadership ----------------------------------------------------------------------------------- */
+
+static int alarm_call(struct ctl *c, unsigned action)
+{
+    static const char *const names[] = {"NONE", "NOSPACE", "CORRUPT"};
+    struct buf r = {0};
+    struct json *a;
+    pb_uint(&r, 1, action);
+    int rv = ctl_call(c, "/etcdserverpb.Maintenance/Alarm", &r, alarms_fields, &a);
+    buf_release(&r);
+    if (rv != 0) return rv;
+    if (c->output == CTL_JSON) return ctl_print_json(a), 0;
+    const struct json *list = json_get(a, "alarms");
+    for (size_t i = 0; list && i < list->count; i++) {
+        int64_t kind = ctl_int(json_at(list, i), "alarm");
+        printf("memberID:%llu alarm:%s \n", (unsigned long long)ctl_uint(json_at(list, i), "memberID"), kind >= 0 && kind < 3 ? names[kind] : "?");
+    }
+    return 0;
+}
+
+static int cmd_alarm_list(struct ctl *c)
+{
+    return alarm_call(c, 0);
+}
+
+static int cmd_alarm_disarm(struct ctl *c)
+{
+    return alarm_call(c, 2);
+}
+
+static int cmd_move_leader(struct ctl *c)
+{
+    struct buf r = {0};
+    struct json *a;
+    char *end;
+    if (c->argc != 2) return ctl_fail("move-leader command needs 1 argument");
+    unsigned long long target = strtoull(c->argv[1], &end, 16);
+    if (*end || end == c->argv[1]) return ctl_fail("bad member ID: %s", c->argv[1]);
+    for (size_t i = 0; i < c->n_endpoints; i++) {
+        const char *error = NULL;
+        if (ctl_call_on(c, c->endpoints[i], "/etcdserverpb.Maintenance/Status", &r, status_fields, &a, &error) != 0) continue;
+        uint64_t leader = ctl_uint(a, "leader");
+        if (leader != ctl_uint(json_get(a, "header"), "member_id")) continue;
+        pb_uint(&r, 1, target);
+        int rv = ctl_call_on(c, c->endpoints[i], "/etcdserverpb.Maintenance/MoveLeader", &r, header_only, &a, NULL);
+        buf_release(&r);
+        if (rv == 0) printf("Leadership transferred from %llx to %llx\n", (unsigned long long)leader, target);
+        return rv;
+    }
+    return ctl_fail("no leader endpoint given at %s", c->endpoint_list);
+}
+
+/* ---- snapshot save -------------------------------------------------------------------------------------------- */
+
+struct saving {
+    struct grpc_call call;
+    const char *text;
+    struct ctl *ctl;
+    int fd, status;
+    uint64_t bytes, shown;
+    const char *error;
+    bool done;
+};
+
+static void on_piece(struct grpc_call *call, struct slice message)
+{
+    struct saving *s = call->data;
+    struct pb_reader r = {.in = message};
+    struct pb_value v;
+    while (!s->error && pb_next(&r, &v)) {
+        if (v.field != 3 || v.wire != 2) continue;
+        for (struct slice left = v.bytes; left.len && !s->error;) {
+            ssize_t n = write(s->fd, left.data, left.len);
+            if (n < 0 && errno != EINTR) s->error = strerror(errno);
+            else if (n > 0) left = slice_sub(left, (size_t)n, left.len);
+        }
+        s->bytes += v.bytes.len;
+    }
+    if (isatty(STDERR_FILENO) && s->bytes - s->shown > 16u << 20) {
+        fprintf(stderr, "\r%s ", size_text(s->ctl, (int64_t)s->bytes));
+        s->shown = s->bytes;
+    }
+    if (s->error) s->done = true;
+}
+
+static void on_saved(struct grpc_call *call, int status, const char *text)
+{
+    struct saving *s = call->data;
+    s->status = status;
+    s->text = arena_strdup(&s->ctl->arena, slice_str(text));
+    s->done = true;
+}
+
+static int cmd_snapshot_save(struct ctl *c)
+{
+    struct saving s = {.ctl = c, .call = {.message = on_piece, .done = on_saved}};
+    if (c->argc != 2) return ctl_fail("snapshot save expects one argument");
+    if (c->n_endpoints != 1) return ctl_fail("snapshot must be requested to one selected node, not multiple %s", c->endpoint_list);
+    const char *path = c->argv[1], *part = arena_printf(&c->arena, "%s.part", path);
+    s.fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (s.fd < 0) return ctl_fail("could not open %s (%s)", part, strerror(errno));
+    c->client = ctl_connect(c, NULL);
+    s.call.data = &s;
+    if (!c->client || grpc_start(&s.call, c->client, "/etcdserverpb.Maintenance/Snapshot", (struct slice){0}, false, 0) != 0) return 1;
+    ctl_wait(c, &s.done);
+    grpc_cancel(&s.call);
+    if (isatty(STDERR_FILENO) && s.shown) fputs("\r\033[K", stderr);
+    if (!s.error && s.status) s.error = s.text;
+    if (!s.error && fsync(s.fd) != 0) s.error = strerror(errno);
+    close(s.fd);
+    if (!s.error && rename(part, path) != 0) s.error = strerror(errno);
+    if (s.error) {
+        unlink(part);
+        return ctl_fail("could not save snapshot: %s", s.error);
+    }
+    printf("Snapshot saved at %s\n", path);
+    return 0;
+}
+
+static int cmd_version(struct ctl *c)
+{
+    (void)c;
+    printf("pintle ctl version: 0.1.0\nAPI version: 3.5\n");
+    return 0;
+}
+
+const struct ctl_command ctl_cluster_commands[] = {
+    {"member list", "", "the cluster's members", cmd_member_list},
+    {"endpoint health", "", "whether each endpoint can commit", cmd_endpoint_health},
+    {"endpoint status", "", "version, size, leader, Raft indexes of each endpoint", cmd_endpoint_status},
+    {"endpoint hashkv", "", "a hash of each endpoint's history", cmd_endpoint_hashkv},
+    {"alarm list", "", "active alarms", cmd_alarm_list},
+    {"alarm disarm", "", "clear all alarms", cmd_alarm_disarm},
+    {"move-leader", "MEMBER_ID", "hand leadership to another member", cmd_move_leader},
+    {"snapshot save", "FILE", "stream a snapshot of one endpoint into a file", cmd_snapshot_save},
+    {"defrag", "", "nothing to do here; answers as etcd does", cmd_defrag},
+    {"version", "", "of this program", cmd_version},
+    {0}};

@@ -1,0 +1,76 @@
+/* What the commands share: global flags, a connection, calls that are waited for, and output. One thread; the process ends
+ * with the command, so memory of a command lives in its arena. */
+#ifndef PINTLE_CLIENTS_CTL_CTL_INT_H
+#define PINTLE_CLIENTS_CTL_CTL_INT_H
+
+#include <uv.h>
+
+#include "base/arena.h"
+#include "base/flags.h"
+#include "clients/lib/grpc.h"
+#include "clients/lib/pb.h"
+
+#define CTL_ENDPOINTS_MAX 32
+#define CTL_FLAGS_MAX 40
+
+enum ctl_output { CTL_SIMPLE, CTL_JSON, CTL_FIELDS, CTL_TABLE };
+
+struct ctl {
+    uv_loop_t loop;
+    struct arena arena;
+    struct h2_client *client;
+    const char *endpoints[CTL_ENDPOINTS_MAX];
+    size_t n_endpoints;
+    enum ctl_output output;
+    bool hex;
+    /* flags */
+    const char *endpoint_list, *cacert, *cert, *key, *write_out;
+    bool insecure_skip_verify, cluster;
+    uint64_t dial_timeout_ms, command_timeout_ms;
+    int argc; /* arguments after the command's words: argv[1..argc) */
+    char **argv;
+};
+
+/* A command: its words ("lease grant"), flags beside the global ones, and what it does; returns the exit status. */
+struct ctl_command {
+    const char *words, *args, *help;
+    int (*run)(struct ctl *c);
+};
+
+extern const struct ctl_command ctl_kv_commands[], ctl_lease_commands[], ctl_cluster_commands[];
+/* Flags of commands: one table for all, as they do not clash. Its values: */
+struct ctl_flags {
+    bool prefix, from_key, keys_only, count_only, print_value_only, prev_kv, ignore_value, ignore_lease, interactive,
+        progress_notify, keys, once, physical;
+    int64_t rev, limit;
+    const char *order, *sort_by, *consistency, *lease;
+};
+extern struct ctl_flags ctl_flags;
+
+/* Prints "Error: ..." and returns the exit status for it. */
+int ctl_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Calls and waits. The answer as JSON, by `fields`. 0, or an exit status after the error was printed. */
+int ctl_call(struct ctl *c, const char *method, const struct buf *request, const struct pb_field *fields, struct json **ret);
+/* The same on one endpoint. `ret_error` != NULL: the error goes there and is not printed. */
+int ctl_call_on(struct ctl *c, const char *endpoint, const char *method, const struct buf *request, const struct pb_field *fields,
+                struct json **ret, const char **ret_error);
+/* A client for one endpoint (NULL: for all); NULL after an error was printed. */
+struct h2_client *ctl_connect(struct ctl *c, const char *endpoint);
+/* Runs the loop until *flag. */
+void ctl_wait(struct ctl *c, const bool *flag);
+
+void ctl_print_json(const struct json *v);
+/* Bytes of a base64 field, or hex with --hex. */
+struct slice ctl_bytes(struct ctl *c, const struct json *v);
+void ctl_put_bytes(struct ctl *c, const struct json *base64);
+int64_t ctl_int(const struct json *v, const char *name);
+uint64_t ctl_uint(const struct json *v, const char *name);
+/* What range_end is for a prefix; "\0" if there is no end. */
+struct slice ctl_prefix_end(struct ctl *c, struct slice key);
+bool ctl_parse_lease(const char *text, int64_t *ret);
+void ctl_table(struct ctl *c, const char *const *head, size_t columns, const char *const *cells, size_t rows);
+
+extern const struct pb_field ctl_header_fields[], ctl_kv_fields[];
+
+#endif
