@@ -92,10 +92,12 @@ void http_server_adopt(struct http_server *s, struct adoption *a)
     if (!head) uv_async_send(&s->async);
 }
 
+/* nghttp2 1.52 frees a DATA item twice when the allocation behind it fails (nghttp2_stream_attach_item), so that its small
+ * and bounded structures must be had. */
 static void *h2_malloc(size_t size, void *user)
 {
     (void)user;
-    return mem_alloc(size);
+    return mem_must_alloc(size);
 }
 
 static void h2_free(void *p, void *user)
@@ -107,13 +109,13 @@ static void h2_free(void *p, void *user)
 static void *h2_calloc(size_t n, size_t size, void *user)
 {
     (void)user;
-    return mem_calloc(n, size);
+    return mem_must_calloc(n, size);
 }
 
 static void *h2_realloc(void *p, size_t size, void *user)
 {
     (void)user;
-    return mem_realloc(p, size);
+    return mem_must_realloc(p, size);
 }
 
 static void on_grace_over(struct wheel_timer *t)
