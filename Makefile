@@ -22,7 +22,7 @@ KINDS := $(wildcard schemas/kube/*.kinds)
 
 # ---- flags ----------------------------------------------------------------------------------------------
 WARN := -Wall -Wextra -Wconversion -Wno-sign-conversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla \
-        -Wformat=2 -Werror
+        -Wformat=2 -Wno-missing-field-initializers -Werror
 CFLAGS_release := -O2 -g
 CFLAGS_debug := -O0 -g3
 CFLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
