@@ -73,6 +73,7 @@ static size_t deliver(struct grpc_call *c, struct slice in)
         if (in.len - used - 5 < len) break;
         used += 5 + len;
         if (c->message) c->message(c, slice_make(p + 5, len));
+        if (!c->stream) break; /* it was canceled in there, and `in` may be gone */
     }
     return used;
 }
