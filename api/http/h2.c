@@ -184,6 +184,8 @@ void h2_input(struct http_conn *c, struct slice data)
         conn_kill(c, n == NGHTTP2_ERR_NOMEM ? ERR_NOMEM : ERR_CLOSED);
         return;
     }
+    /* nghttp2 says nothing between the parts of a header block: only then do these bytes mean something. */
+    if (list_empty(&c->receiving) || container_of(c->receiving.prev, struct http_stream, receiving)->dispatched) return;
     c->since_frame += data.len;
     if (c->since_frame > 4 * c->server->limits.header_bytes + HTTP_INPUT)
         h2_terminate(c, NGHTTP2_ENHANCE_YOUR_CALM, "a header block without an end");

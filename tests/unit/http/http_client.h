@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -99,6 +100,8 @@ static inline void raw_open(struct raw *r, struct fixture *f)
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)f->port)};
     a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     assert_int_equal(connect(r->fd, (struct sockaddr *)&a, sizeof(a)), 0);
+    int one = 1;
+    setsockopt(r->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     fcntl(r->fd, F_SETFL, O_NONBLOCK);
 }
 
@@ -307,6 +310,7 @@ static inline void h2c_open(struct h2_client *c, struct fixture *f)
     nghttp2_option_new(&option);
     nghttp2_option_set_no_auto_window_update(option, 1);
     nghttp2_option_set_peer_max_concurrent_streams(option, 1000000);
+    nghttp2_option_set_max_send_header_block_length(option, 1 << 20);
     nghttp2_session_client_new2(&c->session, cb, c, option);
     nghttp2_option_del(option);
     nghttp2_session_callbacks_del(cb);

@@ -3,6 +3,7 @@
 
 #include "api/etcd/grpc.h"
 #include "base/limits.h"
+#include "base/log.h"
 
 static struct grpc_server *server;
 static int opened, closed_count, closed_error, half_closes;
@@ -99,6 +100,7 @@ static int setup(void **state)
     (void)state;
     opened = closed_count = half_closes = 0;
     closed_error = 1;
+    log_set_level(LOG_ERROR);
     kept = NULL;
     assert_int_equal(grpc_server_new(services, 1, 0, NULL, &server), 0);
     fixture_start_with(&f, NULL, app, NULL);
