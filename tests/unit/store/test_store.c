@@ -124,7 +124,7 @@ static void test_quota(void **state)
     assert_int_equal(store_alarms(s, alarms, 2), 1);
     assert_int_equal(alarms[0].alarm, ALARM_NOSPACE);
 
-    struct op puts[] = {{OP_PUT, .put = {.key = SLICE_LIT("more")}}, {OP_DELETE, .del = {.key = SLICE_LIT("key0001")}}};
+    struct op puts[] = {{OP_PUT, .put = {.key = SLICE_LIT("more"), .value = SLICE_LIT("0123456789")}}, {OP_DELETE, .del = {.key = SLICE_LIT("key0001")}}};
     struct command t = txn_command(&(struct txn_op){.success = puts, .n_success = 2});
     assert_int_equal(run(s, &t), ERR_NO_SPACE);
     assert_true(store_revision(s) == rev && store_keys(s) == n - 1); /* nothing of it was done */
