@@ -85,7 +85,13 @@ $(B)/tests/%: tests/%.c $(TEST_LIB_O) $(LIB)
 
 -include $(OBJ:.o=.d) $(wildcard $(B)/obj/tests/*/*.d $(B)/obj/tests/*/*/*.d)
 
-tests: $(TEST_BIN)
+FUZZ_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
+
+$(B)/tests/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(LIB)
+	@mkdir -p $(@D); echo "  TEST  $@"; \
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(WARN) -o $@ $< tests/fuzz/replay.c $(LIB) $(LDFLAGS) $(LIBS)
+
+tests: $(TEST_BIN) $(FUZZ_BIN)
 
 check: all tests
 	@B=$(B) tests/run unit
