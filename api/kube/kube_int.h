@@ -11,6 +11,7 @@
 #include "base/limits.h"
 #include "base/json.h"
 #include "base/list.h"
+#include "base/yaml.h"
 #include "schemas/kube/kinds.h"
 
 #define KUBE_GIT_VERSION "v1.32.0+pintle"
@@ -217,11 +218,6 @@ int json_patch_apply(struct arena *a, struct json *doc, const struct json *patch
     MUST_CHECK;
 /* RFC 7386. */
 int json_merge_apply(struct arena *a, struct json *doc, const struct json *patch, struct json **ret) MUST_CHECK;
-
-/* ---- YAML (yaml.c) ---------------------------------------------------------------------------- */
-
-/* One YAML document as a JSON tree (YAML 1.1 scalars as Kubernetes reads them). */
-int yaml_to_json(struct arena *a, struct slice text, struct json **ret, struct err *e) MUST_CHECK;
 
 /* ---- users (auth.c) --------------------------------------------------------------------------- */
 

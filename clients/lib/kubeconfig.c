@@ -9,88 +9,10 @@
 #include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <yaml.h>
 
 #include "base/json.h"
 #include "base/mem.h"
-
-/* ---- YAML --------------------------------------------------------------------------------------- */
-
-static bool is_one_of(struct slice s, const char *const *words)
-{
-    for (; *words; words++)
-        if (slice_eq_str(s, *words)) return true;
-    return false;
-}
-
-/* Plain scalars by YAML 1.2's core schema; numbers only in JSON's spelling, so that their text is kept. */
-static struct json *plain_scalar(struct arena *a, struct slice s)
-{
-    static const char *const nulls[] = {"", "~", "null", "Null", "NULL", NULL};
-    static const char *const trues[] = {"true", "True", "TRUE", NULL}, *const falses[] = {"false", "False", "FALSE", NULL};
-    if (is_one_of(s, nulls)) return json_null(a);
-    if (is_one_of(s, trues)) return json_bool(a, true);
-    if (is_one_of(s, falses)) return json_bool(a, false);
-    struct json *number;
-    bool maybe = (s.data[0] >= '0' && s.data[0] <= '9') || s.data[0] == '-';
-    if (maybe && json_parse(a, s, JSON_COPY, &number, NULL) == 0 && number->type == JSON_NUMBER) return number;
-    return json_string_copy(a, s);
-}
-
-static struct json *convert(struct arena *a, yaml_document_t *doc, int index, int depth);
-
-static struct json *convert_mapping(struct arena *a, yaml_document_t *doc, yaml_node_t *n, int depth)
-{
-    struct json *o = json_object(a);
-    for (yaml_node_pair_t *p = n->data.mapping.pairs.start; o && p < n->data.mapping.pairs.top; p++) {
-        yaml_node_t *key = yaml_document_get_node(doc, p->key);
-        if (!key || key->type != YAML_SCALAR_NODE) return NULL;
-        struct slice name = arena_dup(a, slice_make(key->data.scalar.value, key->data.scalar.length));
-        struct json *v = convert(a, doc, p->value, depth + 1);
-        if (!v || !name.data || json_set(a, o, name, v)) return NULL;
-    }
-    return o;
-}
-
-/* NULL: too deep, a key that is no scalar, or out of memory. */
-static struct json *convert(struct arena *a, yaml_document_t *doc, int index, int depth)
-{
-    yaml_node_t *n = yaml_document_get_node(doc, index);
-    if (!n || depth > LIMIT_JSON_DEPTH) return NULL;
-    if (n->type == YAML_MAPPING_NODE) return convert_mapping(a, doc, n, depth);
-    if (n->type == YAML_SCALAR_NODE) {
-        struct slice s = slice_make(n->data.scalar.value, n->data.scalar.length);
-        return n->data.scalar.style == YAML_PLAIN_SCALAR_STYLE ? plain_scalar(a, s) : json_string_copy(a, s);
-    }
-    if (n->type != YAML_SEQUENCE_NODE) return NULL;
-    struct json *array = json_array(a);
-    for (yaml_node_item_t *i = n->data.sequence.items.start; array && i < n->data.sequence.items.top; i++) {
-        struct json *v = convert(a, doc, *i, depth + 1);
-        if (!v || json_push(a, array, v)) return NULL;
-    }
-    return array;
-}
-
-int yaml_to_json(struct arena *a, struct slice text, struct json **ret, struct err *e)
-{
-    yaml_parser_t parser;
-    yaml_document_t doc;
-    if (!yaml_parser_initialize(&parser)) return ERR_NOMEM;
-    yaml_parser_set_input_string(&parser, text.data, text.len);
-    if (!yaml_parser_load(&parser, &doc)) {
-        int rc = err_set(e, ERR_INVALID, "line %zu, column %zu: %s", parser.problem_mark.line + 1,
-                         parser.problem_mark.column + 1, parser.problem ? parser.problem : "not YAML");
-        yaml_parser_delete(&parser);
-        return rc;
-    }
-    yaml_node_t *root = yaml_document_get_root_node(&doc);
-    struct json *v = root ? convert(a, &doc, 1, 0) : json_null(a);
-    yaml_document_delete(&doc);
-    yaml_parser_delete(&parser);
-    if (!v) return err_set(e, ERR_INVALID, "nested too deeply, or a key that is not a plain word");
-    *ret = v;
-    return 0;
-}
+#include "base/yaml.h"
 
 /* ---- kubeconfig --------------------------------------------------------------------------------- */
 

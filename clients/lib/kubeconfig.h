@@ -27,9 +27,4 @@ int kube_config_parse(struct slice text, const char *dir, const char *context, s
 int kube_config_set_servers(struct kube_config *config, const char *list, struct err *e) MUST_CHECK;
 void kube_config_release(struct kube_config *config);
 
-/* One YAML document (or JSON) as a JSON tree: plain scalars become null, booleans and numbers by YAML's core schema, everything
- * else strings. ERR_INVALID with line and column. */
-struct json;
-int yaml_to_json(struct arena *a, struct slice text, struct json **ret, struct err *e) MUST_CHECK;
-
 #endif

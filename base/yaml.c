@@ -1,9 +1,11 @@
-/* application/yaml bodies as JSON trees, through libyaml's event parser. Plain scalars become what YAML 1.1 and Kubernetes'
+/* YAML documents as JSON trees, through libyaml's event parser. Plain scalars become what YAML 1.1 and Kubernetes'
  * own converter make of them; anchors and aliases are refused (they are how a small file becomes a huge one). */
 #include <stdlib.h>
+#include <string.h>
 #include <yaml.h>
 
-#include "api/kube/kube_int.h"
+#include "base/limits.h"
+#include "base/yaml.h"
 
 struct reading {
     struct arena *arena;
