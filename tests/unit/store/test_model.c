@@ -8,6 +8,7 @@
 #include "tests/unit/store/model.h"
 
 static uint64_t random_state;
+static uint64_t current_seed; /* 0 = none under way */
 
 static uint32_t rnd(uint32_t below)
 {
@@ -493,14 +494,20 @@ static void test_against_model(void **state)
         return;
     }
     uint64_t n = runs ? strtoull(runs, NULL, 0) : 60;
-    for (uint64_t i = 1; i <= n; i++) {
-        print_message("# seed %llu\n", (unsigned long long)i);
-        one_run(i, 400);
-    }
+    for (current_seed = 1; current_seed <= n; current_seed++) one_run(current_seed, 400);
+    print_message("# seeds 1 to %llu\n", (unsigned long long)n);
+    current_seed = 0;
+}
+
+static int tell_seed(void **state)
+{
+    (void)state;
+    if (current_seed) print_message("# repeat it with STORE_SEED=%llu\n", (unsigned long long)current_seed);
+    return 0;
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_model)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test_teardown(test_against_model, tell_seed)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
