@@ -373,8 +373,9 @@ static int join_snapshot(struct consensus *c, uint64_t index, uint64_t term, str
     bool follows = l->n && last >= index && (index < l->first_index || l->entries[index - l->first_index].term == term);
     if (!follows) {
         /* A snapshot that was installed: the log before it was another history, or shorter. */
+        bool known = l->n == 0 && l->reset_index == index;
         drop_loaded_before(l, UINT64_MAX);
-        return 0;
+        return known ? 0 : wal_reset_sync(c->wal, index, term, e);
     }
     uint64_t keep = c->trailing_log_bytes, first = index + 1;
     while (first > l->first_index && l->entries[first - 1 - l->first_index].len <= keep) {

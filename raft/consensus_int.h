@@ -59,6 +59,7 @@ bool peers_update(struct consensus *c, const struct raft_configuration *conf);
 int peers_from_config(struct consensus *c, const struct consensus_config *config, struct err *e);
 void peers_release(struct consensus *c);
 int peers_configuration(const struct consensus_config *config, struct raft_configuration *ret, struct err *e);
+bool peers_decode_configuration(struct slice bytes, struct raft_configuration *ret);
 struct out_frame *out_new(struct consensus *c, uint64_t peer_id, enum env_channel channel);
 /* Adds bytes that outlive the frame (or belong to its payload), then hands it to the env. */
 void out_piece(struct out_frame *o, struct slice s);

@@ -158,6 +158,28 @@ int peers_configuration(const struct consensus_config *config, struct raft_confi
     return 0;
 }
 
+/* libraft has this too, but does not export it. */
+bool peers_decode_configuration(struct slice bytes, struct raft_configuration *ret)
+{
+    struct raft_configuration conf;
+    if (!frame_configuration_ok(bytes)) return false;
+    raft_configuration_init(&conf);
+    struct reader r = reader_make(bytes);
+    (void)reader_u8(&r);
+    uint64_t n = reader_u64(&r);
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t id = reader_u64(&r);
+        const char *address = (const char *)r.p;
+        (void)reader_bytes(&r, strlen(address) + 1);
+        if (raft_configuration_add(&conf, id, address, reader_u8(&r))) {
+            raft_configuration_close(&conf);
+            return false;
+        }
+    }
+    *ret = conf;
+    return true;
+}
+
 /* Who may call before a configuration is known: the members that the flags name. */
 int peers_from_config(struct consensus *c, const struct consensus_config *config, struct err *e)
 {

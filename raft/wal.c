@@ -296,16 +296,12 @@ void wal_append(struct wal *w, struct wal_append *a)
     enqueue(w, a, WAL_ENTRIES);
 }
 
-int wal_append_sync(struct wal *w, uint64_t index, uint64_t term, unsigned short type, struct slice data, struct err *e)
+static int write_now(struct wal *w, struct wal_append *a, struct err *e)
 {
-    struct raft_entry entry = {.term = term, .type = type};
-    entry.buf.base = (void *)(uintptr_t)data.data;
-    entry.buf.len = data.len;
-    struct wal_append a = {.first_index = index, .entries = &entry, .n = 1, .kind = WAL_ENTRIES};
-    list_push_back(&w->queue, &a.node);
+    list_push_back(&w->queue, &a->node);
     w->record.length = (uint32_t)gather(w);
     int rv = encode_record(w, &w->io);
-    list_remove(&a.node);
+    list_remove(&a->node);
     if (rv) return err_set(e, rv, "write-ahead log: %s", err_text(rv));
     w->io.op = ENV_IO_WRITE_SYNC;
     w->io.file = w->file;
@@ -313,8 +309,24 @@ int wal_append_sync(struct wal *w, uint64_t index, uint64_t term, unsigned short
     rv = w->o.env->ops->io_sync(w->o.env, &w->io);
     if (rv) return err_set(e, rv, "write-ahead log: %.200s", w->io.err.text);
     w->pos += wal_record_bytes(w->record.length);
+    if (w->prepared < w->pos) w->prepared = w->pos;
     remember(w);
     return 0;
+}
+
+int wal_append_sync(struct wal *w, uint64_t index, uint64_t term, unsigned short type, struct slice data, struct err *e)
+{
+    struct raft_entry entry = {.term = term, .type = type};
+    entry.buf.base = (void *)(uintptr_t)data.data;
+    entry.buf.len = data.len;
+    struct wal_append a = {.first_index = index, .entries = &entry, .n = 1, .kind = WAL_ENTRIES};
+    return write_now(w, &a, e);
+}
+
+int wal_reset_sync(struct wal *w, uint64_t index, uint64_t term, struct err *e)
+{
+    struct wal_append a = {.first_index = index, .term = term, .kind = WAL_RESET};
+    return write_now(w, &a, e);
 }
 
 void wal_truncate(struct wal *w, uint64_t index)

@@ -70,6 +70,8 @@ void wal_append(struct wal *w, struct wal_append *a);
 /* Before anything else is appended, and before the env has started: one entry, durable when it returns. */
 int wal_append_sync(struct wal *w, uint64_t index, uint64_t term, unsigned short type, struct slice data,
                     struct err *e) MUST_CHECK;
+/* The same for a reset. */
+int wal_reset_sync(struct wal *w, uint64_t index, uint64_t term, struct err *e) MUST_CHECK;
 /* Drops `index` and all behind it; ordered with the appends. */
 void wal_truncate(struct wal *w, uint64_t index);
 /* As wal_truncate, with `done` once it is durable. Sets first_index itself. */

@@ -1,0 +1,284 @@
+/* Snapshots: taken, restored at a restart, streamed to a member that lags too far, and damaged. */
+#include "cluster.h"
+
+static void get_status(const struct node *n, struct consensus_status *s)
+{
+    consensus_get_status(n->c, s);
+}
+
+static bool has_snapshot(void *arg)
+{
+    struct consensus_status s;
+    get_status(arg, &s);
+    return s.snapshots_taken > 0;
+}
+
+static void small_limits(struct cluster *k)
+{
+    k->config.snapshot_log_bytes = 20000;
+    k->config.trailing_log_bytes = 2000;
+    k->config.segment_bytes = 64 * 1024;
+}
+
+struct sizes {
+    uint64_t wal;
+    unsigned wal_files, snap_files;
+};
+
+static void add_size(void *ctx, const char *path, uint64_t size)
+{
+    struct sizes *s = ctx;
+    if (strncmp(path, "wal/", 4) == 0) {
+        s->wal += size;
+        s->wal_files++;
+    }
+    if (strncmp(path, "snap/", 5) == 0) s->snap_files++;
+}
+
+static void test_taken_by_bytes(void **state)
+{
+    (void)state;
+    struct cluster k;
+    cluster_init(&k, 3, 1);
+    small_limits(&k);
+    cluster_boot(&k);
+    struct node *n = cluster_wait_leader(&k);
+    for (uint64_t v = 1; v <= 1000; v++) node_write_sized(n, v, 500);
+    assert_true(cluster_wait_value(&k, 1000, 0));
+    sim_run_for(k.sim, SECOND);
+    for (unsigned i = 1; i <= 3; i++) {
+        struct consensus_status s;
+        struct sizes sizes = {0};
+        get_status(&k.nodes[i], &s);
+        assert_true(s.snapshots_taken >= 5);
+        assert_true(s.snapshot_index > 900);
+        sim_disk_each(k.sim, i, add_size, &sizes);
+        assert_int_equal(sizes.snap_files, 2);
+        assert_true(sizes.wal_files <= 4);
+        assert_true(k.nodes[i].opened_snapshots == 0);
+    }
+    for (unsigned i = 1; i <= 3; i++) node_crash(&k.nodes[i], SIM_POWER);
+    cluster_boot(&k);
+    for (unsigned i = 1; i <= 3; i++) assert_int_equal(k.nodes[i].restores, 1);
+    n = cluster_wait_leader(&k);
+    node_write(n, 1001);
+    assert_true(cluster_wait_value(&k, 1001, 0));
+    assert_int_equal(n->n, 1001);
+    assert_same_logs(&k);
+    cluster_stop(&k);
+}
+
+static void test_on_demand(void **state)
+{
+    (void)state;
+    struct cluster k;
+    cluster_start(&k, 1, 2);
+    struct node *n = cluster_wait_leader(&k);
+    for (uint64_t v = 1; v <= 10; v++) node_write(n, v);
+    assert_int_equal(consensus_snapshot(n->c), 0);
+    assert_true(sim_run_until(k.sim, has_snapshot, n, 5 * SECOND));
+    assert_int_equal(consensus_snapshot(n->c), 0); /* nothing new */
+    node_close(n);
+    node_boot(&k, 1);
+    assert_int_equal(n->restores, 1);
+    assert_int_equal(n->n, 10);
+    cluster_wait_leader(&k);
+    node_write(n, 11);
+    assert_int_equal(n->n, 11);
+    cluster_stop(&k);
+}
+
+struct lag {
+    struct cluster *k;
+    struct node *slow;
+};
+
+/* One member is away until only a snapshot can help it. */
+static struct node *make_lagging(struct cluster *k, size_t padding)
+{
+    small_limits(k);
+    for (unsigned i = 1; i <= 3; i++) k->nodes[i].padding = padding;
+    cluster_boot(k);
+    struct node *n = cluster_wait_leader(k);
+    sim_run_for(k->sim, SECOND);
+    node_write(n, 1);
+    struct node *slow = &k->nodes[n->id % 3 + 1];
+    node_crash(slow, SIM_POWER);
+    for (uint64_t v = 2; v <= 400; v++) node_write_sized(n, v, 500);
+    sim_run_for(k->sim, SECOND);
+    struct consensus_status s;
+    assert_int_equal(consensus_snapshot(n->c), 0); /* a large one is not due yet */
+    sim_run_for(k->sim, 2 * SECOND);
+    get_status(n, &s);
+    assert_true(s.snapshot_index > 300);
+    return slow;
+}
+
+static void test_install(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 5; seed++) {
+        struct cluster k;
+        cluster_init(&k, 3, seed);
+        struct node *slow = make_lagging(&k, 3000 * (seed - 1));
+        node_boot(&k, slow->id);
+        assert_true(cluster_wait_value(&k, 400, 0));
+        struct consensus_status s;
+        get_status(slow, &s);
+        assert_int_equal(s.snapshots_installed, 1);
+        struct node *n = cluster_wait_leader(&k);
+        node_write(n, 401);
+        assert_true(cluster_wait_value(&k, 401, 0));
+        assert_same_logs(&k);
+        node_crash(slow, SIM_POWER); /* what was installed is on its disk */
+        node_boot(&k, slow->id);
+        assert_true(slow->restores == 1);
+        assert_true(cluster_wait_value(&k, 401, 0));
+        assert_same_logs(&k);
+        cluster_stop(&k);
+    }
+}
+
+static void test_install_over_bad_links(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 11; seed <= 14; seed++) {
+        struct cluster k;
+        cluster_init(&k, 3, seed);
+        struct node *slow = make_lagging(&k, 20000); /* some 8 MB */
+        node_boot(&k, slow->id);
+        for (int i = 0; i < 6; i++) {
+            sim_run_for(k.sim, 20000);
+            for (unsigned j = 1; j <= 3; j++) {
+                if (j == slow->id) continue;
+                sim_reset(k.sim, j, slow->id);
+                sim_reset(k.sim, slow->id, j);
+            }
+        }
+        assert_true(cluster_wait_value(&k, 400, 0));
+        assert_same_logs(&k);
+        cluster_stop(&k);
+    }
+}
+
+static void test_crash_at_every_step(void **state)
+{
+    (void)state;
+    /* The member that installs loses its power at each of its disk operations in turn. */
+    unsigned nth = 1;
+    bool done = false;
+    for (; nth < 200 && !done; nth++) {
+        struct cluster k;
+        cluster_init(&k, 3, 20 + nth);
+        struct node *slow = make_lagging(&k, 1000);
+        node_boot(&k, slow->id);
+        sim_crash_after(k.sim, slow->id, SIM_POWER, nth);
+        for (int i = 0; i < 1000 && sim_env(k.sim, slow->id); i++) sim_run_for(k.sim, 5000);
+        done = sim_env(k.sim, slow->id) != NULL;
+        sim_crash_after(k.sim, slow->id, SIM_POWER, 0);
+        if (!done) {
+            node_close(slow);
+            node_boot(&k, slow->id);
+        }
+        if (!cluster_wait_value(&k, 400, 0)) fail_msg("step %u", nth);
+        struct node *n = cluster_wait_leader(&k);
+        node_write(n, 401);
+        if (!cluster_wait_value(&k, 401, 0)) fail_msg("step %u", nth);
+        assert_same_logs(&k);
+        cluster_stop(&k);
+    }
+    assert_true(nth > 8);
+}
+
+static void test_damage(void **state)
+{
+    (void)state;
+    struct cluster k;
+    cluster_start(&k, 1, 3);
+    struct node *n = cluster_wait_leader(&k);
+    for (uint64_t v = 1; v <= 30; v++) node_write(n, v);
+    assert_int_equal(consensus_snapshot(n->c), 0);
+    assert_true(sim_run_until(k.sim, has_snapshot, n, 5 * SECOND));
+    node_close(n);
+    const char *path;
+    uint64_t offset;
+    struct buf file = {0};
+    assert_true(sim_disk_flip(k.sim, 1, "snap/", &path, &offset));
+    char name[100];
+    snprintf(name, sizeof name, "%s", path);
+    assert_int_equal(sim_disk_read(k.sim, 1, name, &file), 0);
+    struct err e = {{0}};
+    assert_int_equal(node_try_boot(&k, 1, &e), ERR_CORRUPT);
+    assert_non_null(strstr(e.text, name));
+    assert_non_null(strstr(e.text, "offset"));
+    cluster_stop(&k);
+    buf_release(&file);
+}
+
+/* Every single byte of a snapshot file flipped, and every shorter file. */
+static int swallow(void *ctx, struct slice raw, struct err *e)
+{
+    (void)e;
+    return buf_append_slice(ctx, raw);
+}
+
+#include "raft/snapfile_int.h"
+
+static int decode(struct slice file, struct buf *out, size_t piece, struct err *e)
+{
+    struct snapfile_decoder d;
+    snapfile_decoder_init(&d);
+    int rv = 0;
+    for (size_t at = 0; at < file.len && !rv; at += piece) rv = snapfile_feed(&d, slice_sub(file, at, piece), swallow, out, e);
+    if (!rv) rv = snapfile_finish(&d, e);
+    snapfile_decoder_release(&d);
+    return rv;
+}
+
+static void test_every_byte(void **state)
+{
+    (void)state;
+    static const uint8_t conf[24] = {1, 1, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 'u', 0, 1};
+    struct snapfile_encoder enc;
+    struct buf file = {0}, out = {0}, raw = {0};
+    struct snapfile_header h = {.cluster_id = 1, .index = 2, .term = 3, .configuration = slice_make(conf, sizeof conf)};
+    snapfile_encode_header(&enc, &h, &file);
+    for (int i = 0; i < 300; i++) assert_int_equal(buf_append_byte(&raw, (uint8_t)(i < 200 ? 7 : i * 37)), 0);
+    snapfile_encode_block(&enc, buf_slice(&raw), &file);
+    snapfile_encode_block(&enc, slice_sub(buf_slice(&raw), 250, 40), &file);
+    snapfile_encode_end(&enc, &file);
+    for (size_t piece = 1; piece <= file.len; piece += 7) {
+        buf_clear(&out);
+        assert_int_equal(decode(buf_slice(&file), &out, piece, NULL), 0);
+        assert_int_equal(out.len, 340);
+        assert_memory_equal(out.data, raw.data, raw.len);
+    }
+    for (size_t len = 0; len < file.len; len++) {
+        struct err e = {{0}};
+        assert_int_equal(decode(slice_sub(buf_slice(&file), 0, len), &out, 64, &e), ERR_CORRUPT);
+        assert_non_null(strstr(e.text, "offset"));
+    }
+    for (size_t i = 0; i < file.len; i++) {
+        for (int bit = 0; bit < 8; bit++) {
+            file.data[i] ^= (uint8_t)(1 << bit);
+            assert_int_equal(decode(buf_slice(&file), &out, 4096, NULL), ERR_CORRUPT);
+            file.data[i] ^= (uint8_t)(1 << bit);
+        }
+    }
+    assert_int_equal(buf_append_byte(&file, 0), 0);
+    assert_int_equal(decode(buf_slice(&file), &out, 4096, NULL), ERR_CORRUPT);
+    buf_release(&file);
+    buf_release(&out);
+    buf_release(&raw);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_byte),   cmocka_unit_test(test_taken_by_bytes),
+        cmocka_unit_test(test_on_demand),    cmocka_unit_test(test_install),
+        cmocka_unit_test(test_install_over_bad_links), cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_crash_at_every_step),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
