@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""`pintle up`, `status`, `down`: a whole control plane, refused starts, the data that stays, and a killed leader."""
+import json, os, signal, socket, sys, threading, time
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from tap import *
+
+DIR = os.path.join(temp_dir(), "cp")
+BASE = free_base_port()
+UP = (PINTLE, "up", "--detach", "--dir", DIR, "--base-port", BASE)
+
+
+def status():
+    out = run(PINTLE, "status", "--dir", DIR, "-o", "json")
+    return json.loads(out.stdout)
+
+
+def endpoints():
+    return ",".join(m["client_url"] for m in status()["members"])
+
+
+def test_up():
+    at_exit(lambda: run(PINTLE, "down", "--dir", DIR))
+    out = run(*UP, timeout=90)
+    ok(out.returncode == 0 and "ready" in out.stdout, "up --detach returns when all is ready", out.stdout + out.stderr)
+    s = status()
+    ok(s["ready"] is True and len(s["members"]) == 3 and s["nodes"] == 3, "status says so", s)
+    ok(sum(m["leader"] for m in s["members"]) == 1, "one member leads", s)
+    ok(all(set(m) == {"name", "pid", "client_url", "peer_url", "kube_url", "leader"} for m in s["members"]), "status has the agreed fields", s)
+    ok(os.path.exists(os.path.join(DIR, "admin.kubeconfig")), "admin.kubeconfig is there")
+    out = run(*UP, timeout=90)
+    ok(out.returncode == 0 and "already running" in out.stdout, "a second up is content with what runs", out.stdout + out.stderr)
+
+
+def test_layout():
+    out = run(PINTLE, "ctl", "--endpoints", endpoints(), "get", "/registry", "--prefix", "--keys-only")
+    keys = set(out.stdout.split())
+    want = {"/registry/namespaces/default", "/registry/namespaces/kube-system", "/registry/minions/node-1", "/registry/services/specs/default/kubernetes",
+            "/registry/leases/kube-node-lease/node-1"}
+    ok(want <= keys, "the keys are where Kubernetes people look for them", sorted(keys))
+
+
+def test_kill_leader():
+    acked, stop, gaps = [], threading.Event(), []
+    urls = endpoints()
+
+    def write():
+        i = 0
+        while not stop.is_set():
+            began = time.time()
+            out = run(PINTLE, "ctl", "--endpoints", urls, "put", f"/kill/{i:05d}", str(i), timeout=30)
+            if out.returncode == 0:
+                acked.append(i)
+                gaps.append(time.time() - began)
+            i += 1
+
+    t = threading.Thread(target=write)
+    t.start()
+    wait_for("some writes", lambda: len(acked) > 20)
+    leader = next(m for m in status()["members"] if m["leader"])
+    n = len(acked)
+    os.kill(leader["pid"], signal.SIGKILL)
+    wait_for("writes after the kill", lambda: len(acked) > n + 20, 30)
+    stop.set()
+    t.join()
+    out = run(PINTLE, "ctl", "--endpoints", urls, "get", "/kill/", "--prefix", "--keys-only")
+    have = set(out.stdout.split())
+    missing = [i for i in acked if f"/kill/{i:05d}" not in have]
+    ok(not missing, "every acknowledged write is there after kill -9 of the leader", missing[:10])
+    note(f"longest write around the kill: {max(gaps):.2f} s")
+    wait_for("all members again", lambda: status()["ready"], 30)
+    new = next(m for m in status()["members"] if m["name"] == leader["name"])
+    ok(new["pid"] != leader["pid"], "the killed member was started again", new)
+
+    def same():
+        out = run(PINTLE, "ctl", "--endpoints", urls, "endpoint", "hashkv", "-w", "json", "--rev", "20")
+        return len({h["HashKV"]["hash"] for h in json.loads(out.stdout)}) == 1
+    ok(wait_for("equal hashes", same), "it caught up: all members have the same hash")
+
+
+def test_data_stays():
+    run(PINTLE, "ctl", "--endpoints", endpoints(), "put", "/stays", "here")
+    out = run(PINTLE, "down", "--dir", DIR, timeout=60)
+    ok(out.returncode == 0, "down stops it", out.stdout + out.stderr)
+    ok(status()["ready"] is False, "status says that nothing runs")
+    out = run(*UP, timeout=90)
+    ok(out.returncode == 0, "the same command starts it again", out.stdout + out.stderr)
+    out = run(PINTLE, "ctl", "--endpoints", endpoints(), "get", "/stays")
+    ok(out.stdout == "/stays\nhere\n", "with its data", out.stdout + out.stderr)
+    out = run(PINTLE, "down", "--dir", DIR, timeout=60)
+
+
+def test_refusals():
+    s = socket.socket()
+    s.bind(("127.0.0.1", BASE + 10))
+    s.listen()
+    out = run(*UP, timeout=60)
+    ok(out.returncode == 1 and f"port {BASE + 10} cannot be used" in out.stderr, "a port in use is said in one sentence", out.stdout + out.stderr)
+    ok(len(out.stderr.strip().split("\n")) == 1, "and only one", out.stderr)
+    s.close()
+    out = run(PINTLE, "up", "--detach", "--dir", "/proc/nowhere", "--base-port", BASE)
+    ok(out.returncode == 1 and "cannot create folder /proc/nowhere" in out.stderr, "an unwritable folder is said", out.stderr)
+    out = run(PINTLE, "up", "--members", "2", "--dir", DIR)
+    ok(out.returncode == 2 and "--members" in out.stderr, "an even number of members is refused", out.stderr)
+    out = run(PINTLE, "up", "--frobnicate")
+    ok(out.returncode == 2 and "unknown flag" in out.stderr, "an unknown flag is refused", out.stderr)
+    for c in ("up", "down", "status", "server", "scheduler", "controllers", "agent", "ctl", "bench"):
+        out = run(PINTLE, c, "--help")
+        ok(out.returncode == 0 and "Usage" in out.stdout, f"{c} --help", out.stdout + out.stderr)
+
+
+main(test_up, test_layout, test_kill_leader, test_data_stays, test_refusals)
