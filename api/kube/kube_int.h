@@ -427,7 +427,7 @@ int write_finish_update(struct kube_request *q, struct json *object, const struc
 /* Prune with the request's fieldValidation. */
 int write_prune(struct kube_request *q, const struct kind *k, struct json *object) MUST_CHECK;
 /* Whether the request's namespace (m->guard) takes new objects. */
-int write_check_namespace(struct kube_request *q) MUST_CHECK;
+int write_check_namespace(struct kube_request *q, struct slice name) MUST_CHECK;
 
 /* What a kind does beyond its data. */
 int strategy_create(struct kube_request *q, struct json *object) MUST_CHECK;

@@ -184,7 +184,7 @@ int write_prepare_create(struct kube_request *q, struct json *object, struct sli
     return code;
 }
 
-int write_check_namespace(struct kube_request *q)
+int write_check_namespace(struct kube_request *q, struct slice name)
 {
     const struct record *r = q->mut.guard;
     struct json *ns;
@@ -197,7 +197,7 @@ int write_check_namespace(struct kube_request *q)
     if (!json_path_text(ns, "metadata.deletionTimestamp").len && !json_is_str(json_path(ns, "status.phase"), "Terminating")) {
         return 0;
     }
-    status_forbidden(&q->status, q->route.kind, q->route.name,
+    status_forbidden(&q->status, q->route.kind, name,
                      "unable to create new content in namespace %.*s because it is being terminated", SHOW(q->route.ns));
     status_add_cause(&q->status, "NamespaceTerminating", "metadata.namespace", "namespace %.*s is being terminated",
                      SHOW(q->route.ns));
@@ -210,9 +210,10 @@ static int create_compute(struct kube_request *q)
     struct json *object;
     int code = request_body(q, &object);
     if (!code) code = write_prepare_create(q, object, q->route.ns);
-    if (!code) code = write_check_namespace(q);
     if (code) return code;
     struct slice name = json_path_text(object, "metadata.name");
+    code = write_check_namespace(q, name);
+    if (code) return code;
     bool generated = !q->route.name.len && json_path_text(object, "metadata.generateName").len && m->attempts < 8 &&
                      !slice_eq(m->key, key_of(&q->arena, q->route.kind, q->route.ns, name));
     if (generated && m->object) { /* the last name was taken: this is another one */
@@ -346,7 +347,7 @@ static int update_compute(struct kube_request *q)
     if (code) return code;
     if (!m->object && kind_allows_create_on_update(q->route.kind)) {
         code = write_prepare_create(q, object, q->route.ns);
-        if (!code) code = write_check_namespace(q);
+        if (!code) code = write_check_namespace(q, q->route.name);
         return code ? code : mutate_put(q, object);
     }
     code = mutate_current(q, &old);
