@@ -94,6 +94,7 @@ struct kind_column {
 struct kind_entry {
     struct kind kind;
     const char *package;
+    const char *about; /* a sentence, or NULL */
     kind_format_fn names; /* what metadata.name must look like */
     const struct kind_column *columns;
     size_t n_columns;

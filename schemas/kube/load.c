@@ -317,7 +317,8 @@ static int parse_kind_line(struct loader *l)
     }
     const char *text = arena_strdup(l->a, l->words[1]);
     if (!text) return nomem(l);
-    if (slice_eq_str(key, "plural")) k->plural = text;
+    if (slice_eq_str(key, "about")) l->kind->about = text;
+    else if (slice_eq_str(key, "plural")) k->plural = text;
     else if (slice_eq_str(key, "storage")) k->storage_prefix = text;
     else return bad(l, "unknown word", key);
     return 0;
