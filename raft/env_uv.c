@@ -188,7 +188,7 @@ void env_uv_handle_closed(struct env_uv *u)
     void (*closed)(void *ctx) = u->closed;
     void *ctx = u->closed_ctx;
     disk_close(u);
-    tls_close(u);
+    peer_tls_close(u);
     map_release(&u->peers);
     free_options(&u->options);
     mem_free(u);

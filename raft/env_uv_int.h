@@ -154,7 +154,7 @@ void net_flush(struct env_uv *u);
 /* Completes a send in a later turn. */
 void net_complete(struct env_uv *u, struct env_send *s, int status);
 
-int tls_open(struct env_uv *u, struct err *e);
-void tls_close(struct env_uv *u);
+int peer_tls_open(struct env_uv *u, struct err *e);
+void peer_tls_close(struct env_uv *u);
 
 #endif

@@ -532,7 +532,7 @@ int net_open(struct env_uv *u, struct err *e)
     if (!u->options.listen_url) return 0; /* offline: no peers */
     int rv = url_parse(u->options.listen_url, &url, e);
     if (rv != 0) return rv;
-    if (url.tls && (rv = tls_open(u, e)) != 0) return rv;
+    if (url.tls && (rv = peer_tls_open(u, e)) != 0) return rv;
     if ((rv = resolve_now(&url, &addr, e)) != 0) return rv;
     uv_tcp_init(u->loop, &u->listener);
     u->listener.data = u;

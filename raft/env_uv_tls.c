@@ -25,7 +25,7 @@ static int load(SSL_CTX *ctx, const struct env_uv_options *o, struct err *e)
     return 0;
 }
 
-int tls_open(struct env_uv *u, struct err *e)
+int peer_tls_open(struct env_uv *u, struct err *e)
 {
     const struct env_uv_options *o = &u->options;
     if (!o->peer_cert_file || !o->peer_key_file)
@@ -43,7 +43,7 @@ int tls_open(struct env_uv *u, struct err *e)
     return 0;
 }
 
-void tls_close(struct env_uv *u)
+void peer_tls_close(struct env_uv *u)
 {
     SSL_CTX_free(u->server_tls);
     SSL_CTX_free(u->client_tls);
