@@ -62,7 +62,7 @@ bool selector_map_matches(const struct json *map, const struct json *labels)
     return map && map->type == JSON_OBJECT && map->count && all_pairs(map, labels);
 }
 
-bool selector_matches(const struct json *selector, const struct json *labels)
+bool label_selector_matches(const struct json *selector, const struct json *labels)
 {
     if (!selector || selector->type != JSON_OBJECT) return false;
     if (!all_pairs(json_get(selector, "matchLabels"), labels)) return false;

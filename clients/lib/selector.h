@@ -6,7 +6,7 @@
 #include "base/json.h"
 
 /* metav1.LabelSelector {matchLabels, matchExpressions}; NULL matches nothing, {} everything. */
-bool selector_matches(const struct json *selector, const struct json *labels);
+bool label_selector_matches(const struct json *selector, const struct json *labels);
 /* A Service's selector: all pairs must be there; NULL and {} match nothing. */
 bool selector_map_matches(const struct json *map, const struct json *labels);
 /* Whether it is a LabelSelector we can work with: a sentence in `e` if not. */
