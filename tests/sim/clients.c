@@ -91,6 +91,7 @@ static void on_done(struct core_request *q)
 static void ask_submit(void *arg)
 {
     struct ask *a = arg;
+    if (life_gone(a->life)) return; /* freed with it */
     a->submitted = true;
     core_submit(a->life->core, &a->request);
 }
@@ -208,35 +209,46 @@ bool clients_check_history(struct run *r)
                         op->call, op->ret, op->value, op->expect, op->got);
 }
 
-bool clients_check_member(struct run *r, struct life *l)
+static bool same_record(const struct range_result *got, const struct model_event *ev)
+{
+    if (got->n != (ev ? 1u : 0u)) return false;
+    if (!ev) return true;
+    const struct record *rec = got->records[0];
+    return rec->mod_rev == ev->rev && rec->version == ev->version && rec->create_rev == ev->create_rev && rec->lease == ev->lease &&
+           slice_eq(record_value(rec), buf_slice(&ev->value));
+}
+
+bool clients_check_store(struct run *r, struct store *s, int64_t rev, const char *what, uint64_t id)
 {
     struct arena arena = {0};
-    struct store *s = (struct store *)(uintptr_t)core_store(l->core);
-    int64_t rev = store_revision(s);
-    bool ok = rev == model_revision(r->model) ||
-              verdict_fail(&r->verdict, "member %" PRIu64 " ends at revision %" PRId64 ", not %" PRId64, l->id, rev,
-                           model_revision(r->model));
+    struct slice all = slice_make("\0", 1);
+    bool ok = true;
     for (size_t k = 0; k < model_keys(r->model) && ok; k++) {
         struct slice key = model_key_name(r->model, k);
-        const struct model_event *ev = model_get(r->model, key, rev);
         struct range_op op = {.key = key};
         struct range_result got = {0};
         int rv = store_range(s, &op, &arena, &got);
-        bool same = rv == 0 && got.n == (ev ? 1u : 0u) &&
-                    (!ev || (got.records[0]->mod_rev == ev->rev && got.records[0]->version == ev->version &&
-                             got.records[0]->create_rev == ev->create_rev && got.records[0]->lease == ev->lease &&
-                             slice_eq(record_value(got.records[0]), buf_slice(&ev->value))));
-        if (!same) {
-            ok = verdict_fail(&r->verdict, "member %" PRIu64 " ends with another %.*s than the log says", l->id, (int)key.len,
-                              (const char *)key.data);
+        if (rv != 0 || !same_record(&got, model_get(r->model, key, rev))) {
+            ok = verdict_fail(&r->verdict, "%s of member %" PRIu64 " at revision %" PRId64 " has another %.*s than the log says", what, id,
+                              rev, (int)key.len, (const char *)key.data);
         }
         for (size_t i = 0; rv == 0 && i < got.n; i++) record_unref(got.records[i]);
         arena_reset(&arena);
     }
-    size_t keys = model_count(r->model, slice_make("\0", 1), slice_make("\0", 1), rev);
-    if (ok && store_keys(s) != (int64_t)keys) {
-        ok = verdict_fail(&r->verdict, "member %" PRIu64 " ends with %" PRId64 " keys, the log makes %zu", l->id, store_keys(s), keys);
-    }
     arena_release(&arena);
+    int64_t keys = (int64_t)model_count(r->model, all, all, rev);
+    if (ok && store_keys(s) != keys) {
+        ok = verdict_fail(&r->verdict, "%s of member %" PRIu64 " has %" PRId64 " keys, the log makes %" PRId64, what, id, store_keys(s), keys);
+    }
     return ok;
+}
+
+bool clients_check_member(struct run *r, struct life *l)
+{
+    struct store *s = (struct store *)(uintptr_t)core_store(l->core);
+    int64_t rev = model_revision(r->model);
+    if (store_revision(s) != rev) {
+        return verdict_fail(&r->verdict, "member %" PRIu64 " ends at revision %" PRId64 ", not %" PRId64, l->id, store_revision(s), rev);
+    }
+    return clients_check_store(r, s, rev, "the end", l->id);
 }

@@ -193,7 +193,8 @@ bool ask_check_refusal(struct ask *a)
         break;
     case ERR_LEASE_NOT_FOUND:
         if (a->kind == ASK_RENEW) return true; /* it may have run out, and end in a moment */
-        if (a->kind == ASK_REVOKE || a->kind == ASK_LEASE_PUT) return !l || !l->alive || bad(a, "the lease is there", 0);
+        if (a->kind != ASK_REVOKE && a->kind != ASK_LEASE_PUT) break;
+        return !l || !l->alive || l->granted_us >= a->called_us || bad(a, "the lease is there", 0);
         break;
     default: break;
     }

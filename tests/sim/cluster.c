@@ -150,7 +150,9 @@ static void life_ends(struct life *l)
 {
     struct run *r = l->run;
     if (r->members[l->id].life == l) r->members[l->id].life = NULL;
+    if (!l->dead) sim_forget_member(r->sim, l->id); /* an orderly stop: its env is still there */
     clients_lost(r, l);
+    backup_lost(r, l);
     hub_close(l);
     count_status(l);
     core_close(l->core, on_closed, l);
@@ -255,7 +257,7 @@ static void open_failed(struct run *r, struct life *l, int rv, const struct err 
     r->open_lives--;
     sim_release(l->env);
     mem_free(l);
-    restart_in(r, l->id, RETRY_OPEN_US);
+    restart_in(r, m->id, RETRY_OPEN_US);
 }
 
 static struct life *life_open(struct run *r, uint64_t id, int *ret_code, struct err *e)

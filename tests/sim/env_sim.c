@@ -136,16 +136,28 @@ void sim_at_member(struct sim *s, uint64_t id, uint64_t delay_us, void (*fn)(voi
     schedule(s, delay_us, (struct sim_event){.what = "member", .env = e, .user = fn, .arg = arg});
 }
 
-void sim_forget(struct sim *s)
+/* `e` NULL: of all. */
+static void forget(struct sim *s, const struct sim_env *e)
 {
     size_t kept = 0;
     for (size_t i = 0; i < s->n_heap; i++) {
         struct sim_event *ev = &s->heap[i];
-        if (!ev->user) s->heap[kept++] = *ev;
+        if (!ev->user || (e && ev->env != e)) s->heap[kept++] = *ev;
         else if (ev->env) ev->env->events--;
     }
     s->n_heap = kept;
     for (size_t i = kept / 2; i-- > 0;) heap_sift(s, i);
+}
+
+void sim_forget(struct sim *s)
+{
+    forget(s, NULL);
+}
+
+void sim_forget_member(struct sim *s, uint64_t id)
+{
+    struct sim_env *e = sim_member(s, id)->env;
+    if (e) forget(s, e);
 }
 
 static void env_free_if_unused(struct sim_env *e);
@@ -163,8 +175,8 @@ static void dispatch(struct sim *s, const struct sim_event *ev)
     sim_mix(s, words, sizeof words);
     s->n_events++;
     if (s->trace && !ev->user) {
-        sim_trace_line(s, "m%" PRIu64 "%s %s %" PRIu64, e ? e->member->id : 0, e && !is_life(e) ? "(dead)" : "",
-                       ev->what, ev->number);
+        sim_trace_line(s, "m%" PRIu64 "%s %s %" PRIu64 " [%08x]", e ? e->member->id : 0, e && !is_life(e) ? "(dead)" : "",
+                       ev->what, ev->number, (unsigned)s->digest);
     }
     if (e && ev->user && !is_life(e)) return;
     if (ev->user) ev->user(ev->arg);

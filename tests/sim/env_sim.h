@@ -89,7 +89,9 @@ uint64_t sim_now_us(const struct sim *s);
 void sim_at(struct sim *s, uint64_t delay_us, void (*fn)(void *arg), void *arg);
 /* As sim_at, on member `id`'s behalf: not run while it is paused, and never if that life ends before. */
 void sim_at_member(struct sim *s, uint64_t id, uint64_t delay_us, void (*fn)(void *arg), void *arg);
-/* Forgets everything scheduled by sim_at. */
+/* Forgets what is scheduled on behalf of a member. */
+void sim_forget_member(struct sim *s, uint64_t id);
+/* Forgets everything scheduled by sim_at and sim_at_member. */
 void sim_forget(struct sim *s);
 /* The next event; false if there is none. */
 bool sim_step(struct sim *s);

@@ -1,5 +1,6 @@
 /* The simulated disk: files with a live and a durable image, names with a live and a durable table, two
  * lanes that take their time, and what a crash leaves of all that. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -243,7 +244,7 @@ static void keep_sectors(struct sim *s, struct buf *to, const struct buf *now, c
 }
 
 /* The file as a power failure leaves it: for each sector one of the states it went through. */
-static void image_after_power(struct sim *s, const struct sim_inode *i, struct buf *out)
+static void image_after_power(struct sim *s, const struct sim_inode *i, const char *path, struct buf *out)
 {
     image_copy(out, &i->durable);
     if (list_empty(&i->writes)) return;
@@ -251,6 +252,8 @@ static void image_after_power(struct sim *s, const struct sim_inode *i, struct b
     unsigned n = 0;
     list_for_each(node, &i->writes) n++;
     unsigned whole = keep == KEEP_ALL ? n : keep == KEEP_PREFIX ? (unsigned)sim_random_below(&s->disk_random, n) : 0;
+    static const char *const keeps[] = {"nothing", "everything", "a prefix", "some sectors"};
+    sim_trace_line(s, "  %s (%zu bytes): of %u writes that were not synced, %s stays", path, i->durable.len, n, keeps[keep]);
     struct buf now = {0};
     image_copy(&now, &i->durable);
     unsigned at = 0;
@@ -258,6 +261,7 @@ static void image_after_power(struct sim *s, const struct sim_inode *i, struct b
     {
         const struct sim_write *w = container_of(node, struct sim_write, node);
         image_apply(&now, w);
+        sim_trace_line(s, "    %s at %" PRIu64 " of %zu bytes", w->truncate ? "truncate" : "write", w->offset, w->bytes.len);
         if (at < whole) image_apply(out, w);
         else if (keep == KEEP_SECTORS || (keep == KEEP_PREFIX && at == whole)) keep_sectors(s, out, &now, w, 500000);
         at++;
@@ -267,12 +271,13 @@ static void image_after_power(struct sim *s, const struct sim_inode *i, struct b
     buf_release(&now);
 }
 
-static struct sim_inode *inode_after(struct sim *s, struct sim_disk *to, struct sim_inode *i, enum sim_crash_mode mode)
+static struct sim_inode *inode_after(struct sim *s, struct sim_disk *to, struct sim_inode *i, const char *path,
+                                     enum sim_crash_mode mode)
 {
     if (i->copy) return i->copy;
     struct sim_inode *c = i->copy = inode_new();
     if (mode == SIM_POWER) {
-        image_after_power(s, i, &c->live);
+        image_after_power(s, i, path, &c->live);
         image_copy(&c->durable, &c->live);
         return c;
     }
@@ -322,7 +327,7 @@ static void names_after(struct sim *s, struct sim_disk *from, struct sim_disk *t
 {
     for (size_t i = 0; i < from->durable.n; i++) {
         const struct sim_name *n = &from->durable.names[i];
-        struct sim_inode *c = inode_after(s, to, n->inode, mode);
+        struct sim_inode *c = inode_after(s, to, n->inode, n->path, mode);
         names_set(&to->durable, n->path, c);
         if (mode == SIM_POWER) names_set(&to->live, n->path, c);
     }
@@ -335,7 +340,7 @@ static void names_after(struct sim *s, struct sim_disk *from, struct sim_disk *t
                 continue;
             }
         }
-        struct sim_inode *c = inode_after(s, to, n->inode, mode);
+        struct sim_inode *c = inode_after(s, to, n->inode, n->path, mode);
         names_set(&to->live, n->path, c);
         if (mode == SIM_POWER) names_set(&to->durable, n->path, c);
     }

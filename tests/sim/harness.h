@@ -3,6 +3,7 @@
  *
  *   cluster.c   lives of members: boot, crash, restart, what they tell
  *   clients.c   requests with unknown outcomes, their answers against the model, the history for linear.h
+ *   backup.c    a client that saves snapshots
  *   watchers.c  watches that move between members, their events against the model
  *   nemesis.c   faults; rot.c: bits that flip on disks
  *   run.c       the options that a seed stands for, the phases of a run, the final checks
@@ -62,7 +63,7 @@ struct run_result {
     uint64_t digest, events, simulated_us;
     uint64_t calls, acked, unknown, refused, reads_checked, watch_events, watch_cancels, entries, snapshots_taken,
         snapshots_sent, snapshots_installed, leader_changes, crashes, faults, undecided, masked_defects, bit_flips,
-        bit_flips_found;
+        bit_flips_found, backups;
     uint64_t recovery_us; /* from the end of the faults until all members agreed */
 };
 
@@ -86,13 +87,14 @@ struct member {
     struct run *run;
     uint64_t id;
     struct life *life; /* NULL while it is down */
-    bool disk_trouble; /* a fault was put into its disk: it may stop by itself */
+    bool disk_trouble; /* a fault was put into its disk: it may stop by itself, now or later */
     bool restarting, rotting;
 };
 
 struct ask;
 struct client;
 struct watch_client;
+struct backup;
 
 /* What a member answered to HashKV. */
 struct run_hash {
@@ -119,6 +121,7 @@ struct run {
     size_t n_history, history_size;
     uint64_t next_value;
     struct watch_client *watchers[RUN_WATCHERS_MAX];
+    struct backup *backup;
     int64_t leases[RUN_LEASES_MAX];
     struct run_hash hashes[RUN_HASHES_MAX]; /* the newest ones */
     unsigned n_hashes;
@@ -167,6 +170,15 @@ bool clients_idle(const struct run *r);
 bool clients_check_history(struct run *r);
 /* Compares all keys of a member with the model. */
 bool clients_check_member(struct run *r, struct life *l);
+
+/* The same with any store that should hold what the model has at `rev`. */
+bool clients_check_store(struct run *r, struct store *s, int64_t rev, const char *what, uint64_t id);
+
+/* backup.c */
+void backup_start(struct run *r);
+void backup_free(struct run *r);
+void backup_lost(struct run *r, struct life *l);
+bool backup_idle(const struct run *r);
 
 /* watchers.c */
 void watchers_start(struct run *r);

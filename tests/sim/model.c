@@ -321,6 +321,7 @@ static void do_grant(struct model *m, int64_t id, int64_t ttl)
     }
     l->alive = true;
     l->ttl = ttl;
+    l->granted_us = m->now_us;
     if (l->renewed_us < m->now_us) l->renewed_us = m->now_us;
 }
 

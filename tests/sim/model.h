@@ -28,6 +28,7 @@ struct model_event {
 struct model_lease {
     int64_t id, ttl;
     bool alive, asked; /* asked: some client wants it revoked */
+    uint64_t granted_us;
     uint64_t renewed_us; /* the last renewal that was acknowledged was called then */
 };
 

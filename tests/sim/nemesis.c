@@ -94,7 +94,6 @@ static void mend_disk(void *arg)
     struct member *m = arg;
     sim_disk_capacity(m->run->sim, m->id, 0);
     sim_disk_fail_nth(m->run->sim, m->id, 0);
-    m->disk_trouble = m->life && life_gone(m->life); /* it may be about to stop */
 }
 
 static void break_full_disk(struct run *r)

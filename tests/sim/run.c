@@ -131,7 +131,7 @@ static void recover(struct run *r)
         run_phase(r, SLICE_US);
     }
     r->ending = true;
-    while (!run_failed(r) && !(clients_idle(r) && agreed(r) && watchers_caught_up(r))) {
+    while (!run_failed(r) && !(clients_idle(r) && backup_idle(r) && agreed(r) && watchers_caught_up(r))) {
         if (sim_now_us(r->sim) - began > RECOVERY_US) {
             say_why(r, !clients_idle(r) ? "requests are not answered" : !agreed(r) ? "members do not agree" : "watchers do not catch up");
         }
@@ -214,6 +214,7 @@ bool run(const struct run_options *o, struct run_result *ret)
     }
     for (uint64_t id = 1; id <= o->members; id++) cluster_boot(r, id);
     clients_start(r);
+    backup_start(r);
     watchers_start(r);
     nemesis_start(r);
     run_phase(r, o->length_us);
@@ -227,6 +228,7 @@ bool run(const struct run_options *o, struct run_result *ret)
         sim_free(r->sim);
     }
     clients_free(r);
+    backup_free(r);
     watchers_free(r);
     model_free(r->model);
     bool ok = !r->verdict.failed;

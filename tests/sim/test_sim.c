@@ -20,7 +20,7 @@ enum { SEEDS_DEFAULT = 200, FAILURES_MAX = 10 };
 struct totals {
     uint64_t simulated_us, events, calls, acked, unknown, refused, reads, watch_events, watch_cancels, entries, snapshots_taken,
         snapshots_sent, snapshots_installed, leader_changes, crashes, faults, undecided, bit_flips, bit_flips_found,
-        worst_recovery_us;
+        backups, worst_recovery_us;
     unsigned failures;
 };
 
@@ -55,11 +55,12 @@ static void add(struct totals *t, const struct run_result *r)
     t->faults += r->faults;
     t->undecided += r->undecided;
     t->bit_flips += r->bit_flips;
+    t->backups += r->backups;
     t->bit_flips_found += r->bit_flips_found;
     if (r->recovery_us > t->worst_recovery_us) t->worst_recovery_us = r->recovery_us;
 }
 
-static void run_one(uint64_t seed, unsigned number, bool trace, struct totals *t)
+static uint64_t run_one(uint64_t seed, unsigned number, bool trace, struct totals *t)
 {
     struct run_options o;
     struct run_result r;
@@ -76,6 +77,18 @@ static void run_one(uint64_t seed, unsigned number, bool trace, struct totals *t
         t->failures++;
     }
     fflush(stdout);
+    return r.digest;
+}
+
+/* The first seed once more: its digest must be the same. */
+static void run_again(uint64_t seed, uint64_t digest, unsigned number, struct totals *t)
+{
+    struct run_options o;
+    struct run_result r;
+    run_options_from_seed(&o, seed);
+    run(&o, &r);
+    printf("%s %u - seed %" PRIu64 " again is the same run\n", r.digest == digest ? "ok" : "not ok", number, seed);
+    if (r.digest != digest) t->failures++;
 }
 
 static void print_totals(const struct totals *t, unsigned n, double cpu_s)
@@ -86,9 +99,9 @@ static void print_totals(const struct totals *t, unsigned n, double cpu_s)
            " watch events checked, %" PRIu64 " watches compacted away\n",
            t->calls, t->acked, t->unknown, t->refused, t->reads, t->watch_events, t->watch_cancels);
     printf("# %" PRIu64 " faults, %" PRIu64 " crashes, %" PRIu64 " changes of leader, %" PRIu64 " entries, snapshots: %" PRIu64
-           " taken, %" PRIu64 " sent, %" PRIu64 " installed; bits flipped: %" PRIu64 ", refused: %" PRIu64 "\n",
+           " taken, %" PRIu64 " sent, %" PRIu64 " installed, %" PRIu64 " saved; bits flipped: %" PRIu64 ", refused: %" PRIu64 "\n",
            t->faults, t->crashes, t->leader_changes, t->entries, t->snapshots_taken, t->snapshots_sent, t->snapshots_installed,
-           t->bit_flips, t->bit_flips_found);
+           t->backups, t->bit_flips, t->bit_flips_found);
     printf("# worst recovery %.2f s; histories too hard to judge: %" PRIu64 "\n", (double)t->worst_recovery_us / 1e6, t->undecided);
 }
 
@@ -121,10 +134,15 @@ int main(int argc, char **argv)
     if (!given) seed = (uint64_t)clock_wall_ms() * 1000 + clock_mono_us() % 1000;
     guard_masks &= ~(unsigned)unmask;
     log_set_sink(trace ? trace_log : no_log);
-    printf("# base seed %" PRIu64 "\n1..%" PRIu64 "\n", seed, seeds);
+    printf("# base seed %" PRIu64 "\n1..%" PRIu64 "\n", seed, seeds + 1);
     struct totals totals = {0};
     uint64_t began = clock_cpu_us(), done = 0;
-    for (; done < seeds && totals.failures < FAILURES_MAX; done++) run_one(seed + done, (unsigned)done + 1, trace, &totals);
+    uint64_t first = 0;
+    for (; done < seeds && totals.failures < FAILURES_MAX; done++) {
+        uint64_t digest = run_one(seed + done, (unsigned)done + 1, trace, &totals);
+        if (done == 0) first = digest;
+    }
+    if (done == seeds) run_again(seed, first, (unsigned)done + 1, &totals);
     print_totals(&totals, (unsigned)done, (double)(clock_cpu_us() - began) / 1e6);
     if (done < seeds) printf("Bail out! %u seeds failed\n", totals.failures);
     return totals.failures ? 1 : 0;

@@ -194,6 +194,7 @@ static void on_history(struct core_request *q)
 static void history_submit(void *arg)
 {
     struct history_ask *h = arg;
+    if (life_gone(h->life)) return; /* freed with the hub */
     core_submit(h->life->core, &h->request);
 }
 
