@@ -22,7 +22,7 @@ static struct slice next_piece(struct slice *rest, char c)
 
 static bool eq_nocase(struct slice s, const char *text)
 {
-    return s.len == strlen(text) && strncasecmp((const char *)s.data, text, s.len) == 0;
+    return s.len == strlen(text) && s.len && strncasecmp((const char *)s.data, text, s.len) == 0;
 }
 
 struct clause {
@@ -122,7 +122,6 @@ enum body_type negotiate_body(struct slice content_type)
         const char *name;
         enum body_type type;
     } types[] = {
-        {"", BODY_JSON},
         {"application/json", BODY_JSON},
         {"application/yaml", BODY_YAML},
         {"application/json-patch+json", BODY_JSON_PATCH},
@@ -132,6 +131,7 @@ enum body_type negotiate_body(struct slice content_type)
         {"application/vnd.kubernetes.protobuf", BODY_PROTOBUF},
     };
     struct slice type = next_piece(&content_type, ';');
+    if (!type.len) return BODY_JSON;
     for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++) {
         if (eq_nocase(type, types[i].name)) return types[i].type;
     }
