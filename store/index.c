@@ -1,5 +1,5 @@
-/* Nodes have room for 64 children. A leaf's memory follows its fill in steps of 8 entries, which keeps trees
- * that grow in random order near 90% full. A separator is the shortest key that divides its two sides.
+/* Nodes have room for 64 children. A leaf's memory follows its fill in steps of 16 entries, which keeps trees
+ * that grow in random order above 80% full. A separator is the shortest key that divides its two sides.
  *
  * Fences: the keys under a node lie in [low, high), bounds that its ancestors' separators give; all keys in
  * there share the bounds' common prefix, so that a search need not compare it. Whatever widens a node's
@@ -9,7 +9,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 
-enum { LEAF_STEP = 8, MERGE_BELOW = 16, MERGE_MAX = 48, BUILD_FILL = 60 };
+enum { LEAF_STEP = 16, MERGE_BELOW = 16, MERGE_MAX = 48, BUILD_FILL = 60 };
 
 struct index_leaf {
     uint16_t n, cap;
@@ -470,7 +470,8 @@ static void split_leaf(struct index *ix, struct index_path *path, struct record 
 {
     struct index_leaf *l = path->leaf;
     unsigned pos = path->pos, n = l->n, keep = pos == n ? n : n / 2u;
-    struct index_leaf *right = leaf_new(ix, n - keep + 1);
+    /* Growth at the end goes on there: room at once, for the steps in between would leave holes in the heap. */
+    struct index_leaf *right = leaf_new(ix, keep == n ? INDEX_LEAF_MAX : n - keep + 1);
     right->n = (uint16_t)(n - keep);
     memcpy(right->items, l->items + keep, right->n * sizeof(right->items[0]));
     right->dead = keep >= 64 ? 0 : l->dead >> keep;

@@ -29,7 +29,8 @@ struct store_options {
 };
 
 struct store *store_new(const struct store_options *options);
-void store_free(struct store *s); /* NULL is fine */
+/* NULL is fine. Cursors, hashes and snapshots still open say ERR_CLOSED (a hash: done) from then on, and are closed as ever. */
+void store_free(struct store *s);
 
 /* ---- results -------------------------------------------------------------------------------- */
 
@@ -120,13 +121,14 @@ int store_cursor_next(struct store_cursor *c, size_t max_records, size_t max_byt
 void store_cursor_close(struct store_cursor *c); /* NULL is fine */
 
 /* History: whole revisions from `from_rev` on, up to `to_rev` inclusive, until `max_events` or
- * `max_bytes` is passed (at least one revision). ERR_COMPACTED if from_rev <= the compact revision
- * (etcd: watching at the compact revision itself is refused too); *ret = NULL if there is nothing. */
+ * `max_bytes` is passed (at least one revision). ERR_COMPACTED if from_rev < the compact revision
+ * (as etcd: watching from the compact revision itself is allowed); *ret = NULL if there is nothing. */
 int store_events(struct store *s, int64_t from_rev, int64_t to_rev, size_t max_events, size_t max_bytes,
                  struct event_batch **ret) MUST_CHECK;
 
 /* etcd's HashKV: CRC-32C over what a member's backend would hold from the compact revision to
- * `revision` (0 = the newest), equal to etcd's own for the same history. In slices. */
+ * `revision` (0 = the newest), equal to etcd's own for the same history. In slices. ERR_COMPACTED below the
+ * compact revision, ERR_FUTURE_REV, ERR_NOMEM. */
 struct store_hash;
 int store_hash_open(struct store *s, int64_t revision, struct store_hash **ret) MUST_CHECK;
 /* true when done. */
@@ -150,8 +152,8 @@ bool store_lease(const struct store *s, int64_t id, struct lease_info *ret);
 size_t store_leases(const struct store *s, int64_t after, int64_t *ids, size_t max);
 /* The keys attached, in key order, copied into `a`. ERR_LEASE_NOTFOUND or ERR_NOMEM. */
 int store_lease_keys(const struct store *s, int64_t id, struct arena *a, struct slice **ret, size_t *ret_n);
-/* Called at the end of each apply that granted or revoked a lease, or loaded leases (id 0: look at
- * them all anew). */
+/* Called at the end of each apply that granted or revoked a lease; and once from inside here if there are leases already, as in a
+ * loaded store (id 0: look at them all). */
 void store_on_lease(struct store *s, void (*changed)(void *ctx, int64_t id, bool granted), void *ctx);
 
 struct alarm {
