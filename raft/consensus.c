@@ -58,6 +58,11 @@ static struct raft_heap heap = {
     NULL, heap_malloc, heap_free, heap_calloc, heap_realloc, heap_aligned, heap_aligned_free,
 };
 
+void consensus_use_heap(void)
+{
+    raft_heap_set(&heap);
+}
+
 /* ---- small questions ----------------------------------------------------------------------------- */
 
 uint64_t consensus_now(const struct consensus *c)
@@ -350,6 +355,7 @@ static void drop_loaded_before(struct wal_contents *l, uint64_t index)
 {
     size_t k = 0;
     while (k < l->n && l->first_index + k < index) raft_free(l->entries[k++].data);
+    if (k == 0) return;
     memmove(l->entries, l->entries + k, (l->n - k) * sizeof *l->entries);
     l->n -= k;
     l->first_index += k;
@@ -463,7 +469,7 @@ int consensus_open(const struct consensus_config *config, struct env *env, const
                    void *ctx, struct consensus **ret, struct err *e)
 {
     if (config->id == 0) return err_set(e, ERR_INVALID, "member id 0");
-    raft_heap_set(&heap);
+    consensus_use_heap();
     struct consensus *c = mem_must_calloc(1, sizeof *c);
     c->env = env;
     c->cb = *callbacks;

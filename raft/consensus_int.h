@@ -224,6 +224,8 @@ struct consensus {
     void (*close_disk)(struct consensus *c); /* once snapshots are idle */
 };
 
+/* libraft's memory comes from base/mem.h. */
+void consensus_use_heap(void);
 uint64_t consensus_now(const struct consensus *c);
 /* Ends everything: the fatal callback, and then nothing. */
 void consensus_fatal(struct consensus *c, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));

@@ -271,7 +271,7 @@ UNUSED static void node_crash(struct node *n, enum sim_crash_mode mode)
     node_close(n);
 }
 
-static void cluster_init(struct cluster *k, unsigned n, uint64_t seed)
+UNUSED static void cluster_init(struct cluster *k, unsigned n, uint64_t seed)
 {
     struct sim_options o;
     memset(k, 0, sizeof *k);
@@ -287,18 +287,18 @@ static void cluster_init(struct cluster *k, unsigned n, uint64_t seed)
     k->config.segment_bytes = 256 * 1024;
 }
 
-static void cluster_boot(struct cluster *k)
+UNUSED static void cluster_boot(struct cluster *k)
 {
     for (unsigned i = 1; i <= k->n; i++) node_boot(k, i);
 }
 
-static void cluster_start(struct cluster *k, unsigned n, uint64_t seed)
+UNUSED static void cluster_start(struct cluster *k, unsigned n, uint64_t seed)
 {
     cluster_init(k, n, seed);
     cluster_boot(k);
 }
 
-static void cluster_stop(struct cluster *k)
+UNUSED static void cluster_stop(struct cluster *k)
 {
     for (unsigned i = 1; i <= k->n; i++) {
         node_close(&k->nodes[i]);

@@ -272,13 +272,64 @@ static void test_every_byte(void **state)
     buf_release(&raw);
 }
 
+struct source {
+    uint64_t next, last;
+    int error;
+};
+
+static int read_source(void *ctx, struct buf *out, struct err *e)
+{
+    struct source *s = ctx;
+    if (s->error && s->next > s->last / 2) return err_set(e, s->error, "damaged at offset 17");
+    for (int i = 0; i < 100 && s->next <= s->last; i++, s->next++) {
+        assert_int_equal(buf_append_u64(out, 1), 0);
+        assert_int_equal(buf_append_u64(out, s->next), 0);
+    }
+    return 0;
+}
+
+static void test_write_restored(void **state)
+{
+    (void)state;
+    struct cluster k;
+    cluster_init(&k, 3, 5);
+    k.config.new_cluster = false;
+    for (uint64_t id = 1; id <= 3; id++) {
+        struct err e = {{0}};
+        struct source bad = {.next = 1, .last = 1000, .error = ERR_CORRUPT}, good = {.next = 1, .last = 1000};
+        struct env *env = sim_boot(k.sim, id);
+        k.config.id = 99;
+        assert_int_equal(consensus_write_restored(&k.config, env, read_source, &good, &e), ERR_INVALID);
+        k.config.id = id;
+        assert_int_equal(consensus_write_restored(&k.config, env, read_source, &bad, &e), ERR_CORRUPT);
+        assert_string_equal(e.text, "damaged at offset 17");
+        assert_int_equal(consensus_write_restored(&k.config, env, read_source, &good, &e), 0);
+        assert_int_equal(consensus_write_restored(&k.config, env, read_source, &good, &e), ERR_EXISTS);
+        sim_release(env);
+    }
+    cluster_boot(&k);
+    struct node *n = cluster_wait_leader(&k);
+    assert_int_equal(n->n, 1000);
+    node_write(n, 5000);
+    assert_true(cluster_wait_value(&k, 5000, 0));
+    assert_same_logs(&k);
+    for (unsigned i = 1; i <= 3; i++) node_crash(&k.nodes[i], SIM_POWER);
+    cluster_boot(&k);
+    n = cluster_wait_leader(&k);
+    node_write(n, 5001);
+    assert_true(cluster_wait_value(&k, 5001, 0));
+    assert_int_equal(n->n, 1002);
+    assert_same_logs(&k);
+    cluster_stop(&k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_byte),   cmocka_unit_test(test_taken_by_bytes),
         cmocka_unit_test(test_on_demand),    cmocka_unit_test(test_install),
         cmocka_unit_test(test_install_over_bad_links), cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_crash_at_every_step),
+        cmocka_unit_test(test_crash_at_every_step),  cmocka_unit_test(test_write_restored),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
