@@ -23,12 +23,24 @@ static struct http_conn *conn_of(http_parser *p)
 
 /* ---- what the parser must not see ------------------------------------------------------------------ */
 
-/* Bytes that frame messages: each CR has its LF, each LF its CR, and there is no NUL. */
+/* Bytes that frame messages: each CR has its LF, each LF its CR, there is no NUL, no line is folded, and the first one that is
+ * not empty ends in a version. */
 static bool framing_ok(struct h1 *h, const uint8_t *upto)
 {
     for (const uint8_t *p = h->framing; p < upto; p++) {
-        if ((*p == '\n') != h->last_cr || *p == 0) return false;
-        h->last_cr = *p == '\r';
+        if ((*p == '\n') != (h->last == '\r') || *p == 0) return false;
+        if (h->last == '\n' && (*p == ' ' || *p == '\t')) return false; /* a folded line */
+        h->last = *p;
+        if (h->first_line_done) continue;
+        if (*p == '\n') {
+            if (h->first_line_len == 0) continue;
+            if (memcmp(h->version, "HTTP/", 5) != 0) return false;
+            h->first_line_done = true;
+        } else if (*p != '\r') {
+            h->first_line_len++;
+            memmove(h->version, h->version + 1, sizeof(h->version) - 1);
+            h->version[sizeof(h->version) - 1] = (char)*p;
+        }
     }
     h->framing = upto;
     return true;
@@ -146,10 +158,7 @@ static int on_value(http_parser *p, const char *at, size_t len)
     struct http_conn *c = conn_of(p);
     struct h1 *h = c->h1;
     if (h->head_done) return 0;
-    /* A second piece that does not follow the first one immediately is a folded line. */
-    if (h->in_value && h->value_end && at != h->value_end) return refuse(h, 400);
     h->in_value = true;
-    h->value_end = at + len;
     if (too_large(c, h->st, len)) return refuse(h, 431);
     for (size_t i = 0; i < len; i++)
         if (((uint8_t)at[i] < 0x20 && at[i] != '\t') || at[i] == 0x7f) return refuse(h, 400);
@@ -161,7 +170,7 @@ static int on_headers_complete(http_parser *p)
     struct http_conn *c = conn_of(p);
     struct h1 *h = c->h1;
     if (h->head_done) return 0; /* seen already: the pause made the parser come here once more */
-    if (h->in_value ? end_header(c) != 0 : end_url(h) != 0) return 1;
+    if (h->in_value ? end_header(c) != 0 : end_url(h) != 0) return -1; /* 1 would mean: no body */
     h->head_done = true;
     p->upgrade = 0; /* offered protocols are declined by going on in HTTP/1.1 */
     http_parser_pause(p, 1);
@@ -174,6 +183,7 @@ static int on_body(http_parser *p, const char *at, size_t len)
     struct h1 *h = c->h1;
     if (!framing_ok(h, (const uint8_t *)at)) return refuse(h, 400);
     h->framing = (const uint8_t *)at + len;
+    h->last = 0;
     struct http_stream *st = h->st;
     if (!st) return 0;
     if (st->ended || st->reset || !st->cb.body) {
@@ -351,7 +361,6 @@ static size_t parse_some(struct http_conn *c, struct slice data)
     struct h1 *h = c->h1;
     bool head_before = h->head_done && h->st;
     h->framing = data.data;
-    h->value_end = NULL;
     size_t used = http_parser_execute(&h->parser, &settings, (const char *)data.data, data.len);
     if (used > data.len) used = data.len;
     if (parse_stopped(c)) return data.len;
@@ -551,7 +560,8 @@ static void exchange_done(struct http_conn *c)
     struct http_stream *st = h->st;
     h->st = NULL;
     bool whole = h->message_done;
-    h->message_done = h->head_done = false;
+    h->message_done = h->head_done = h->first_line_done = false;
+    h->first_line_len = 0;
     stream_close(st, 0);
     if (!whole || h->close_after || c->closing) {
         h->close_after = true;

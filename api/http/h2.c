@@ -12,6 +12,7 @@
 enum {
     TURN_BYTES = 1024 * 1024, /* a connection's share of a turn */
     RESET_BURST = 5,          /* seconds' worth */
+    CONN_WINDOWS = 4,         /* the connection's window, in those of streams */
 };
 
 /* Debian's 1.52 carries these limits of later versions; with an older build ours are alone. */
@@ -184,11 +185,13 @@ void h2_input(struct http_conn *c, struct slice data)
         conn_kill(c, n == NGHTTP2_ERR_NOMEM ? ERR_NOMEM : ERR_CLOSED);
         return;
     }
-    /* nghttp2 says nothing between the parts of a header block: only then do these bytes mean something. */
-    if (list_empty(&c->receiving) || container_of(c->receiving.prev, struct http_stream, receiving)->dispatched) return;
+    /* nghttp2 says nothing between the parts of a header block, nor of frames it ignores: those of unknown types, and the rest of
+     * bodies that we have refused, for which there were windows. */
     c->since_frame += data.len;
-    if (c->since_frame > 4 * c->server->limits.header_bytes + HTTP_INPUT)
-        h2_terminate(c, NGHTTP2_ENHANCE_YOUR_CALM, "a header block without an end");
+    bool in_head = !list_empty(&c->receiving) &&
+                   !container_of(c->receiving.prev, struct http_stream, receiving)->dispatched;
+    size_t most = in_head ? 4 * c->server->limits.header_bytes : CONN_WINDOWS * LIMIT_HTTP2_WINDOW_BYTES;
+    if (c->since_frame > most + HTTP_INPUT) h2_terminate(c, NGHTTP2_ENHANCE_YOUR_CALM, "bytes that become no request");
 }
 
 void h2_consume(struct http_stream *st, size_t n)
@@ -416,7 +419,7 @@ int h2_open(struct http_conn *c)
     c->reset_ms = c->control_ms = uv_now(s->loop);
     if (nghttp2_session_server_new3(&c->h2, s->callbacks, c, s->option, &s->mem) != 0) return ERR_NOMEM;
     if (nghttp2_submit_settings(c->h2, 0, settings, sizeof(settings) / sizeof(settings[0])) != 0 ||
-        nghttp2_session_set_local_window_size(c->h2, 0, 0, 4 * LIMIT_HTTP2_WINDOW_BYTES) != 0)
+        nghttp2_session_set_local_window_size(c->h2, 0, 0, CONN_WINDOWS * LIMIT_HTTP2_WINDOW_BYTES) != 0)
         return ERR_NOMEM;
     if (c->closing) h2_shutdown(c);
     return 0;

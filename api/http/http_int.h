@@ -93,9 +93,10 @@ struct h1 {
     struct out_queue head; /* heads and chunk lines, before what is next of the body */
     size_t chunk_left;
     const uint8_t *framing; /* from here on, up to what the parser has reached, bytes are no body */
-    bool last_cr;           /* the framing byte before was CR */
-    bool in_value;
-    const char *value_end;
+    uint8_t last;           /* the framing byte before; 0 behind a body */
+    bool in_value, first_line_done;
+    char version[8]; /* the last bytes of the request line */
+    size_t first_line_len;
     struct slice name, value; /* the header that is being read; in the stream's text */
     bool keep_alive, head_done, message_done, host_seen, close_after;
     int refuse; /* status to refuse the head with */

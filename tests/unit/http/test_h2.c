@@ -253,7 +253,8 @@ static void test_empty_data_flood(void **state)
 static void test_unknown_frame_flood(void **state)
 {
     (void)state;
-    flood(0xee, 0, 0, "x", 1, false);
+    static uint8_t nothing[4000];
+    flood(0xee, 0, 0, nothing, sizeof(nothing), false);
 }
 
 static void test_continuation_flood(void **state)
@@ -385,6 +386,7 @@ static void test_idle(void **state)
     struct h2_client c;
     struct h2_answer a = {0};
     f.server->limits.idle_ms = 150;
+    f.server->limits.handshake_ms = 100;
     h2c_open(&c, &f);
     get(&c, &a, "/late?300"); /* longer than the limit, but not idle */
     assert_true(h2c_wait(&c, &a.closed));
