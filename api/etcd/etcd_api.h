@@ -9,6 +9,10 @@
 
 struct etcd_api;
 
+/* How often idle watches that asked for it are told the revision (etcd's --experimental-watch-progress-notify-interval; 10 minutes at
+ * first, at least 100 ms). Before the first etcd_api_new. */
+void etcd_api_set_progress_interval(uint64_t ms);
+
 int etcd_api_new(struct worker *w, struct etcd_api **ret) MUST_CHECK;
 /* After the worker's HTTP server is closed. */
 void etcd_api_free(struct etcd_api *api);

@@ -468,6 +468,22 @@ void grpc_send(struct grpc_call *c, const struct grpc_piece *pieces, size_t n)
     }
 }
 
+void grpc_send_begin(struct grpc_call *c, size_t len)
+{
+    (void)begin_message(c, len);
+}
+
+void grpc_send_part(struct grpc_call *c, const struct grpc_piece *p)
+{
+    if (c->finished || !c->st) {
+        if (p->release) p->release(p->owner);
+    } else if (p->release) {
+        http_write_ref(c->st, p->data, p->release, p->owner);
+    } else {
+        http_write(c->st, p->data);
+    }
+}
+
 void grpc_send_copy(struct grpc_call *c, struct slice message)
 {
     if (begin_message(c, message.len)) http_write(c->st, message);

@@ -105,6 +105,10 @@ void grpc_send_copy(struct grpc_call *c, struct slice message);
 void grpc_send_buf(struct grpc_call *c, struct buf *message);
 /* Takes a reference of its own. */
 void grpc_send_blob(struct grpc_call *c, struct blob *message);
+/* One message piece by piece, over several turns: begin says its whole length, the parts must add up to it before anything else is
+ * sent. What cannot be completed must be aborted. */
+void grpc_send_begin(struct grpc_call *c, size_t len);
+void grpc_send_part(struct grpc_call *c, const struct grpc_piece *piece);
 
 /* The status. `message` may be NULL; it is percent-encoded here. Without a message sent before, trailers only. Later calls do nothing. */
 void grpc_finish(struct grpc_call *c, enum grpc_code code, const char *message);
