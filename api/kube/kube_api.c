@@ -40,7 +40,7 @@ int kube_api_new(struct worker *w, const struct kube_config *config, struct kube
     int code = 0;
     if (config->token_file) code = tokens_load(config->token_file, &api->tokens, &e);
     if (code && e.text[0]) log_error("%s", e.text);
-    if (!code) code = watch_cache_new(&api->cache);
+    if (!code) code = kube_cache_new(&api->cache);
     if (!code) {
         api->advertise_host = config->advertise_host ? mem_must_strdup(config->advertise_host) : NULL;
         api->advertise_port = config->advertise_port;
@@ -60,7 +60,7 @@ void kube_api_unref(struct kube_api *api)
 {
     if (--api->refs) return;
     tokens_free(api->tokens);
-    watch_cache_free(api->cache);
+    kube_cache_free(api->cache);
     mem_free(api->advertise_host);
     mem_free(api);
 }

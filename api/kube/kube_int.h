@@ -311,14 +311,14 @@ struct kube_request {
 };
 
 struct kube_counters;
-struct watch_cache;
+struct kube_cache;
 
 struct kube_api {
     struct worker *worker;
     struct token_table *tokens;
     char *advertise_host;
     int advertise_port;
-    struct watch_cache *cache;
+    struct kube_cache *cache;
     unsigned refs;       /* the owner's, and one for each request */
     struct list watches, retries;
     size_t n_watches;
@@ -384,8 +384,8 @@ void list_release(struct kube_request *q);
 void watch_handle(struct kube_request *q);
 void watch_writable(struct kube_request *q);
 void watch_release(struct kube_request *q);
-int watch_cache_new(struct watch_cache **ret) MUST_CHECK;
-void watch_cache_free(struct watch_cache *c); /* NULL is fine */
+int kube_cache_new(struct kube_cache **ret) MUST_CHECK;
+void kube_cache_free(struct kube_cache *c); /* NULL is fine */
 void create_handle(struct kube_request *q);
 void update_handle(struct kube_request *q);
 void patch_handle(struct kube_request *q);

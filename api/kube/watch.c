@@ -259,7 +259,7 @@ static void tick(uv_timer_t *timer)
 {
     struct kube_api *api = timer->data;
     uint64_t now_ms = clock_mono_ms();
-    watch_cache_idle(api->cache);
+    kube_cache_idle(api->cache);
     list_for_each(node, &api->watches) {
         struct kube_watch *w = container_of(node, struct kube_watch, node);
         if (w->ended || !w->q->st || !w->head_sent) continue;

@@ -20,15 +20,15 @@ struct cached_object {
     struct json *object;
 };
 
-struct watch_cache {
+struct kube_cache {
     struct cached_event events[EVENTS];
     struct cached_object parsed[PARSED];
     bool used;
 };
 
-int watch_cache_new(struct watch_cache **ret)
+int kube_cache_new(struct kube_cache **ret)
 {
-    struct watch_cache *c = mem_calloc(1, sizeof(*c));
+    struct kube_cache *c = mem_calloc(1, sizeof(*c));
     if (!c) return ERR_NOMEM;
     *ret = c;
     return 0;
@@ -48,20 +48,20 @@ static void drop_object(struct cached_object *o)
     *o = (struct cached_object){0};
 }
 
-static void clear(struct watch_cache *c)
+static void clear(struct kube_cache *c)
 {
     for (size_t i = 0; i < EVENTS; i++) drop_event(&c->events[i]);
     for (size_t i = 0; i < PARSED; i++) drop_object(&c->parsed[i]);
 }
 
-void watch_cache_idle(struct watch_cache *c)
+void kube_cache_idle(struct kube_cache *c)
 {
     if (!c->used) return;
     clear(c);
     c->used = false;
 }
 
-void watch_cache_free(struct watch_cache *c)
+void kube_cache_free(struct kube_cache *c)
 {
     if (!c) return;
     clear(c);
@@ -76,13 +76,13 @@ static size_t hash(const struct record *r, unsigned salt)
     return (size_t)(x >> 40);
 }
 
-struct blob *watch_cache_event(struct watch_cache *c, const struct record *r, enum watch_type type, unsigned format)
+struct blob *kube_cache_event(struct kube_cache *c, const struct record *r, enum watch_type type, unsigned format)
 {
     struct cached_event *e = &c->events[hash(r, format * 8 + type) % EVENTS];
     return e->record == r && e->type == type && e->format == format ? e->blob : NULL;
 }
 
-void watch_cache_put_event(struct watch_cache *c, struct record *r, enum watch_type type, unsigned format,
+void kube_cache_put_event(struct kube_cache *c, struct record *r, enum watch_type type, unsigned format,
                            struct blob *blob)
 {
     struct cached_event *e = &c->events[hash(r, format * 8 + type) % EVENTS];
@@ -91,7 +91,7 @@ void watch_cache_put_event(struct watch_cache *c, struct record *r, enum watch_t
     c->used = true;
 }
 
-const struct json *watch_cache_object(struct watch_cache *c, struct record *r)
+const struct json *kube_cache_object(struct kube_cache *c, struct record *r)
 {
     struct cached_object *o = &c->parsed[hash(r, 0) % PARSED];
     if (o->record == r) return o->object;

@@ -10,7 +10,7 @@ static bool in_view(struct kube_watch *w, struct record *r)
     struct kube_request *q = w->q;
     if (!r || r->tombstone) return false;
     if (selector_empty(&q->selector)) return true;
-    const struct json *object = watch_cache_object(q->api->cache, r);
+    const struct json *object = kube_cache_object(q->api->cache, r);
     return object && selector_matches(&q->selector, object);
 }
 
@@ -71,11 +71,11 @@ static struct blob *finish(struct kube_watch *w, struct buf *b, int code)
 struct blob *watch_encode(struct kube_watch *w, enum watch_type type, struct record *event, struct record *shown)
 {
     struct kube_request *q = w->q;
-    struct watch_cache *cache = q->api->cache;
+    struct kube_cache *cache = q->api->cache;
     bool table = q->format.media == MEDIA_TABLE;
     bool cacheable = !table || w->columns_sent;
     unsigned format = format_id(w);
-    struct blob *blob = cacheable ? watch_cache_event(cache, event, type, format) : NULL;
+    struct blob *blob = cacheable ? kube_cache_event(cache, event, type, format) : NULL;
     if (blob) return blob_ref(blob);
     struct buf b;
     int code;
@@ -88,7 +88,7 @@ struct blob *watch_encode(struct kube_watch *w, enum watch_type type, struct rec
         arena_reset(&w->scratch);
     }
     blob = finish(w, &b, code);
-    if (blob && cacheable) watch_cache_put_event(cache, event, type, format, blob);
+    if (blob && cacheable) kube_cache_put_event(cache, event, type, format, blob);
     if (blob && table) w->columns_sent = true;
     return blob;
 }

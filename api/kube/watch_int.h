@@ -34,12 +34,12 @@ struct blob *watch_encode_bookmark(struct kube_watch *w, int64_t revision, bool 
 struct blob *watch_encode_error(struct kube_watch *w, const struct status *s);
 
 /* Lookups are borrowed. */
-struct blob *watch_cache_event(struct watch_cache *c, const struct record *r, enum watch_type type, unsigned format);
-void watch_cache_put_event(struct watch_cache *c, struct record *r, enum watch_type type, unsigned format,
+struct blob *kube_cache_event(struct kube_cache *c, const struct record *r, enum watch_type type, unsigned format);
+void kube_cache_put_event(struct kube_cache *c, struct record *r, enum watch_type type, unsigned format,
                            struct blob *blob);
 /* The parsed object without a resourceVersion, until the next call; NULL if it cannot be parsed. */
-const struct json *watch_cache_object(struct watch_cache *c, struct record *r);
+const struct json *kube_cache_object(struct kube_cache *c, struct record *r);
 /* Called about once a second: drops what is held when nothing was used since. */
-void watch_cache_idle(struct watch_cache *c);
+void kube_cache_idle(struct kube_cache *c);
 
 #endif
