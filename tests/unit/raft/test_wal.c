@@ -1,0 +1,467 @@
+/* The write-ahead log on the simulated disk: what is written comes back; torn ends are cut; every other damage is
+ * refused with file and offset. */
+#include "cluster.h"
+
+#include "raft/consensus_int.h"
+#include "raft/wal_int.h"
+
+struct world {
+    struct sim *sim;
+    struct env *env;
+    struct wal *wal;
+    struct wal_contents contents;
+    bool closed, failed;
+    int fatal_error;
+    char fatal_text[300];
+    unsigned done;
+    size_t segment_bytes;
+    uint64_t random;
+};
+
+static void on_fatal(void *ctx, int error, const char *text)
+{
+    struct world *w = ctx;
+    w->failed = true;
+    w->fatal_error = error;
+    snprintf(w->fatal_text, sizeof w->fatal_text, "%s", text);
+}
+
+static void world_init(struct world *w, uint64_t seed)
+{
+    struct sim_options o;
+    memset(w, 0, sizeof *w);
+    sim_options_default(&o, seed, 1);
+    w->sim = sim_new(&o);
+    w->segment_bytes = 64 * 1024;
+    consensus_use_heap();
+}
+
+static int world_try_open(struct world *w, struct err *e)
+{
+    w->env = sim_boot(w->sim, 1);
+    struct wal_options o = {.env = w->env, .cluster_id = 1, .member_id = 1, .segment_bytes = w->segment_bytes};
+    o.fatal = on_fatal;
+    o.ctx = w;
+    w->failed = w->closed = false;
+    w->done = 0;
+    int rv = wal_open(&o, &w->wal, &w->contents, e);
+    if (rv) {
+        w->wal = NULL;
+        sim_release(w->env);
+    }
+    return rv;
+}
+
+static void world_open(struct world *w)
+{
+    struct err e = {{0}};
+    if (world_try_open(w, &e)) fail_msg("%s", e.text);
+}
+
+static void set_flag(void *ctx)
+{
+    *(bool *)ctx = true;
+}
+
+static bool flag_set(void *arg)
+{
+    return *(bool *)arg;
+}
+
+static void world_stop(struct world *w)
+{
+    bool stopped = false;
+    wal_contents_release(&w->contents);
+    w->env->ops->stop(w->env, set_flag, &stopped);
+    assert_true(sim_run_until(w->sim, flag_set, &stopped, 60 * SECOND));
+    sim_release(w->env);
+}
+
+static void world_close(struct world *w)
+{
+    wal_close(w->wal, set_flag, &w->closed);
+    assert_true(sim_run_until(w->sim, flag_set, &w->closed, 60 * SECOND));
+    w->wal = NULL;
+    world_stop(w);
+}
+
+/* Not sealed: what is there when the power fails. */
+static void world_crash(struct world *w, enum sim_crash_mode mode)
+{
+    sim_crash(w->sim, 1, mode);
+    bool stopped = false;
+    wal_contents_release(&w->contents);
+    w->env->ops->stop(w->env, set_flag, &stopped);
+    assert_true(sim_run_until(w->sim, flag_set, &stopped, 60 * SECOND));
+    wal_free(w->wal);
+    w->wal = NULL;
+    sim_release(w->env);
+}
+
+static void world_free(struct world *w)
+{
+    sim_free(w->sim);
+}
+
+struct write {
+    struct wal_append a;
+    struct raft_entry entries[100];
+    struct world *world;
+    bool done;
+};
+
+static void write_done(struct wal_append *a)
+{
+    struct write *x = a->data;
+    x->done = true;
+    x->world->done++;
+}
+
+static void fill(uint8_t *p, size_t len, uint64_t index)
+{
+    for (size_t i = 0; i < len; i++) p[i] = (uint8_t)(index * 31 + i * 7);
+}
+
+static size_t len_of(uint64_t index, size_t scale)
+{
+    return (size_t)(index * 37 % 101) * scale / 100;
+}
+
+static struct write *begin_write(struct world *w, uint64_t first, unsigned n, uint64_t term, size_t scale)
+{
+    struct write *x = mem_must_calloc(1, sizeof *x);
+    x->world = w;
+    for (unsigned i = 0; i < n; i++) {
+        size_t len = len_of(first + i, scale);
+        x->entries[i] = (struct raft_entry){.term = term, .type = RAFT_COMMAND, .buf = {mem_must_alloc(len), len}};
+        fill(x->entries[i].buf.base, len, first + i);
+    }
+    x->a.first_index = first;
+    x->a.entries = x->entries;
+    x->a.n = n;
+    x->a.done = write_done;
+    x->a.data = x;
+    wal_append(w->wal, &x->a);
+    return x;
+}
+
+static void end_write(struct write *x)
+{
+    for (unsigned i = 0; i < x->a.n; i++) mem_free(x->entries[i].buf.base);
+    mem_free(x);
+}
+
+static void write_entries(struct world *w, uint64_t first, unsigned n, uint64_t term, size_t scale)
+{
+    struct write *x = begin_write(w, first, n, term, scale);
+    assert_true(sim_run_until(w->sim, flag_set, &x->done, 60 * SECOND));
+    end_write(x);
+}
+
+static void assert_contents(const struct world *w, uint64_t first, size_t n, size_t scale)
+{
+    const struct wal_contents *c = &w->contents;
+    assert_int_equal(c->n, n);
+    if (n) assert_int_equal(c->first_index, first);
+    for (size_t i = 0; i < n; i++) {
+        uint8_t want[70000];
+        size_t len = len_of(first + i, scale);
+        assert_int_equal(c->entries[i].len, len);
+        fill(want, len, first + i);
+        assert_memory_equal(c->entries[i].data, want, len);
+    }
+}
+
+static void test_comes_back(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 1);
+    world_open(&w);
+    assert_contents(&w, 0, 0, 0);
+    write_entries(&w, 1, 1, 1, 100);
+    write_entries(&w, 2, 100, 1, 100); /* too many pieces for one write by reference */
+    write_entries(&w, 102, 3, 2, 20000);
+    world_close(&w);
+    world_open(&w);
+    assert_int_equal(w.contents.n, 104);
+    world_close(&w);
+    world_free(&w);
+}
+
+static void test_groups(void **state)
+{
+    (void)state;
+    struct world w;
+    struct wal_stats s;
+    world_init(&w, 2);
+    world_open(&w);
+    struct write *x[20];
+    for (unsigned i = 0; i < 20; i++) x[i] = begin_write(&w, i + 1, 1, 1, 100);
+    sim_run_for(w.sim, SECOND);
+    for (unsigned i = 0; i < 20; i++) {
+        assert_true(x[i]->done);
+        end_write(x[i]);
+    }
+    wal_get_stats(w.wal, &s);
+    assert_int_equal(s.appends, 20);
+    assert_int_equal(s.syncs, 2); /* the first alone, the others while it was under way */
+    world_close(&w);
+    world_open(&w);
+    assert_contents(&w, 1, 20, 100);
+    world_close(&w);
+    world_free(&w);
+}
+
+static void test_truncate_reset(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 3);
+    world_open(&w);
+    write_entries(&w, 1, 10, 1, 100);
+    wal_truncate(w.wal, 6);
+    write_entries(&w, 6, 2, 2, 100);
+    world_close(&w);
+    world_open(&w);
+    assert_contents(&w, 1, 7, 100);
+    assert_int_equal(w.contents.entries[5].term, 2);
+    struct wal_append a = {.done = NULL};
+    struct write x = {.world = &w};
+    a.done = write_done;
+    a.data = &x;
+    wal_truncate_sync(w.wal, &a, 4);
+    assert_true(sim_run_until(w.sim, flag_set, &x.done, SECOND));
+    world_close(&w);
+    world_open(&w);
+    assert_contents(&w, 1, 3, 100);
+    x.done = false;
+    wal_reset(w.wal, &a, 50, 7);
+    assert_true(sim_run_until(w.sim, flag_set, &x.done, SECOND));
+    write_entries(&w, 51, 5, 7, 100);
+    world_close(&w);
+    world_open(&w);
+    assert_contents(&w, 51, 5, 100);
+    assert_int_equal(w.contents.reset_index, 50);
+    assert_int_equal(w.contents.reset_term, 7);
+    world_close(&w);
+    world_free(&w);
+}
+
+#define FIRST_SEGMENT "wal/0000000000000001.wal"
+
+/* The end of the used part of the first segment, seal included. */
+static size_t used_bytes(const struct buf *file)
+{
+    size_t len = file->len;
+    while (len && file->data[len - 1] == 0) len--;
+    return (len + 7) / 8 * 8;
+}
+
+static void small_log(struct world *w, uint64_t seed, bool seal)
+{
+    world_init(w, seed);
+    world_open(w);
+    for (uint64_t i = 1; i <= 6; i++) write_entries(w, i, 1, 1, 100);
+    if (seal) world_close(w);
+    else world_crash(w, SIM_KILL);
+}
+
+static void test_torn_at_every_byte(void **state)
+{
+    (void)state;
+    struct world w;
+    struct buf whole = {0}, torn = {0};
+    small_log(&w, 4, false);
+    assert_int_equal(sim_disk_read(w.sim, 1, FIRST_SEGMENT, &whole), 0);
+    size_t used = used_bytes(&whole);
+    size_t last_record = (56 + 16 + len_of(6, 100) + 7) / 8 * 8, start = used - last_record;
+    unsigned cut = 0;
+    for (size_t at = start; at <= used; at++) {
+        for (int stale = 0; stale < 2; stale++) {
+            buf_clear(&torn);
+            assert_int_equal(buf_append(&torn, whole.data, whole.len), 0);
+            for (size_t i = at; i < used; i++) torn.data[i] = stale ? (uint8_t)(i * 89 + 1) : 0;
+            bool intact = memcmp(torn.data, whole.data, whole.len) == 0;
+            sim_disk_write(w.sim, 1, FIRST_SEGMENT, buf_slice(&torn));
+            world_open(&w);
+            /* The padding at the very end belongs to nothing. */
+            bool all = intact || w.contents.n == 6;
+            assert_contents(&w, 1, all ? 6 : 5, 100);
+            if (!all) cut++;
+            if (at % 16 == 0) { /* and the log goes on from there */
+                write_entries(&w, all ? 7 : 6, 2, 1, 100);
+                world_crash(&w, SIM_POWER);
+                world_open(&w);
+                assert_contents(&w, 1, all ? 8 : 7, 100);
+            }
+            world_crash(&w, SIM_KILL);
+        }
+    }
+    assert_true(cut > last_record);
+    buf_release(&whole);
+    buf_release(&torn);
+    world_free(&w);
+}
+
+static void test_flip_at_every_byte(void **state)
+{
+    (void)state;
+    struct world w;
+    struct buf file = {0};
+    small_log(&w, 5, true);
+    assert_int_equal(sim_disk_read(w.sim, 1, FIRST_SEGMENT, &file), 0);
+    size_t refused = 0, seal = 64;
+    for (uint64_t i = 1; i <= 6; i++) seal += (56 + 16 + len_of(i, 100) + 7) / 8 * 8;
+    for (size_t i = 0; i < seal + 56; i++) {
+        uint8_t bit = (uint8_t)(1 << (i * 5 % 8));
+        file.data[i] ^= bit;
+        sim_disk_write(w.sim, 1, FIRST_SEGMENT, buf_slice(&file));
+        struct err e = {{0}};
+        int rv = world_try_open(&w, &e);
+        if (rv == 0) { /* nothing was lost: it hit the seal, or padding */
+            assert_contents(&w, 1, 6, 100);
+            world_crash(&w, SIM_KILL);
+        } else {
+            assert_int_equal(rv, ERR_CORRUPT);
+            assert_non_null(strstr(e.text, FIRST_SEGMENT));
+            assert_non_null(strstr(e.text, "offset"));
+            assert_true(i < seal);
+            refused++;
+        }
+        file.data[i] ^= bit;
+    }
+    assert_true(refused > seal * 9 / 10);
+    buf_release(&file);
+    world_free(&w);
+}
+
+static void test_missing_segment(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 6);
+    world_open(&w);
+    for (uint64_t i = 1; i <= 40; i++) write_entries(&w, i, 1, 1, 20000);
+    world_close(&w);
+    /* Damage to a segment in the middle is refused, whatever lies in it. */
+    struct buf file = {0};
+    assert_int_equal(sim_disk_read(w.sim, 1, "wal/0000000000000002.wal", &file), 0);
+    struct err e = {{0}};
+    for (size_t cut = 64; cut < 30000; cut += 3777) {
+        sim_disk_write(w.sim, 1, "wal/0000000000000002.wal", slice_sub(buf_slice(&file), 0, cut));
+        assert_int_equal(world_try_open(&w, &e), ERR_CORRUPT);
+        assert_non_null(strstr(e.text, "wal/0000000000000002.wal: offset"));
+    }
+    buf_release(&file);
+    world_free(&w);
+}
+
+static void test_recycled(void **state)
+{
+    (void)state;
+    struct world w;
+    for (uint64_t seed = 10; seed < 16; seed++) {
+        world_init(&w, seed);
+        world_open(&w);
+        uint64_t next = 1, first = 1;
+        for (int round = 0; round < 6; round++) {
+            for (int i = 0; i < 25; i++) write_entries(&w, next++, 1, 1, 20000);
+            first = next - 10;
+            wal_release(w.wal, first - 1);
+            sim_run_for(w.sim, SECOND);
+            world_crash(&w, round % 2 ? SIM_POWER : SIM_KILL);
+            world_open(&w);
+            assert_true(w.contents.n >= 10);
+            assert_contents(&w, next - w.contents.n, w.contents.n, 20000);
+            assert_true(w.contents.n < 40); /* the others were given back */
+        }
+        world_close(&w);
+        world_free(&w);
+    }
+}
+
+/* Crashes at every disk operation: what was acknowledged is there, and nothing that was not written. */
+static void test_crash_anywhere(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 100; seed < 220; seed++) {
+        struct world w;
+        world_init(&w, seed);
+        sim_disk(w.sim)->keep_creates = seed % 2;
+        uint64_t acknowledged = 0, next = 1;
+        for (int life = 0; life < 4; life++) {
+            world_open(&w);
+            assert_true(w.contents.n == 0 || w.contents.first_index <= acknowledged + 1);
+            uint64_t last = w.contents.n ? w.contents.first_index + w.contents.n - 1 : 0;
+            assert_true(last >= acknowledged);
+            if (w.contents.n) assert_contents(&w, w.contents.first_index, w.contents.n, 9000);
+            next = last + 1;
+            struct write *x[12];
+            unsigned n = 0;
+            for (; n < 12; n++, next++) x[n] = begin_write(&w, next, 1, 1, 9000);
+            sim_run_for(w.sim, (seed * 7919 + (uint64_t)life * 104729) % 40000);
+            for (unsigned i = 0; i < n && x[i]->done; i++) acknowledged = x[i]->a.first_index;
+            if (acknowledged > 20) wal_release(w.wal, acknowledged - 20);
+            if (seed % 3) sim_run_for(w.sim, seed * 131 % 3000);
+            for (unsigned i = 0; i < n && x[i]->done; i++) acknowledged = x[i]->a.first_index;
+            world_crash(&w, SIM_POWER);
+            for (unsigned i = 0; i < n; i++) end_write(x[i]);
+        }
+        world_free(&w);
+    }
+}
+
+static void test_full_disk(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 7);
+    world_open(&w);
+    write_entries(&w, 1, 1, 1, 20000);
+    sim_disk_capacity(w.sim, 1, sim_disk_used(w.sim, 1) + 10000);
+    struct write *x[20];
+    for (uint64_t i = 0; i < 20; i++) x[i] = begin_write(&w, i + 2, 1, 1, 20000);
+    sim_run_for(w.sim, SECOND);
+    assert_true(w.failed);
+    assert_int_equal(w.fatal_error, ERR_NO_SPACE);
+    assert_non_null(strstr(w.fatal_text, "write-ahead log"));
+    assert_false(x[19]->done);
+    world_crash(&w, SIM_POWER);
+    uint64_t done = 1;
+    for (unsigned i = 0; i < 20; i++) {
+        if (x[i]->done) done = x[i]->a.first_index;
+        end_write(x[i]);
+    }
+    sim_disk_capacity(w.sim, 1, 0);
+    world_open(&w);
+    assert_true(w.contents.n >= done);
+    world_close(&w);
+    world_free(&w);
+}
+
+static void test_foreign_files(void **state)
+{
+    (void)state;
+    struct world w;
+    struct err e = {{0}};
+    world_init(&w, 8);
+    world_open(&w);
+    world_close(&w);
+    sim_disk_write(w.sim, 1, "wal/notes.txt", SLICE_LIT("hello"));
+    assert_int_equal(world_try_open(&w, &e), ERR_INVALID);
+    assert_non_null(strstr(e.text, "notes.txt"));
+    world_free(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_comes_back),          cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_truncate_reset),      cmocka_unit_test(test_torn_at_every_byte),
+        cmocka_unit_test(test_flip_at_every_byte),  cmocka_unit_test(test_missing_segment),
+        cmocka_unit_test(test_recycled),            cmocka_unit_test(test_crash_anywhere),
+        cmocka_unit_test(test_full_disk),           cmocka_unit_test(test_foreign_files),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
