@@ -9,7 +9,8 @@
  * says it never looked at (GOAWAY, REFUSED_STREAM) is repeated here, if its body was given whole.
  * PING keeps watch over a silent connection while it has streams.
  *
- * Threads: everything happens on the loop given; one thread. Nothing calls back from inside a function of this header.
+ * Threads: everything happens on the loop given; one thread. Nothing calls back from inside a function of this header. Frames go out in
+ * the loop's prepare phase: make requests from any other callback (timers, idle, I/O), not from a uv_prepare_t of your own.
  *
  *     struct h2_client_options o = {.endpoints = (const char *[]){"http://127.0.0.1:2379"}, .n_endpoints = 1};
  *     h2_client_new(loop, &o, &client, &err);

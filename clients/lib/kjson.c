@@ -122,6 +122,18 @@ struct json *kjson(struct arena *a, const char *pattern, ...)
     return b.failed ? NULL : v;
 }
 
+void kjson_keep(struct json *object, const char *const *names)
+{
+    if (!object || object->type != JSON_OBJECT) return;
+    size_t i = object->count;
+    while (i--) {
+        struct slice name = object->members[i].name;
+        const char *const *n = names;
+        while (*n && !slice_eq_str(name, *n)) n++;
+        if (!*n) json_remove(object, name);
+    }
+}
+
 static const char *format_time(struct arena *a, int64_t wall_ms, bool micro)
 {
     time_t s = (time_t)(wall_ms / 1000);

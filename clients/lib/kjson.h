@@ -13,6 +13,9 @@
 
 struct json *kjson(struct arena *a, const char *pattern, ...);
 
+/* Removes all members but those named (a NULL-terminated list). Nothing happens to what is no object. */
+void kjson_keep(struct json *object, const char *const *names);
+
 /* RFC 3339 in UTC: "2026-01-02T03:04:05Z", and with microseconds as leases have it. From the arena. */
 const char *kjson_time(struct arena *a, int64_t wall_ms);
 const char *kjson_micro_time(struct arena *a, int64_t wall_ms);
