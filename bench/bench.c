@@ -86,13 +86,13 @@ struct slice bench_value(struct bench *b)
 }
 
 struct one_call {
-    struct grpc_call call;
+    struct grpc_client_call call;
     struct bench *b;
     int status;
     bool done;
 };
 
-static void on_one_done(struct grpc_call *call, int status, const char *text)
+static void on_one_done(struct grpc_client_call *call, int status, const char *text)
 {
     struct one_call *o = call->data;
     if (status != 0) bench_error(o->b, status, text);
@@ -105,7 +105,7 @@ int bench_call(struct bench *b, const char *method, const struct buf *request)
     struct one_call o = {.b = b, .call = {.done = on_one_done}};
     o.call.data = &o;
     struct h2_client *c = bench_connect(b, 0);
-    if (!c || grpc_start(&o.call, c, method, buf_slice(request), false, 30000) != 0) return -1;
+    if (!c || grpc_client_start(&o.call, c, method, buf_slice(request), false, 30000) != 0) return -1;
     while (!o.done) uv_run(&b->loop, UV_RUN_ONCE);
     return o.status ? -1 : 0;
 }

@@ -7,7 +7,7 @@
 
 #include "base/arena.h"
 #include "clients/lib/grpc.h"
-#include "clients/lib/pb.h"
+#include "clients/lib/pbjson.h"
 
 #define BENCH_ENDPOINTS_MAX 32
 #define BENCH_PIDS_MAX 64

@@ -7,7 +7,7 @@
 #include "bench/bench_int.h"
 
 struct loop_client {
-    struct grpc_call call;
+    struct grpc_client_call call;
     struct bench *b;
     struct h2_client *connection;
     struct buf request;
@@ -102,12 +102,12 @@ static void next(struct loop_client *c)
     buf_clear(&c->request);
     kinds[kind].encode(c->b, &c->request);
     c->sent_ns = clock_mono_ns();
-    if (grpc_start(&c->call, c->connection, kinds[kind].method, buf_slice(&c->request), false, 30000) == 0) return;
+    if (grpc_client_start(&c->call, c->connection, kinds[kind].method, buf_slice(&c->request), false, 30000) == 0) return;
     bench_error(c->b, -1, "the request could not be sent");
     if (--active == 0) bench_end(c->b);
 }
 
-static void on_done(struct grpc_call *call, int status, const char *text)
+static void on_done(struct grpc_client_call *call, int status, const char *text)
 {
     struct loop_client *c = call->data;
     if (status == 0) {
@@ -159,14 +159,14 @@ int bench_load(struct bench *b)
     for (size_t i = 0; i < (size_t)b->clients; i++) {
         struct loop_client *c = &clients[i];
         c->b = b;
-        c->call = (struct grpc_call){.done = on_done, .data = c};
+        c->call = (struct grpc_client_call){.done = on_done, .data = c};
         c->connection = bench_connect(b, i % (size_t)b->conns);
         if (!c->connection) active--;
         else next(c);
     }
     int rv = bench_run_until_finished(b);
     for (size_t i = 0; i < (size_t)b->clients; i++) {
-        grpc_cancel(&clients[i].call);
+        grpc_client_cancel(&clients[i].call);
         buf_release(&clients[i].request);
     }
     mem_free(clients);

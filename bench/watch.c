@@ -11,13 +11,13 @@
 #define DRAIN_MS 5000
 
 struct watch_stream {
-    struct grpc_call call;
+    struct grpc_client_call call;
     struct bench *b;
     size_t created;
 };
 
 struct putter {
-    struct grpc_call call;
+    struct grpc_client_call call;
     struct bench *b;
     struct h2_client *connection;
 };
@@ -32,35 +32,32 @@ static bool writing, all_created;
 /* Events in a WatchResponse: field 11; the time a put was sent stands at the front of its value. */
 static void count_events(struct watch_stream *s, struct slice message)
 {
-    struct pb_reader r = {.in = message}, e, k;
-    struct pb_value v, ev, kv;
+    struct pb_field v, ev, kv;
     uint64_t now = clock_mono_ns(), sent = 0;
-    while (pb_next(&r, &v)) {
-        if (v.field == 3 && v.number) {
+    while (pb_next(&message, &v) == 1) {
+        if (v.number == 3 && v.value) {
             s->created++;
             created++;
         }
-        if (v.field != 11) continue;
+        if (v.number != 11) continue;
         s->b->done++;
         if (s->b->done % 16) continue; /* one in sixteen is timed: parsing must not be what is measured */
-        e = (struct pb_reader){.in = v.bytes};
-        while (pb_next(&e, &ev)) {
-            if (ev.field != 2) continue;
-            k = (struct pb_reader){.in = ev.bytes};
-            while (pb_next(&k, &kv))
-                if (kv.field == 5 && kv.bytes.len >= 20) sent = strtoull((const char *)kv.bytes.data, NULL, 10);
+        while (pb_next(&v.bytes, &ev) == 1) {
+            if (ev.number != 2) continue;
+            while (pb_next(&ev.bytes, &kv) == 1)
+                if (kv.number == 5 && kv.bytes.len >= 20) sent = strtoull((const char *)kv.bytes.data, NULL, 10);
         }
         if (sent && sent < now) histogram_add(&s->b->latency, now - sent);
     }
 }
 
-static void on_message(struct grpc_call *call, struct slice message)
+static void on_message(struct grpc_client_call *call, struct slice message)
 {
     count_events(call->data, message);
     if (created == (size_t)((struct watch_stream *)call->data)->b->watchers) all_created = true;
 }
 
-static void on_stream_done(struct grpc_call *call, int status, const char *text)
+static void on_stream_done(struct grpc_client_call *call, int status, const char *text)
 {
     struct watch_stream *s = call->data;
     if (!s->b->finished) bench_error(s->b, status, text);
@@ -71,13 +68,13 @@ static int open_streams(struct bench *b)
     for (int64_t i = 0; i < b->streams; i++) {
         struct watch_stream *s = &streams[i];
         s->b = b;
-        s->call = (struct grpc_call){.message = on_message, .done = on_stream_done, .data = s};
+        s->call = (struct grpc_client_call){.message = on_message, .done = on_stream_done, .data = s};
         for (int64_t w = i; w < b->watchers; w += b->streams) {
             struct buf create = {0}, r = {0};
             pb_bytes(&create, 1, SLICE_LIT("bench-watched"));
             pb_message(&r, 1, buf_slice(&create));
-            int rv = w == i ? grpc_start(&s->call, bench_connect(b, (size_t)(i % b->conns)), "/etcdserverpb.Watch/Watch", buf_slice(&r), true, 0)
-                            : grpc_send(&s->call, buf_slice(&r));
+            int rv = w == i ? grpc_client_start(&s->call, bench_connect(b, (size_t)(i % b->conns)), "/etcdserverpb.Watch/Watch", buf_slice(&r), true, 0)
+                            : grpc_client_send(&s->call, buf_slice(&r));
             buf_release(&create);
             buf_release(&r);
             if (rv != 0) return -1;
@@ -90,7 +87,7 @@ static int open_streams(struct bench *b)
 
 static void put(struct putter *p);
 
-static void on_put(struct grpc_call *call, int status, const char *text)
+static void on_put(struct grpc_client_call *call, int status, const char *text)
 {
     struct putter *p = call->data;
     if (status != 0) bench_error(p->b, status, text);
@@ -113,7 +110,7 @@ static void put(struct putter *p)
     pb_bytes(&r, 2, buf_slice(&value));
     puts_started++;
     active++;
-    if (grpc_start(&p->call, p->connection, "/etcdserverpb.KV/Put", buf_slice(&r), false, 30000) != 0) active--;
+    if (grpc_client_start(&p->call, p->connection, "/etcdserverpb.KV/Put", buf_slice(&r), false, 30000) != 0) active--;
     buf_release(&r);
     buf_release(&value);
 }
@@ -168,8 +165,8 @@ int bench_watch(struct bench *b)
     uv_close((uv_handle_t *)&timer, NULL);
 out:
     b->finished = true;
-    for (int64_t i = 0; i < b->streams; i++) grpc_cancel(&streams[i].call);
-    for (int64_t i = 0; i < b->clients; i++) grpc_cancel(&putters[i].call);
+    for (int64_t i = 0; i < b->streams; i++) grpc_client_cancel(&streams[i].call);
+    for (int64_t i = 0; i < b->clients; i++) grpc_client_cancel(&putters[i].call);
     uv_run(&b->loop, UV_RUN_NOWAIT);
     mem_free(streams);
     mem_free(putters);

@@ -12,15 +12,15 @@
 
 struct ctl_flags ctl_flags;
 
-const struct pb_field ctl_header_fields[] = {
-    {1, "cluster_id", PB_UINT64}, {2, "member_id", PB_UINT64},
-    {3, "revision", PB_INT64},    {4, "raft_term", PB_UINT64},
+const struct pbj_field ctl_header_fields[] = {
+    {1, "cluster_id", PBJ_UINT64}, {2, "member_id", PBJ_UINT64},
+    {3, "revision", PBJ_INT64},    {4, "raft_term", PBJ_UINT64},
     {0}};
 
-const struct pb_field ctl_kv_fields[] = {
-    {1, "key", PB_BYTES},         {2, "create_revision", PB_INT64},
-    {3, "mod_revision", PB_INT64}, {4, "version", PB_INT64},
-    {5, "value", PB_BYTES},       {6, "lease", PB_INT64},
+const struct pbj_field ctl_kv_fields[] = {
+    {1, "key", PBJ_BYTES},         {2, "create_revision", PBJ_INT64},
+    {3, "mod_revision", PBJ_INT64}, {4, "version", PBJ_INT64},
+    {5, "value", PBJ_BYTES},       {6, "lease", PBJ_INT64},
     {0}};
 
 int ctl_fail(const char *format, ...)
@@ -60,7 +60,7 @@ void ctl_wait(struct ctl *c, const bool *flag)
 }
 
 struct waiting {
-    struct grpc_call call;
+    struct grpc_client_call call;
     struct ctl *ctl;
     struct buf answer;
     int status;
@@ -68,14 +68,14 @@ struct waiting {
     bool done;
 };
 
-static void on_message(struct grpc_call *call, struct slice message)
+static void on_message(struct grpc_client_call *call, struct slice message)
 {
     struct waiting *w = call->data;
     buf_clear(&w->answer);
     buf_append_slice(&w->answer, message);
 }
 
-static void on_done(struct grpc_call *call, int status, const char *text)
+static void on_done(struct grpc_client_call *call, int status, const char *text)
 {
     struct waiting *w = call->data;
     w->status = status;
@@ -84,12 +84,12 @@ static void on_done(struct grpc_call *call, int status, const char *text)
 }
 
 static int call_with(struct ctl *c, struct h2_client *client, const char *method, const struct buf *request,
-                     const struct pb_field *fields, struct json **ret, const char **ret_error)
+                     const struct pbj_field *fields, struct json **ret, const char **ret_error)
 {
     struct waiting w = {.ctl = c, .call = {.message = on_message, .done = on_done}};
     const char *error = NULL;
     w.call.data = &w;
-    if (request->failed || grpc_start(&w.call, client, method, buf_slice(request), false, (unsigned)c->command_timeout_ms) != 0)
+    if (request->failed || grpc_client_start(&w.call, client, method, buf_slice(request), false, (unsigned)c->command_timeout_ms) != 0)
         error = "out of memory";
     if (!error) {
         ctl_wait(c, &w.done);
@@ -104,13 +104,13 @@ static int call_with(struct ctl *c, struct h2_client *client, const char *method
     return 1;
 }
 
-int ctl_call(struct ctl *c, const char *method, const struct buf *request, const struct pb_field *fields, struct json **ret)
+int ctl_call(struct ctl *c, const char *method, const struct buf *request, const struct pbj_field *fields, struct json **ret)
 {
     if (!c->client && !(c->client = ctl_connect(c, NULL))) return 1;
     return call_with(c, c->client, method, request, fields, ret, NULL);
 }
 
-int ctl_call_on(struct ctl *c, const char *endpoint, const char *method, const struct buf *request, const struct pb_field *fields,
+int ctl_call_on(struct ctl *c, const char *endpoint, const char *method, const struct buf *request, const struct pbj_field *fields,
                 struct json **ret, const char **ret_error)
 {
     struct h2_client *client = ctl_connect(c, endpoint);

@@ -9,36 +9,36 @@
 #include "base/clock.h"
 #include "clients/ctl/ctl_int.h"
 
-static const struct pb_field member_fields[] = {{1, "ID", PB_UINT64},
-                                                {2, "name", PB_STRING},
-                                                {3, "peerURLs", PB_STRING, .repeated = true},
-                                                {4, "clientURLs", PB_STRING, .repeated = true},
-                                                {5, "isLearner", PB_BOOL},
+static const struct pbj_field member_fields[] = {{1, "ID", PBJ_UINT64},
+                                                {2, "name", PBJ_STRING},
+                                                {3, "peerURLs", PBJ_STRING, .repeated = true},
+                                                {4, "clientURLs", PBJ_STRING, .repeated = true},
+                                                {5, "isLearner", PBJ_BOOL},
                                                 {0}};
-static const struct pb_field members_fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields},
-                                                 {2, "members", PB_MESSAGE, .repeated = true, .message = member_fields},
+static const struct pbj_field members_fields[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields},
+                                                 {2, "members", PBJ_MESSAGE, .repeated = true, .message = member_fields},
                                                  {0}};
-static const struct pb_field status_fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields},
-                                                {2, "version", PB_STRING},
-                                                {3, "dbSize", PB_INT64},
-                                                {4, "leader", PB_UINT64},
-                                                {5, "raftIndex", PB_UINT64},
-                                                {6, "raftTerm", PB_UINT64},
-                                                {7, "raftAppliedIndex", PB_UINT64},
-                                                {8, "errors", PB_STRING, .repeated = true},
-                                                {9, "dbSizeInUse", PB_INT64},
-                                                {10, "isLearner", PB_BOOL},
+static const struct pbj_field status_fields[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields},
+                                                {2, "version", PBJ_STRING},
+                                                {3, "dbSize", PBJ_INT64},
+                                                {4, "leader", PBJ_UINT64},
+                                                {5, "raftIndex", PBJ_UINT64},
+                                                {6, "raftTerm", PBJ_UINT64},
+                                                {7, "raftAppliedIndex", PBJ_UINT64},
+                                                {8, "errors", PBJ_STRING, .repeated = true},
+                                                {9, "dbSizeInUse", PBJ_INT64},
+                                                {10, "isLearner", PBJ_BOOL},
                                                 {0}};
-static const struct pb_field hash_fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields},
-                                              {2, "hash", PB_UINT64},
-                                              {3, "compact_revision", PB_INT64},
+static const struct pbj_field hash_fields[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields},
+                                              {2, "hash", PBJ_UINT64},
+                                              {3, "compact_revision", PBJ_INT64},
                                               {0}};
-static const struct pb_field alarm_fields[] = {{1, "memberID", PB_UINT64}, {2, "alarm", PB_ENUM}, {0}};
-static const struct pb_field alarms_fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields},
-                                                {2, "alarms", PB_MESSAGE, .repeated = true, .message = alarm_fields},
+static const struct pbj_field alarm_fields[] = {{1, "memberID", PBJ_UINT64}, {2, "alarm", PBJ_ENUM}, {0}};
+static const struct pbj_field alarms_fields[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields},
+                                                {2, "alarms", PBJ_MESSAGE, .repeated = true, .message = alarm_fields},
                                                 {0}};
-static const struct pb_field header_only[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields}, {0}};
-static const struct pb_field range_fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields}, {4, "count", PB_INT64}, {0}};
+static const struct pbj_field header_only[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields}, {0}};
+static const struct pbj_field range_fields[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields}, {4, "count", PBJ_INT64}, {0}};
 
 /* ---- members ---------------------------------------------------------------------------------------- */
 
@@ -157,7 +157,7 @@ static const char *size_text(struct ctl *c, int64_t bytes)
 }
 
 /* One call per endpoint; each answer goes to `row`, as JSON under `json_name`. */
-static int each_endpoint(struct ctl *c, const char *method, const struct buf *request, const struct pb_field *fields,
+static int each_endpoint(struct ctl *c, const char *method, const struct buf *request, const struct pbj_field *fields,
                          const char *json_name, void (*row)(struct ctl *c, const char *name, const struct json *a))
 {
     int bad = choose_endpoints(c);
@@ -278,7 +278,7 @@ static int cmd_move_leader(struct ctl *c)
 /* ---- snapshot save -------------------------------------------------------------------------------------------- */
 
 struct saving {
-    struct grpc_call call;
+    struct grpc_client_call call;
     const char *text;
     struct ctl *ctl;
     int fd, status;
@@ -287,13 +287,12 @@ struct saving {
     bool done;
 };
 
-static void on_piece(struct grpc_call *call, struct slice message)
+static void on_piece(struct grpc_client_call *call, struct slice message)
 {
     struct saving *s = call->data;
-    struct pb_reader r = {.in = message};
-    struct pb_value v;
-    while (!s->error && pb_next(&r, &v)) {
-        if (v.field != 3 || v.wire != 2) continue;
+    struct pb_field v;
+    while (!s->error && pb_next(&message, &v) == 1) {
+        if (v.number != 3 || v.wire != PB_BYTES) continue;
         for (struct slice left = v.bytes; left.len && !s->error;) {
             ssize_t n = write(s->fd, left.data, left.len);
             if (n < 0 && errno != EINTR) s->error = strerror(errno);
@@ -308,7 +307,7 @@ static void on_piece(struct grpc_call *call, struct slice message)
     if (s->error) s->done = true;
 }
 
-static void on_saved(struct grpc_call *call, int status, const char *text)
+static void on_saved(struct grpc_client_call *call, int status, const char *text)
 {
     struct saving *s = call->data;
     s->status = status;
@@ -326,9 +325,9 @@ static int cmd_snapshot_save(struct ctl *c)
     if (s.fd < 0) return ctl_fail("could not open %s (%s)", part, strerror(errno));
     c->client = ctl_connect(c, NULL);
     s.call.data = &s;
-    if (!c->client || grpc_start(&s.call, c->client, "/etcdserverpb.Maintenance/Snapshot", (struct slice){0}, false, 0) != 0) return 1;
+    if (!c->client || grpc_client_start(&s.call, c->client, "/etcdserverpb.Maintenance/Snapshot", (struct slice){0}, false, 0) != 0) return 1;
     ctl_wait(c, &s.done);
-    grpc_cancel(&s.call);
+    grpc_client_cancel(&s.call);
     if (isatty(STDERR_FILENO) && s.shown) fputs("\r\033[K", stderr);
     if (!s.error && s.status) s.error = s.text;
     if (!s.error && fsync(s.fd) != 0) s.error = strerror(errno);

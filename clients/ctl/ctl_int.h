@@ -8,7 +8,7 @@
 #include "base/arena.h"
 #include "base/flags.h"
 #include "clients/lib/grpc.h"
-#include "clients/lib/pb.h"
+#include "clients/lib/pbjson.h"
 
 #define CTL_ENDPOINTS_MAX 32
 #define CTL_FLAGS_MAX 40
@@ -51,9 +51,9 @@ extern struct ctl_flags ctl_flags;
 int ctl_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Calls and waits. The answer as JSON, by `fields`. 0, or an exit status after the error was printed. */
-int ctl_call(struct ctl *c, const char *method, const struct buf *request, const struct pb_field *fields, struct json **ret);
+int ctl_call(struct ctl *c, const char *method, const struct buf *request, const struct pbj_field *fields, struct json **ret);
 /* The same on one endpoint. `ret_error` != NULL: the error goes there and is not printed. */
-int ctl_call_on(struct ctl *c, const char *endpoint, const char *method, const struct buf *request, const struct pb_field *fields,
+int ctl_call_on(struct ctl *c, const char *endpoint, const char *method, const struct buf *request, const struct pbj_field *fields,
                 struct json **ret, const char **ret_error);
 /* A client for one endpoint (NULL: for all); NULL after an error was printed. */
 struct h2_client *ctl_connect(struct ctl *c, const char *endpoint);
@@ -71,6 +71,6 @@ struct slice ctl_prefix_end(struct ctl *c, struct slice key);
 bool ctl_parse_lease(const char *text, int64_t *ret);
 void ctl_table(struct ctl *c, const char *const *head, size_t columns, const char *const *cells, size_t rows);
 
-extern const struct pb_field ctl_header_fields[], ctl_kv_fields[];
+extern const struct pbj_field ctl_header_fields[], ctl_kv_fields[];
 
 #endif

@@ -7,38 +7,38 @@
 
 #include "clients/ctl/ctl_int.h"
 
-static const struct pb_field range_fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields},
-                                               {2, "kvs", PB_MESSAGE, .repeated = true, .message = ctl_kv_fields},
-                                               {3, "more", PB_BOOL},
-                                               {4, "count", PB_INT64},
+static const struct pbj_field range_fields[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields},
+                                               {2, "kvs", PBJ_MESSAGE, .repeated = true, .message = ctl_kv_fields},
+                                               {3, "more", PBJ_BOOL},
+                                               {4, "count", PBJ_INT64},
                                                {0}};
-static const struct pb_field put_fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields},
-                                             {2, "prev_kv", PB_MESSAGE, .message = ctl_kv_fields},
+static const struct pbj_field put_fields[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields},
+                                             {2, "prev_kv", PBJ_MESSAGE, .message = ctl_kv_fields},
                                              {0}};
-static const struct pb_field delete_fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields},
-                                                {2, "deleted", PB_INT64},
-                                                {3, "prev_kvs", PB_MESSAGE, .repeated = true, .message = ctl_kv_fields},
+static const struct pbj_field delete_fields[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields},
+                                                {2, "deleted", PBJ_INT64},
+                                                {3, "prev_kvs", PBJ_MESSAGE, .repeated = true, .message = ctl_kv_fields},
                                                 {0}};
-static const struct pb_field response_op_fields[] = {{1, "response_range", PB_MESSAGE, .message = range_fields},
-                                                     {2, "response_put", PB_MESSAGE, .message = put_fields},
-                                                     {3, "response_delete_range", PB_MESSAGE, .message = delete_fields},
+static const struct pbj_field response_op_fields[] = {{1, "response_range", PBJ_MESSAGE, .message = range_fields},
+                                                     {2, "response_put", PBJ_MESSAGE, .message = put_fields},
+                                                     {3, "response_delete_range", PBJ_MESSAGE, .message = delete_fields},
                                                      {0}};
-static const struct pb_field txn_fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields},
-                                             {2, "succeeded", PB_BOOL},
-                                             {3, "responses", PB_MESSAGE, .repeated = true, .message = response_op_fields},
+static const struct pbj_field txn_fields[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields},
+                                             {2, "succeeded", PBJ_BOOL},
+                                             {3, "responses", PBJ_MESSAGE, .repeated = true, .message = response_op_fields},
                                              {0}};
-static const struct pb_field event_fields[] = {{1, "type", PB_ENUM},
-                                               {2, "kv", PB_MESSAGE, .message = ctl_kv_fields},
-                                               {3, "prev_kv", PB_MESSAGE, .message = ctl_kv_fields},
+static const struct pbj_field event_fields[] = {{1, "type", PBJ_ENUM},
+                                               {2, "kv", PBJ_MESSAGE, .message = ctl_kv_fields},
+                                               {3, "prev_kv", PBJ_MESSAGE, .message = ctl_kv_fields},
                                                {0}};
-static const struct pb_field watch_fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields},
-                                               {2, "watch_id", PB_INT64},
-                                               {3, "created", PB_BOOL},
-                                               {4, "canceled", PB_BOOL},
-                                               {5, "compact_revision", PB_INT64},
-                                               {6, "cancel_reason", PB_STRING},
-                                               {7, "fragment", PB_BOOL},
-                                               {11, "events", PB_MESSAGE, .repeated = true, .message = event_fields},
+static const struct pbj_field watch_fields[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields},
+                                               {2, "watch_id", PBJ_INT64},
+                                               {3, "created", PBJ_BOOL},
+                                               {4, "canceled", PBJ_BOOL},
+                                               {5, "compact_revision", PBJ_INT64},
+                                               {6, "cancel_reason", PBJ_STRING},
+                                               {7, "fragment", PBJ_BOOL},
+                                               {11, "events", PBJ_MESSAGE, .repeated = true, .message = event_fields},
                                                {0}};
 
 /* ---- printing -------------------------------------------------------------------------------------------- */
@@ -355,7 +355,7 @@ static int cmd_txn(struct ctl *c)
 /* ---- watch --------------------------------------------------------------------------------------------------------- */
 
 struct watching {
-    struct grpc_call call;
+    struct grpc_client_call call;
     struct ctl *ctl;
     bool done;
     int rv;
@@ -370,7 +370,7 @@ static void print_event(struct ctl *c, const struct json *event)
     fflush(stdout);
 }
 
-static void on_watch(struct grpc_call *call, struct slice message)
+static void on_watch(struct grpc_client_call *call, struct slice message)
 {
     struct watching *w = call->data;
     struct arena keep = w->ctl->arena;
@@ -398,7 +398,7 @@ static void on_watch(struct grpc_call *call, struct slice message)
     }
 }
 
-static void on_watch_done(struct grpc_call *call, int status, const char *text)
+static void on_watch_done(struct grpc_client_call *call, int status, const char *text)
 {
     struct watching *w = call->data;
     if (!w->rv) w->rv = ctl_fail("watch is canceled by the server: %s: %s", grpc_status_name(status), text);
@@ -418,9 +418,9 @@ static int cmd_watch(struct ctl *c)
     w.call.data = &w;
     c->client = ctl_connect(c, NULL);
     if (!c->client) return 1;
-    if (grpc_start(&w.call, c->client, "/etcdserverpb.Watch/Watch", buf_slice(&r), true, 0) != 0) return ctl_fail("out of memory");
+    if (grpc_client_start(&w.call, c->client, "/etcdserverpb.Watch/Watch", buf_slice(&r), true, 0) != 0) return ctl_fail("out of memory");
     ctl_wait(c, &w.done);
-    grpc_cancel(&w.call);
+    grpc_client_cancel(&w.call);
     buf_release(&create);
     buf_release(&r);
     return w.rv;
@@ -430,7 +430,7 @@ static int cmd_watch(struct ctl *c)
 
 static int cmd_compaction(struct ctl *c)
 {
-    static const struct pb_field fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields}, {0}};
+    static const struct pbj_field fields[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields}, {0}};
     struct buf r = {0};
     struct json *answer;
     char *end;

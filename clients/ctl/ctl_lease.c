@@ -5,25 +5,25 @@
 
 #include "clients/ctl/ctl_int.h"
 
-static const struct pb_field grant_fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields},
-                                               {2, "ID", PB_INT64},
-                                               {3, "TTL", PB_INT64},
-                                               {4, "error", PB_STRING},
+static const struct pbj_field grant_fields[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields},
+                                               {2, "ID", PBJ_INT64},
+                                               {3, "TTL", PBJ_INT64},
+                                               {4, "error", PBJ_STRING},
                                                {0}};
-static const struct pb_field header_only[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields}, {0}};
-static const struct pb_field ttl_fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields},
-                                             {2, "ID", PB_INT64},
-                                             {3, "TTL", PB_INT64},
-                                             {4, "grantedTTL", PB_INT64},
-                                             {5, "keys", PB_BYTES, .repeated = true},
+static const struct pbj_field header_only[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields}, {0}};
+static const struct pbj_field ttl_fields[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields},
+                                             {2, "ID", PBJ_INT64},
+                                             {3, "TTL", PBJ_INT64},
+                                             {4, "grantedTTL", PBJ_INT64},
+                                             {5, "keys", PBJ_BYTES, .repeated = true},
                                              {0}};
-static const struct pb_field id_fields[] = {{1, "ID", PB_INT64}, {0}};
-static const struct pb_field list_fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields},
-                                              {2, "leases", PB_MESSAGE, .repeated = true, .message = id_fields},
+static const struct pbj_field id_fields[] = {{1, "ID", PBJ_INT64}, {0}};
+static const struct pbj_field list_fields[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields},
+                                              {2, "leases", PBJ_MESSAGE, .repeated = true, .message = id_fields},
                                               {0}};
-static const struct pb_field alive_fields[] = {{1, "header", PB_MESSAGE, .message = ctl_header_fields},
-                                               {2, "ID", PB_INT64},
-                                               {3, "TTL", PB_INT64},
+static const struct pbj_field alive_fields[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields},
+                                               {2, "ID", PBJ_INT64},
+                                               {3, "TTL", PBJ_INT64},
                                                {0}};
 
 static int id_argument(struct ctl *c, const char *command, int64_t *ret)
@@ -33,7 +33,7 @@ static int id_argument(struct ctl *c, const char *command, int64_t *ret)
     return ctl_fail("bad lease ID arg (strconv.ParseInt: parsing \"%s\": invalid syntax), expecting ID in Hex", c->argv[1]);
 }
 
-static int call(struct ctl *c, const char *method, struct buf *r, const struct pb_field *fields, struct json **ret)
+static int call(struct ctl *c, const char *method, struct buf *r, const struct pbj_field *fields, struct json **ret)
 {
     int rv = ctl_call(c, method, r, fields, ret);
     buf_release(r);
@@ -112,7 +112,7 @@ static int cmd_list(struct ctl *c)
 /* ---- keep-alive ---------------------------------------------------------------------------------------- */
 
 struct keeping {
-    struct grpc_call call;
+    struct grpc_client_call call;
     struct ctl *ctl;
     int64_t id, ttl;
     uv_timer_t timer;
@@ -124,7 +124,7 @@ static void send_keepalive(struct keeping *k)
 {
     struct buf r = {0};
     pb_uint(&r, 1, (uint64_t)k->id);
-    if (grpc_send(&k->call, buf_slice(&r)) != 0) k->done = true;
+    if (grpc_client_send(&k->call, buf_slice(&r)) != 0) k->done = true;
     buf_release(&r);
 }
 
@@ -133,7 +133,7 @@ static void on_timer(uv_timer_t *t)
     send_keepalive(t->data);
 }
 
-static void on_alive(struct grpc_call *call, struct slice message)
+static void on_alive(struct grpc_client_call *call, struct slice message)
 {
     struct keeping *k = call->data;
     struct json *a;
@@ -151,7 +151,7 @@ static void on_alive(struct grpc_call *call, struct slice message)
     if (!k->done) uv_timer_start(&k->timer, on_timer, (uint64_t)k->ttl * 1000 / 3, 0);
 }
 
-static void on_alive_done(struct grpc_call *call, int status, const char *text)
+static void on_alive_done(struct grpc_client_call *call, int status, const char *text)
 {
     struct keeping *k = call->data;
     if (!k->done) k->rv = ctl_fail("%s: %s", grpc_status_name(status), text);
@@ -169,11 +169,11 @@ static int cmd_keep_alive(struct ctl *c)
     uv_timer_init(&c->loop, &k.timer);
     k.timer.data = &k;
     pb_uint(&r, 1, (uint64_t)k.id);
-    int rv = grpc_start(&k.call, c->client, "/etcdserverpb.Lease/LeaseKeepAlive", buf_slice(&r), true, 0);
+    int rv = grpc_client_start(&k.call, c->client, "/etcdserverpb.Lease/LeaseKeepAlive", buf_slice(&r), true, 0);
     buf_release(&r);
     if (rv != 0) return ctl_fail("out of memory");
     ctl_wait(c, &k.done);
-    grpc_cancel(&k.call);
+    grpc_client_cancel(&k.call);
     uv_close((uv_handle_t *)&k.timer, NULL);
     uv_run(&c->loop, UV_RUN_NOWAIT);
     return k.rv;

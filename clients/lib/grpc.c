@@ -34,7 +34,7 @@ static int hex(uint8_t c)
     return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-static void take_status(struct grpc_call *c, const struct h2_header *headers, size_t n)
+static void take_status(struct grpc_client_call *c, const struct h2_header *headers, size_t n)
 {
     struct slice code = h2_header_get(headers, n, "grpc-status"), text = h2_header_get(headers, n, "grpc-message");
     if (!code.data) return;
@@ -50,7 +50,7 @@ static void take_status(struct grpc_call *c, const struct h2_header *headers, si
 
 static void on_head(struct h2_stream *s, int status, const struct h2_header *headers, size_t n)
 {
-    struct grpc_call *c = h2_user(s);
+    struct grpc_client_call *c = h2_user(s);
     take_status(c, headers, n);
     if (status == 200 || c->has_status) return;
     c->has_status = true;
@@ -64,7 +64,7 @@ static void on_trailers(struct h2_stream *s, const struct h2_header *headers, si
 }
 
 /* Whole messages at the front of `in`; how many bytes they took. */
-static size_t deliver(struct grpc_call *c, struct slice in)
+static size_t deliver(struct grpc_client_call *c, struct slice in)
 {
     size_t used = 0;
     while (in.len - used >= 5) {
@@ -80,7 +80,7 @@ static size_t deliver(struct grpc_call *c, struct slice in)
 
 static void on_data(struct h2_stream *s, struct slice piece)
 {
-    struct grpc_call *c = h2_user(s);
+    struct grpc_client_call *c = h2_user(s);
     if (c->in.len == 0) {
         size_t used = deliver(c, piece);
         piece = slice_sub(piece, used, piece.len);
@@ -102,7 +102,7 @@ static int status_of(int code)
 
 static void on_done(struct h2_stream *s, int code)
 {
-    struct grpc_call *c = h2_user(s);
+    struct grpc_client_call *c = h2_user(s);
     const char *text = h2_stream_error(s);
     int status = c->status;
     struct buf said = c->text;
@@ -122,7 +122,7 @@ static void on_done(struct h2_stream *s, int code)
 
 static const struct h2_callbacks callbacks = {.head = on_head, .data = on_data, .trailers = on_trailers, .done = on_done};
 
-int grpc_start(struct grpc_call *c, struct h2_client *client, const char *method, struct slice message, bool open,
+int grpc_client_start(struct grpc_client_call *c, struct h2_client *client, const char *method, struct slice message, bool open,
                unsigned timeout_ms)
 {
     struct h2_header headers[] = {{SLICE_LIT("content-type"), SLICE_LIT("application/grpc")}, {SLICE_LIT("te"), SLICE_LIT("trailers")}};
@@ -138,7 +138,7 @@ int grpc_start(struct grpc_call *c, struct h2_client *client, const char *method
     return rv;
 }
 
-int grpc_send(struct grpc_call *c, struct slice message)
+int grpc_client_send(struct grpc_client_call *c, struct slice message)
 {
     struct buf body = {0};
     if (!c->stream) return ERR_CLOSED;
@@ -148,12 +148,12 @@ int grpc_send(struct grpc_call *c, struct slice message)
     return rv;
 }
 
-void grpc_half_close(struct grpc_call *c)
+void grpc_client_half_close(struct grpc_client_call *c)
 {
     if (c->stream) h2_end(c->stream);
 }
 
-void grpc_cancel(struct grpc_call *c)
+void grpc_client_cancel(struct grpc_client_call *c)
 {
     if (c->stream) h2_cancel(c->stream);
     c->stream = NULL;

@@ -4,14 +4,14 @@
 
 #include "clients/lib/h2client.h"
 
-struct grpc_call;
+struct grpc_client_call;
 
 /* Embedded by the caller; it must stay until `done`. */
-struct grpc_call {
+struct grpc_client_call {
     /* Each message of the answer, borrowed for the call; may be NULL. */
-    void (*message)(struct grpc_call *c, struct slice message);
+    void (*message)(struct grpc_client_call *c, struct slice message);
     /* The last call. `status`: gRPC's code (0 = OK, 14 = no connection, 4 = time-out ...), `text` its message, borrowed. */
-    void (*done)(struct grpc_call *c, int status, const char *text);
+    void (*done)(struct grpc_client_call *c, int status, const char *text);
     void *data;
     /* ours */
     struct h2_stream *stream;
@@ -20,13 +20,13 @@ struct grpc_call {
     bool has_status;
 };
 
-/* `method`: "/etcdserverpb.KV/Range". `open`: more messages follow by grpc_send, until grpc_half_close. */
-int grpc_start(struct grpc_call *c, struct h2_client *client, const char *method, struct slice message, bool open,
+/* `method`: "/etcdserverpb.KV/Range". `open`: more messages follow by grpc_client_send, until grpc_client_half_close. */
+int grpc_client_start(struct grpc_client_call *c, struct h2_client *client, const char *method, struct slice message, bool open,
                unsigned timeout_ms) MUST_CHECK;
-int grpc_send(struct grpc_call *c, struct slice message) MUST_CHECK;
-void grpc_half_close(struct grpc_call *c);
+int grpc_client_send(struct grpc_client_call *c, struct slice message) MUST_CHECK;
+void grpc_client_half_close(struct grpc_client_call *c);
 /* No `done` follows. */
-void grpc_cancel(struct grpc_call *c);
+void grpc_client_cancel(struct grpc_client_call *c);
 /* "DeadlineExceeded" and so on. */
 const char *grpc_status_name(int status);
 

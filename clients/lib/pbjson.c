@@ -1,4 +1,4 @@
-#include "clients/lib/pb.h"
+#include "clients/lib/pbjson.h"
 
 #include "base/limits.h"
 
@@ -32,59 +32,9 @@ void pb_bytes(struct buf *out, unsigned field, struct slice v)
     if (v.len) pb_message(out, field, v);
 }
 
-/* ---- reading ----------------------------------------------------------------------------------------- */
-
-static uint64_t read_varint(struct pb_reader *r)
-{
-    uint64_t v = 0;
-    for (unsigned shift = 0; shift < 64; shift += 7) {
-        if (!r->in.len) break;
-        uint8_t byte = *r->in.data;
-        r->in = slice_sub(r->in, 1, r->in.len);
-        v |= (uint64_t)(byte & 0x7f) << shift;
-        if (!(byte & 0x80)) return v;
-    }
-    r->failed = true;
-    return 0;
-}
-
-static struct slice read_bytes(struct pb_reader *r, uint64_t len)
-{
-    if (len > r->in.len) {
-        r->failed = true;
-        return (struct slice){0};
-    }
-    struct slice s = slice_sub(r->in, 0, (size_t)len);
-    r->in = slice_sub(r->in, (size_t)len, r->in.len);
-    return s;
-}
-
-static uint64_t read_fixed(struct pb_reader *r, size_t len)
-{
-    struct slice s = read_bytes(r, len);
-    uint64_t v = 0;
-    for (size_t i = 0; i < s.len; i++) v |= (uint64_t)s.data[i] << (8 * i);
-    return v;
-}
-
-bool pb_next(struct pb_reader *r, struct pb_value *ret)
-{
-    if (!r->in.len || r->failed) return false;
-    uint64_t tag = read_varint(r);
-    *ret = (struct pb_value){.field = (unsigned)(tag >> 3), .wire = (unsigned)(tag & 7)};
-    switch (ret->wire) {
-    case 0: ret->number = read_varint(r); break;
-    case 1: ret->number = read_fixed(r, 8); break;
-    case 2: ret->bytes = read_bytes(r, read_varint(r)); break;
-    case 5: ret->number = read_fixed(r, 4); break;
-    default: r->failed = true; break;
-    }
-    return !r->failed;
-}
-
 /* ---- to JSON ----------------------------------------------------------------------------------------- */
 
-static int to_json(struct arena *a, struct slice in, const struct pb_field *fields, int depth, struct json **ret);
+static int to_json(struct arena *a, struct slice in, const struct pbj_field *fields, int depth, struct json **ret);
 
 static struct json *unsigned_number(struct arena *a, uint64_t v)
 {
@@ -95,28 +45,28 @@ static struct json *unsigned_number(struct arena *a, uint64_t v)
     return j;
 }
 
-static int value_to_json(struct arena *a, const struct pb_field *f, const struct pb_value *v, int depth, struct json **ret)
+static int value_to_json(struct arena *a, const struct pbj_field *f, const struct pb_field *v, int depth, struct json **ret)
 {
     struct buf text = {0};
     struct json *j = NULL;
     switch (f->type) {
-    case PB_UINT64: j = unsigned_number(a, v->number); break;
-    case PB_INT64:
-    case PB_ENUM: j = json_int(a, (int64_t)v->number); break;
-    case PB_BOOL: j = json_bool(a, v->number != 0); break;
-    case PB_STRING: j = json_string_copy(a, v->bytes); break;
-    case PB_BYTES:
+    case PBJ_UINT64: j = unsigned_number(a, v->value); break;
+    case PBJ_INT64:
+    case PBJ_ENUM: j = json_int(a, (int64_t)v->value); break;
+    case PBJ_BOOL: j = json_bool(a, v->value != 0); break;
+    case PBJ_STRING: j = json_string_copy(a, v->bytes); break;
+    case PBJ_BYTES:
         base64_encode(&text, v->bytes);
         j = text.failed ? NULL : json_string_copy(a, buf_slice(&text));
         buf_release(&text);
         break;
-    case PB_MESSAGE: return to_json(a, v->bytes, f->message, depth + 1, ret);
+    case PBJ_MESSAGE: return to_json(a, v->bytes, f->message, depth + 1, ret);
     }
     *ret = j;
     return j ? 0 : ERR_NOMEM;
 }
 
-static int add_value(struct arena *a, struct json *object, const struct pb_field *f, const struct pb_value *v, int depth)
+static int add_value(struct arena *a, struct json *object, const struct pbj_field *f, const struct pb_field *v, int depth)
 {
     struct json *j, *list;
     int rv = value_to_json(a, f, v, depth, &j);
@@ -130,26 +80,26 @@ static int add_value(struct arena *a, struct json *object, const struct pb_field
     return json_push(a, list, j);
 }
 
-static int to_json(struct arena *a, struct slice in, const struct pb_field *fields, int depth, struct json **ret)
+static int to_json(struct arena *a, struct slice in, const struct pbj_field *fields, int depth, struct json **ret)
 {
-    struct pb_reader r = {.in = in};
-    struct pb_value v;
+    struct pb_field v;
+    int more;
     struct json *object = json_object(a);
     if (!object) return ERR_NOMEM;
     if (depth > LIMIT_PROTOBUF_DEPTH) return ERR_CORRUPT;
-    while (pb_next(&r, &v)) {
-        const struct pb_field *f = fields;
-        while (f->number && f->number != v.field) f++;
+    while ((more = pb_next(&in, &v)) == 1) {
+        const struct pbj_field *f = fields;
+        while (f->number && f->number != v.number) f++;
         if (!f->number) continue;
-        bool length = f->type == PB_BYTES || f->type == PB_STRING || f->type == PB_MESSAGE;
-        if (length != (v.wire == 2)) return ERR_CORRUPT;
+        bool length = f->type == PBJ_BYTES || f->type == PBJ_STRING || f->type == PBJ_MESSAGE;
+        if (length != (v.wire == PB_BYTES)) return ERR_CORRUPT;
         int rv = add_value(a, object, f, &v, depth);
         if (rv != 0) return rv;
     }
-    if (r.failed) return ERR_CORRUPT;
-    for (const struct pb_field *f = fields; f->number; f++) {
+    if (more < 0) return ERR_CORRUPT;
+    for (const struct pbj_field *f = fields; f->number; f++) {
         if (!f->always || json_get(object, f->name)) continue;
-        struct pb_value zero = {0};
+        struct pb_field zero = {0};
         int rv = add_value(a, object, f, &zero, depth);
         if (rv != 0) return rv;
     }
@@ -157,7 +107,7 @@ static int to_json(struct arena *a, struct slice in, const struct pb_field *fiel
     return 0;
 }
 
-int pb_to_json(struct arena *a, struct slice in, const struct pb_field *fields, struct json **ret)
+int pb_to_json(struct arena *a, struct slice in, const struct pbj_field *fields, struct json **ret)
 {
     return to_json(a, in, fields, 0, ret);
 }

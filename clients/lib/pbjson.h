@@ -1,10 +1,11 @@
 /* Protobuf for clients of the etcd API: a writer for requests, and a decoder that turns an answer into a JSON tree after a
  * table of fields, named and shaped as etcdctl's `-w json` prints it (bytes as base64, zero values left out). */
-#ifndef PINTLE_CLIENTS_LIB_PB_H
-#define PINTLE_CLIENTS_LIB_PB_H
+#ifndef PINTLE_CLIENTS_LIB_PBJSON_H
+#define PINTLE_CLIENTS_LIB_PBJSON_H
 
 #include "base/json.h"
 #include "base/slice.h"
+#include "schemas/etcd/pb.h"
 
 /* ---- writing: check out->failed at the end ------------------------------------------------------------ */
 void pb_varint(struct buf *out, uint64_t v);
@@ -13,34 +14,21 @@ void pb_bool(struct buf *out, unsigned field, bool v);
 void pb_bytes(struct buf *out, unsigned field, struct slice v); /* empty is left out */
 void pb_message(struct buf *out, unsigned field, struct slice v); /* an empty one is written */
 
-/* ---- reading ----------------------------------------------------------------------------------------- */
-struct pb_reader {
-    struct slice in;
-    bool failed;
-};
+/* ---- reading (the fields themselves: pb_next of schemas/etcd/pb.h) ---- */
 
-struct pb_value {
-    unsigned field, wire;
-    uint64_t number;    /* wire 0, 1, 5 */
-    struct slice bytes; /* wire 2 */
-};
+enum pbj_type { PBJ_UINT64, PBJ_INT64, PBJ_BOOL, PBJ_BYTES, PBJ_STRING, PBJ_MESSAGE, PBJ_ENUM };
 
-/* false at the end, or with r->failed when the bytes are no protobuf. */
-bool pb_next(struct pb_reader *r, struct pb_value *ret);
-
-enum pb_type { PB_UINT64, PB_INT64, PB_BOOL, PB_BYTES, PB_STRING, PB_MESSAGE, PB_ENUM };
-
-struct pb_field {
+struct pbj_field {
     unsigned number;
     const char *name;
-    enum pb_type type;
+    enum pbj_type type;
     bool repeated;
     bool always;                    /* shown when zero too */
-    const struct pb_field *message; /* of PB_MESSAGE */
+    const struct pbj_field *message; /* of PBJ_MESSAGE */
 };
 
 /* ERR_CORRUPT or ERR_NOMEM. Depth is bounded by LIMIT_PROTOBUF_DEPTH. The table ends with number 0. */
-int pb_to_json(struct arena *a, struct slice in, const struct pb_field *fields, struct json **ret) MUST_CHECK;
+int pb_to_json(struct arena *a, struct slice in, const struct pbj_field *fields, struct json **ret) MUST_CHECK;
 
 /* Base64 text of JSON trees made above. */
 int base64_encode(struct buf *out, struct slice in);
