@@ -469,16 +469,17 @@ static void insert_child(struct index *ix, struct index_path *path, unsigned lev
 static void split_leaf(struct index *ix, struct index_path *path, struct record *r)
 {
     struct index_leaf *l = path->leaf;
-    unsigned pos = path->pos, n = l->n, keep = pos == n ? n : n / 2u;
-    /* Growth at the end goes on there: room at once, for the steps in between would leave holes in the heap. */
-    struct index_leaf *right = leaf_new(ix, keep == n ? INDEX_LEAF_MAX : n - keep + 1);
+    unsigned pos = path->pos, n = l->n;
+    unsigned keep = pos == n || pos == 0 ? pos : n / 2u; /* growth at an end leaves full leaves */
+    bool to_left = keep < n && pos <= keep;
+    /* At an end it goes on there: room at once, for the steps in between would leave holes in the heap. */
+    struct index_leaf *right = leaf_new(ix, keep == n ? INDEX_LEAF_MAX : n - keep + !to_left);
     right->n = (uint16_t)(n - keep);
     memcpy(right->items, l->items + keep, right->n * sizeof(right->items[0]));
     right->dead = keep >= 64 ? 0 : l->dead >> keep;
     l->n = (uint16_t)keep;
     l->dead &= below(keep);
-    bool to_left = pos <= keep && keep < n;
-    if (keep < n) l = leaf_resize(ix, l, keep + 1);
+    if (keep > 0 && keep < n) l = leaf_resize(ix, l, keep + to_left);
     if (to_left) leaf_insert(l, pos, r);
     else leaf_insert(right, pos - keep, r);
     set_child(ix, path, ix->height, l);
