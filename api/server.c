@@ -353,7 +353,7 @@ static void run_workers(struct server *s)
 {
     for (size_t i = 0; i < s->n_workers; i++)
         if (pthread_create(&s->threads[i], NULL, worker_main, &s->workers[i]) != 0)
-            log_fatal("server: cannot start a thread");
+            log_fatal("cannot start a thread");
 }
 
 static void stop(struct server *s)
@@ -377,7 +377,7 @@ static void raise_file_limit(void)
     struct rlimit r;
     if (getrlimit(RLIMIT_NOFILE, &r) != 0 || r.rlim_cur == r.rlim_max) return;
     r.rlim_cur = r.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &r) != 0) log_debug("server: cannot raise the limit of open files");
+    if (setrlimit(RLIMIT_NOFILE, &r) != 0) log_debug("cannot raise the limit of open files");
 }
 
 int cmd_server(int argc, char **argv)
@@ -405,13 +405,13 @@ int cmd_server(int argc, char **argv)
         fprintf(stderr, "pintle server: %s\n", e.text[0] ? e.text : err_text(rv));
         _exit(1); /* threads of a half-made server are not waited for */
     }
-    log_info("server: serving name=%s member=%llx cluster=%llx client=%s kube=%s data=%s workers=%zu", s->o.name,
+    log_info("serving name=%s member=%llx cluster=%llx client=%s kube=%s data=%s workers=%zu", s->o.name,
              (unsigned long long)s->cluster.own_id, (unsigned long long)s->cluster.cluster_id, s->o.listen_client,
              s->o.kube_listen ? s->o.kube_listen : "-", s->o.data_dir, s->n_workers);
     run_workers(s);
     while (sigwait(&stop_signals, &sig) != 0) continue;
-    log_info("server: stopping signal=%s", sig == SIGTERM ? "SIGTERM" : "SIGINT");
+    log_info("stopping signal=%s", sig == SIGTERM ? "SIGTERM" : "SIGINT");
     stop(s);
-    log_info("server: stopped");
+    log_info("stopped");
     return 0;
 }

@@ -198,7 +198,7 @@ static void apply_one(struct core *c, struct slice bytes, struct core_request *r
     struct command command;
     int rv = command_decode(&c->scratch, bytes, &command);
     if (rv != 0) {
-        log_error("core: a committed command cannot be decoded: error=%s", err_name(rv));
+        log_error("a committed command cannot be decoded: error=%s", err_name(rv));
         c->events.fatal(c->ctx, rv, "a committed command cannot be decoded");
         return;
     }

@@ -183,7 +183,7 @@ static void end_skipping(struct core_thread *t)
 static void on_fatal(void *ctx, int error, const char *text)
 {
     (void)ctx;
-    log_fatal("server: stopped, it cannot go on safely: %s error=%s", text, err_name(error));
+    log_fatal("stopped, it cannot go on safely: %s error=%s", text, err_name(error));
 }
 
 static void on_leader_changed(void *ctx, uint64_t leader_id, bool is_self)
@@ -193,7 +193,7 @@ static void on_leader_changed(void *ctx, uint64_t leader_id, bool is_self)
     atomic_store(&t->leader_id, leader_id);
     if (t->core) consensus_get_status(core_consensus(t->core), &status);
     atomic_store(&t->term, status.term);
-    log_info("server: leader changed leader=%llx self=%d term=%llu", (unsigned long long)leader_id, is_self,
+    log_info("leader changed leader=%llx self=%d term=%llu", (unsigned long long)leader_id, is_self,
              (unsigned long long)status.term);
 }
 
@@ -238,7 +238,7 @@ static void on_prepare(uv_prepare_t *h)
     wake_clients(t);
     uint64_t took = uv_hrtime() / 1000000 - t->turn_began_ms;
     if (t->turn_began_ms && took > CORE_SLOW_TURN_MS)
-        log_debug("server: a turn of the core took long ms=%llu", (unsigned long long)took);
+        log_debug("a turn of the core took long ms=%llu", (unsigned long long)took);
 }
 
 static void on_check(uv_check_t *h)
@@ -325,7 +325,7 @@ int core_thread_start(const struct core_config *config, const struct env_uv_opti
     uv_prepare_start(&t->prepare, on_prepare);
     uv_check_start(&t->check, on_check);
     uv_timer_start(&t->tick, on_tick, CORE_TICK_MS, CORE_TICK_MS);
-    if (uv_thread_create(&t->thread, run, t) != 0) log_fatal("server: cannot start a thread");
+    if (uv_thread_create(&t->thread, run, t) != 0) log_fatal("cannot start a thread");
     *ret = t;
     return 0;
 }
