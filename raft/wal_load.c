@@ -80,6 +80,9 @@ static int read_file(struct wal *w, const char *path, struct buf *out, struct er
         out->len += io.ret_len;
         if (io.ret_len < READ_BYTES) break;
     }
+    /* If only the process died, the last record was perhaps read from memory that no disk has yet. */
+    io.op = ENV_IO_SYNC;
+    if (!rv && (rv = env->ops->io_sync(env, &io))) (void)err_set(e, rv, "%s: %.200s", path, io.err.text);
     struct env_io close = {.op = ENV_IO_CLOSE, .file = io.file};
     (void)env->ops->io_sync(env, &close);
     return rv;
