@@ -22,7 +22,7 @@ struct app_counts {
     uint64_t requests, ended, closed, closed_error, writable;
     int last_error;
 };
-static struct app_counts app_counts;
+static _Thread_local struct app_counts app_counts;
 
 static void app_timer_closed(uv_handle_t *h)
 {
