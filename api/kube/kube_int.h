@@ -210,6 +210,14 @@ int table_row(struct arena *a, const struct kind *k, const struct format *f, con
 struct json *table_new(struct arena *a, const struct kind *k, const struct format *f, bool with_columns,
                        const char *revision);
 
+/* Standard base64 with padding and a NUL; NULL: out of memory. */
+char *base64_encode(struct arena *a, struct slice in);
+
+/* ---- protobuf bodies (protobuf.c) ------------------------------------------------------------- */
+
+/* ERR_INVALID or ERR_LIMIT with a sentence; ERR_UNSUPPORTED: of a kind that is not known. */
+int protobuf_to_json(struct arena *a, struct slice body, struct json **ret, struct err *e) MUST_CHECK;
+
 /* ---- JSON patch and merge patch (jsonpatch.c) ------------------------------------------------- */
 
 /* RFC 6902; `doc` is changed in place, *ret is the new root. ERR_INVALID (`e`: a sentence), ERR_NOT_FOUND / ERR_CONFLICT (a

@@ -240,12 +240,18 @@ int request_body(struct kube_request *q, struct json **ret)
     struct slice text = buf_slice(&q->body);
     struct json_error je = {0};
     struct err e = {0};
-    if (q->body_type == BODY_PROTOBUF || q->body_type == BODY_OTHER) {
+    if (q->body_type != BODY_JSON && q->body_type != BODY_YAML && q->body_type != BODY_PROTOBUF) {
         return status_set(&q->status, 415, "UnsupportedMediaType",
                           "the body of the request was in an unknown format - accepted media types include: "
-                          "application/json, application/yaml");
+                          "application/json, application/yaml, application/vnd.kubernetes.protobuf");
     }
     if (!text.len) return status_bad_request(&q->status, "the request has no body");
+    if (q->body_type == BODY_PROTOBUF) {
+        int failed = protobuf_to_json(&q->arena, text, ret, &e);
+        if (failed == ERR_NOMEM) return status_nomem(&q->status);
+        if (failed) return status_bad_request(&q->status, "%s", e.text);
+        return 0;
+    }
     if (q->body_type == BODY_YAML) {
         int code = yaml_to_json(&q->arena, text, ret, &e);
         if (code == ERR_NOMEM) return status_nomem(&q->status);

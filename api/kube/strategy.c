@@ -175,26 +175,6 @@ static int namespace_create(struct kube_request *q, struct json *ns)
     return code;
 }
 
-static char *base64(struct arena *a, struct slice in)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    char *out = arena_alloc(a, (in.len + 2) / 3 * 4 + 1);
-    size_t n = 0;
-    if (!out) return NULL;
-    for (size_t i = 0; i < in.len; i += 3) {
-        size_t left = in.len - i;
-        uint32_t v = (uint32_t)in.data[i] << 16;
-        if (left > 1) v |= (uint32_t)in.data[i + 1] << 8;
-        if (left > 2) v |= in.data[i + 2];
-        out[n++] = digits[v >> 18];
-        out[n++] = digits[v >> 12 & 63];
-        out[n++] = left > 1 ? digits[v >> 6 & 63] : '=';
-        out[n++] = left > 2 ? digits[v & 63] : '=';
-    }
-    out[n] = 0;
-    return out;
-}
-
 /* stringData is for writing only: it becomes data. */
 static int secret_write(struct kube_request *q, struct json *secret)
 {
@@ -204,7 +184,7 @@ static int secret_write(struct kube_request *q, struct json *secret)
     struct json *data = child(q, secret, "data");
     if (!data) return status_nomem(&q->status);
     for (size_t i = 0; plain->type == JSON_OBJECT && i < plain->count; i++) {
-        char *text = base64(a, json_text(plain->members[i].value));
+        char *text = base64_encode(a, json_text(plain->members[i].value));
         if (!text || json_set(a, data, plain->members[i].name, json_str(a, text))) return status_nomem(&q->status);
     }
     json_remove(secret, SLICE_LIT("stringData"));

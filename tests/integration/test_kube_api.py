@@ -88,8 +88,12 @@ def create_read():
     status_is("an empty body", c.request("POST", CM, "", {"Content-Type": "application/json"}), 400, "BadRequest")
     status_is("a namespace that does not match", c.post(CM, {"metadata": {"name": "q", "namespace": "kube-system"}}), 400,
               "BadRequest", "the namespace of the provided object does not match the namespace sent on the request")
-    status_is("protobuf: 415", c.request("POST", CM, b"k8s\0", {"Content-Type": "application/vnd.kubernetes.protobuf"}), 415,
-              "UnsupportedMediaType")
+    status_is("CBOR: 415", c.request("POST", CM, b"k8s\0", {"Content-Type": "application/cbor"}), 415, "UnsupportedMediaType")
+    proto = {"Content-Type": "application/vnd.kubernetes.protobuf"}
+    status_is("protobuf that is cut", c.request("POST", CM, b"k8s\0\x0a\x05", proto), 400, "BadRequest", "malformed protobuf")
+    body = b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x0f\x0a\x04\x0a\x02pb\x12\x07\x0a\x01k\x12\x02vv"
+    r = c.request("POST", CM, body, proto)
+    tap.check("a protobuf body", r.status == 201 and r.json["data"] == {"k": "vv"} and r.json["metadata"]["name"] == "pb", r)
     r = c.request("POST", CM, "metadata:\n  name: from-yaml\ndata:\n  on: 'yes'\n", {"Content-Type": "application/yaml"})
     tap.check("a YAML body", r.status == 201 and r.json["data"] == {"on": "yes"}, r)
     r = c.get(CM + "/a?pretty=true")
