@@ -29,6 +29,7 @@ static void chaos_apply(void *ctx, uint64_t index, uint64_t term, struct slice e
 {
     struct node *n = ctx;
     struct chaos *x = chaos_of(n);
+    if (x->down[n->id]) return; /* a crashed life on its way out: nobody sees it */
     node_apply(ctx, index, term, entry, own_tag);
     uint64_t value = n->log[n->n - 1].value;
     if (index >= x->history_size) {
@@ -55,6 +56,7 @@ static void chaos_failed(void *ctx, uint64_t tag, int error)
 {
     struct node *n = ctx;
     struct chaos *x = chaos_of(n);
+    if (x->down[n->id]) return;
     if (error == ERR_NO_LEADER || error == ERR_TOO_MANY_REQUESTS) {
         if (x->state[tag] == 1) fail_msg("seed %" PRIu64 ": value %" PRIu64 " failed after it was applied", x->seed, tag);
         x->state[tag] = 2;
@@ -69,11 +71,11 @@ static void chaos_boot(struct chaos *x, uint64_t id)
     struct err e = {{0}};
     mem_free(n->log);
     *n = (struct node){.cluster = &x->k, .id = id};
+    x->down[id] = false;
     n->env = sim_boot(x->k.sim, id);
     x->k.config.id = id;
     int rv = consensus_open(&x->k.config, n->env, &chaos_callbacks, n, &n->c, &e);
     if (rv) fail_msg("seed %" PRIu64 ": member %d does not open: %s", x->seed, (int)id, e.text);
-    x->down[id] = false;
 }
 
 struct chaos_read {
@@ -87,7 +89,7 @@ struct chaos_read {
 static void chaos_read_done(struct consensus_read *r, int error)
 {
     struct chaos_read *q = container_of(r, struct chaos_read, r);
-    for (size_t i = 0; i < q->n_must_see && error == 0; i++) {
+    for (size_t i = 0; i < q->n_must_see && error == 0 && !q->x->down[q->n->id]; i++) {
         if (!node_has(q->n, q->must_see[i])) {
             fail_msg("seed %" PRIu64 ": a read on %d does not see %" PRIu64, q->x->seed, (int)q->n->id, q->must_see[i]);
         }
@@ -113,10 +115,10 @@ static void chaos_read(struct chaos *x, struct node *n)
 static void chaos_crash(struct chaos *x, uint64_t id)
 {
     struct node *n = &x->k.nodes[id];
+    x->down[id] = true;
     sim_crash(x->k.sim, id, sim_chance(&x->r, 500000) ? SIM_KILL : SIM_POWER);
     node_close(n);
     n->leads = false;
-    x->down[id] = true;
 }
 
 static void chaos_fault(struct chaos *x)
