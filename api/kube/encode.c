@@ -159,23 +159,3 @@ struct json *table_new(struct arena *a, const struct kind *k, const struct forma
     }
     return t;
 }
-
-char *base64_encode(struct arena *a, struct slice in)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    char *out = arena_alloc(a, (in.len + 2) / 3 * 4 + 1);
-    size_t n = 0;
-    if (!out) return NULL;
-    for (size_t i = 0; i < in.len; i += 3) {
-        size_t left = in.len - i;
-        uint32_t v = (uint32_t)in.data[i] << 16;
-        if (left > 1) v |= (uint32_t)in.data[i + 1] << 8;
-        if (left > 2) v |= in.data[i + 2];
-        out[n++] = digits[v >> 18];
-        out[n++] = digits[v >> 12 & 63];
-        out[n++] = left > 1 ? digits[v >> 6 & 63] : '=';
-        out[n++] = left > 2 ? digits[v & 63] : '=';
-    }
-    out[n] = 0;
-    return out;
-}

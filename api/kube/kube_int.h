@@ -7,6 +7,7 @@
 #define PINTLE_API_KUBE_KUBE_INT_H
 
 #include "api/kube/kube_api.h"
+#include "base/base64.h"
 #include "base/blob.h"
 #include "base/limits.h"
 #include "base/json.h"
@@ -210,8 +211,6 @@ int table_row(struct arena *a, const struct kind *k, const struct format *f, con
 struct json *table_new(struct arena *a, const struct kind *k, const struct format *f, bool with_columns,
                        const char *revision);
 
-/* Standard base64 with padding and a NUL; NULL: out of memory. */
-char *base64_encode(struct arena *a, struct slice in);
 
 /* ---- protobuf bodies (protobuf.c) ------------------------------------------------------------- */
 

@@ -1,5 +1,6 @@
 #include "clients/lib/pbjson.h"
 
+#include "base/base64.h"
 #include "base/limits.h"
 
 void pb_varint(struct buf *out, uint64_t v)
@@ -56,7 +57,7 @@ static int value_to_json(struct arena *a, const struct pbj_field *f, const struc
     case PBJ_BOOL: j = json_bool(a, v->value != 0); break;
     case PBJ_STRING: j = json_string_copy(a, v->bytes); break;
     case PBJ_BYTES:
-        base64_encode(&text, v->bytes);
+        base64_append(&text, v->bytes);
         j = text.failed ? NULL : json_string_copy(a, buf_slice(&text));
         buf_release(&text);
         break;
@@ -110,36 +111,4 @@ static int to_json(struct arena *a, struct slice in, const struct pbj_field *fie
 int pb_to_json(struct arena *a, struct slice in, const struct pbj_field *fields, struct json **ret)
 {
     return to_json(a, in, fields, 0, ret);
-}
-
-/* ---- base64 (RFC 4648) --------------------------------------------------------------------------------- */
-
-static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-int base64_encode(struct buf *out, struct slice in)
-{
-    for (size_t i = 0; i < in.len; i += 3) {
-        size_t left = in.len - i;
-        uint32_t v = (uint32_t)in.data[i] << 16 | (left > 1 ? (uint32_t)in.data[i + 1] << 8 : 0) | (left > 2 ? in.data[i + 2] : 0);
-        char four[4] = {alphabet[v >> 18], alphabet[v >> 12 & 63], left > 1 ? alphabet[v >> 6 & 63] : '=', left > 2 ? alphabet[v & 63] : '='};
-        buf_append(out, four, 4);
-    }
-    return out->failed;
-}
-
-int base64_decode(struct buf *out, struct slice text)
-{
-    uint32_t v = 0;
-    unsigned bits = 0;
-    while (text.len && text.data[text.len - 1] == '=') text.len--;
-    for (size_t i = 0; i < text.len; i++) {
-        const char *at = text.data[i] ? strchr(alphabet, text.data[i]) : NULL;
-        if (!at) return ERR_INVALID;
-        v = v << 6 | (uint32_t)(at - alphabet);
-        bits += 6;
-        if (bits < 8) continue;
-        bits -= 8;
-        buf_append_byte(out, (uint8_t)(v >> bits));
-    }
-    return out->failed;
 }

@@ -30,8 +30,4 @@ struct pbj_field {
 /* ERR_CORRUPT or ERR_NOMEM. Depth is bounded by LIMIT_PROTOBUF_DEPTH. The table ends with number 0. */
 int pb_to_json(struct arena *a, struct slice in, const struct pbj_field *fields, struct json **ret) MUST_CHECK;
 
-/* Base64 text of JSON trees made above. */
-int base64_encode(struct buf *out, struct slice in);
-int base64_decode(struct buf *out, struct slice text) MUST_CHECK;
-
 #endif
