@@ -130,6 +130,7 @@ static void run_bury(void *arg)
 static void on_closed(void *ctx)
 {
     struct life *l = ctx;
+    run_trace(l->run, "m%" PRIu64 "(dead) has closed", l->id);
     l->core = NULL;
     sim_at(l->run->sim, 0, run_bury, l);
 }

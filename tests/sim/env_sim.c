@@ -317,7 +317,7 @@ static void env_stop(struct env *base, void (*stopped)(void *ctx), void *ctx)
     e->stopping = true;
     e->on_stopped = stopped;
     e->stopped_ctx = ctx;
-    sim_net_down(e->sim, e);
+    if (!e->zombie) sim_net_down(e->sim, e); /* else the connections are another life's */
     sim_env_settle(e);
 }
 
