@@ -104,7 +104,7 @@ static void put(struct putter *p)
         writing = false;
         return;
     }
-    buf_printf(&value, "%020llu", (unsigned long long)clock_mono_ns());
+    buf_printf(&value, "%019llu ", (unsigned long long)clock_mono_ns());
     buf_append_slice(&value, slice_sub(bench_value(b), 0, b->value_size > 20 ? (size_t)b->value_size - 20 : 0));
     pb_bytes(&r, 1, SLICE_LIT("bench-watched"));
     pb_bytes(&r, 2, buf_slice(&value));
