@@ -265,7 +265,8 @@ static int ensure_index(struct arena *a, struct json *v)
 
 int json_set(struct arena *a, struct json *v, struct slice name, struct json *value)
 {
-    if (!value) return ERR_NOMEM; /* so that constructors can be nested in the call */
+    if (!v || !value) return ERR_NOMEM; /* so that constructors can be nested in the call */
+    if (v->type != JSON_OBJECT) return ERR_INVALID;
     if (ensure_index(a, v)) return ERR_NOMEM;
     ptrdiff_t at = json_find(v, name);
     if (at >= 0) {
@@ -301,7 +302,8 @@ bool json_remove(struct json *v, struct slice name)
 
 int json_insert(struct arena *a, struct json *v, size_t index, struct json *value)
 {
-    if (!value) return ERR_NOMEM;
+    if (!v || !value) return ERR_NOMEM;
+    if (v->type != JSON_ARRAY) return ERR_INVALID;
     void *elements = v->items;
     if (grow(a, v, &elements, sizeof(*v->items))) return ERR_NOMEM;
     v->items = elements;
@@ -314,12 +316,12 @@ int json_insert(struct arena *a, struct json *v, size_t index, struct json *valu
 
 int json_push(struct arena *a, struct json *v, struct json *value)
 {
-    return json_insert(a, v, v->count, value);
+    return json_insert(a, v, SIZE_MAX, value);
 }
 
 void json_remove_at(struct json *v, size_t index)
 {
-    if (index >= v->count) return;
+    if (v->type != JSON_ARRAY || index >= v->count) return;
     v->count--;
     memmove(v->items + index, v->items + index + 1, (v->count - index) * sizeof(*v->items));
 }

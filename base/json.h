@@ -86,7 +86,8 @@ int64_t json_path_int(const struct json *v, const char *path, int64_t otherwise)
 bool json_path_bool(const struct json *v, const char *path, bool otherwise);
 
 /* Sets (replaces in place or appends) and removes. The name is borrowed; `value` is adopted and must
- * not be inside another container of the same tree twice. ERR_NOMEM. */
+ * not be inside another container of the same tree twice. ERR_INVALID when the container is none of
+ * its type; ERR_NOMEM, also for a NULL container or value, so that constructors can be nested. */
 int json_set(struct arena *a, struct json *object, struct slice name, struct json *value);
 int json_set_str(struct arena *a, struct json *object, const char *name, struct json *value);
 bool json_remove(struct json *object, struct slice name);

@@ -83,4 +83,7 @@
 #define LIMIT_HTTP2_WINDOW_BYTES (LIMIT_MiB) /* per stream; a connection has four times that */
 #define LIMIT_GRPC_PARTIAL_BYTES (256 * LIMIT_MiB) /* messages still incomplete, per worker */
 
+/* Kubernetes objects */
+#define LIMIT_KIND_PROBLEMS 256 /* told of one object */
+
 #endif

@@ -103,7 +103,7 @@ static bool selector_matches(const struct json *selector, const struct json *lab
 {
     const struct json *want = json_get(selector, "matchLabels");
     const struct json *expressions = json_get(selector, "matchExpressions");
-    for (size_t i = 0; i < check_count(want); i++) {
+    for (size_t i = 0; i < check_members(want); i++) {
         const struct json *have = json_get_slice(labels, want->members[i].name);
         if (!have || !json_equal(have, want->members[i].value)) return false;
     }
@@ -281,7 +281,7 @@ static int check_data(struct kind_check *c, const struct kind_path *at, const st
 {
     kind_format_fn key_format = kind_format_by_name(SLICE_LIT("config-key"));
     int rc = 0;
-    for (size_t i = 0; i < check_count(data) && !rc; i++) {
+    for (size_t i = 0; i < check_members(data) && !rc; i++) {
         const struct json_member *m = &data->members[i];
         struct json key = {.type = JSON_STRING, .text = m->name};
         rc = key_format(c, PATH_OF(at, m->name), &key);
@@ -311,7 +311,7 @@ static int check_config_map(struct kind_check *c, const struct kind_path *at, co
     size_t total = 0;
     int rc = check_data(c, PATH_STR(at, "data"), data, false, &total);
     if (!rc) rc = check_data(c, PATH_STR(at, "binaryData"), binary, true, &total);
-    for (size_t i = 0; i < check_count(binary) && !rc; i++) {
+    for (size_t i = 0; i < check_members(binary) && !rc; i++) {
         struct slice name = binary->members[i].name;
         struct json key = {.type = JSON_STRING, .text = name};
         if (json_get_slice(data, name))

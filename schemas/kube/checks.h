@@ -25,6 +25,12 @@ static inline size_t check_count(const struct json *v)
     return v && (v->type == JSON_ARRAY || v->type == JSON_OBJECT) ? v->count : 0;
 }
 
+/* Stored objects may have been written by others than this API: never trust a shape. */
+static inline size_t check_members(const struct json *v)
+{
+    return v && v->type == JSON_OBJECT ? v->count : 0;
+}
+
 static inline bool check_has(const struct json *v, const char *name)
 {
     const struct json *x = json_get(v, name);

@@ -108,7 +108,7 @@ static bool is_standard_resource(struct slice name)
 static int check_amounts(struct kind_check *c, const struct kind_path *at, const struct json *list)
 {
     int rc = 0;
-    for (size_t i = 0; i < check_count(list) && !rc; i++) {
+    for (size_t i = 0; i < check_members(list) && !rc; i++) {
         const struct json_member *m = &list->members[i];
         struct json name = {.type = JSON_STRING, .text = m->name};
         const struct kind_path *here = PATH_OF(at, m->name);
@@ -131,7 +131,7 @@ static int check_resources(struct kind_check *c, const struct kind_path *at, con
     (void)old;
     int rc = check_amounts(c, PATH_STR(at, "limits"), limits);
     if (!rc) rc = check_amounts(c, here, requests);
-    for (size_t i = 0; i < check_count(requests) && !rc; i++) {
+    for (size_t i = 0; i < check_members(requests) && !rc; i++) {
         const struct json_member *m = &requests->members[i];
         struct slice most = json_text(json_get_slice(limits, m->name));
         int64_t want, limit;
@@ -282,7 +282,7 @@ static bool same_containers(const struct json *x, const struct json *y)
         const struct json *a = json_at(x, i), *b = json_at(y, i);
         bool image_a = json_get(a, "image") != NULL, image_b = json_get(b, "image") != NULL;
         if (check_count(a) - image_a != check_count(b) - image_b) return false;
-        for (size_t k = 0; k < check_count(a); k++) {
+        for (size_t k = 0; k < check_members(a); k++) {
             const struct json_member *m = &a->members[k];
             if (!slice_eq_str(m->name, "image") && !json_equal(m->value, json_get_slice(b, m->name)))
                 return false;
@@ -325,12 +325,12 @@ static bool may_differ(struct slice name, const struct json *now, const struct j
 
 static bool spec_may_become(const struct json *now, const struct json *old)
 {
-    for (size_t i = 0; i < check_count(now); i++) {
+    for (size_t i = 0; i < check_members(now); i++) {
         const struct json_member *m = &now->members[i];
         const struct json *before = json_get_slice(old, m->name);
         if (!json_equal(m->value, before) && !may_differ(m->name, m->value, before)) return false;
     }
-    for (size_t i = 0; i < check_count(old); i++) {
+    for (size_t i = 0; i < check_members(old); i++) {
         const struct json_member *m = &old->members[i];
         if (!json_get_slice(now, m->name) && !may_differ(m->name, NULL, m->value)) return false;
     }

@@ -23,6 +23,7 @@ static int default_below(struct arena *a, const struct json *root, const struct 
     int rc = 0;
     if (f->container == HOLDS_ONE)
         return v->type == JSON_OBJECT ? default_object(a, root, f->type, v) : 0;
+    if (v->type != (f->container == HOLDS_LIST ? JSON_ARRAY : JSON_OBJECT)) return 0;
     for (size_t i = 0; i < v->count && !rc; i++) {
         struct json *item = f->container == HOLDS_LIST ? v->items[i] : v->members[i].value;
         if (item->type == JSON_OBJECT) rc = default_object(a, root, f->type, item);
@@ -182,7 +183,7 @@ static int default_addresses(struct arena *a, struct json *spec)
 {
     struct json *ip = json_get(spec, "clusterIP"), *list = json_get(spec, "clusterIPs");
     int rc = 0;
-    if (!ip && list && list->count) rc = json_set_str(a, spec, "clusterIP", ip = list->items[0]);
+    if (!ip && json_at(list, 0)) rc = json_set_str(a, spec, "clusterIP", ip = json_at(list, 0));
     if (!rc && ip && (!list || !list->count)) {
         list = json_array(a);
         rc = json_set_str(a, spec, "clusterIPs", list);
@@ -270,7 +271,7 @@ static int default_secret(struct arena *a, const struct json *root, struct json 
 {
     (void)root;
     const struct json *plain = json_get(secret, "stringData");
-    if (!plain) return 0;
+    if (!plain || plain->type != JSON_OBJECT) return 0;
     struct json *data = json_get(secret, "data");
     int rc = 0;
     if (!data) rc = json_set_str(a, secret, "data", data = json_object(a));

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "base/check.h"
+#include "base/limits.h"
 #include "schemas/kube/kinds_int.h"
 
 #define MAX_SOURCES 64
@@ -113,6 +114,7 @@ int kind_problem_add(struct kind_problems *p, enum kind_problem_type type, const
 {
     char detail[1024];
     va_list ap;
+    if (p->count == LIMIT_KIND_PROBLEMS) return 0; /* a client knows enough by now */
     va_start(ap, format);
     vsnprintf(detail, sizeof(detail), format, ap);
     va_end(ap);

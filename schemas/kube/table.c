@@ -123,7 +123,7 @@ static int by_name(const void *x, const void *y)
 /* "a=1,b=2" in the order of names. ERR_NOMEM through b->failed. */
 static void write_labels(struct arena *a, struct buf *b, const struct json *labels)
 {
-    size_t n = cell_count(labels);
+    size_t n = cell_members(labels);
     if (!n) return;
     struct json_member *sorted = arena_alloc(a, n * sizeof(*sorted));
     if (!sorted) {
@@ -214,12 +214,12 @@ static struct json *cell_node_roles(struct arena *a, const struct json *o, int64
 {
     const struct slice prefix = SLICE_LIT("node-role.kubernetes.io/");
     const struct json *labels = json_path(o, "metadata.labels");
-    struct json_member *roles = arena_alloc(a, (cell_count(labels) + 1) * sizeof(*roles));
+    struct json_member *roles = arena_alloc(a, (cell_members(labels) + 1) * sizeof(*roles));
     struct buf b = {0};
     size_t n = 0;
     (void)now_s, (void)args;
     if (!roles) return NULL;
-    for (size_t i = 0; i < cell_count(labels); i++) {
+    for (size_t i = 0; i < cell_members(labels); i++) {
         struct slice name = labels->members[i].name;
         struct slice role = slice_eq_str(name, "kubernetes.io/role")
                                 ? json_text(labels->members[i].value)

@@ -24,4 +24,10 @@ static inline size_t cell_count(const struct json *v)
     return v && (v->type == JSON_ARRAY || v->type == JSON_OBJECT) ? v->count : 0;
 }
 
+/* Stored objects may have been written by others than this API: never trust a shape. */
+static inline size_t cell_members(const struct json *v)
+{
+    return v && v->type == JSON_OBJECT ? v->count : 0;
+}
+
 #endif

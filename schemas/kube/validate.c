@@ -363,6 +363,7 @@ static int check_field(struct kind_check *c, const struct kind_path *at, const s
 {
     int rc = 0;
     if (f->container == HOLDS_ONE) return check_element(c, at, f, v, old);
+    if (v->type != (f->container == HOLDS_LIST ? JSON_ARRAY : JSON_OBJECT)) return 0;
     if (f->format && f->container == HOLDS_MAP) rc = f->format(c, at, v);
     bool each = f->type || f->n_enums || (f->format && f->container == HOLDS_LIST);
     for (size_t i = 0; each && i < v->count && !rc; i++) {

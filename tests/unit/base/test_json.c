@@ -271,7 +271,10 @@ static void test_changes(void **state)
     assert_int_equal(json_set_str(&arena, o, "x", NULL), ERR_NOMEM);
     struct json *copy = json_clone(&arena, o);
     assert_true(json_equal(copy, o));
-    assert_int_equal(json_set_str(&arena, json_get(copy, "l"), "", json_null(&arena)), 0);
+    assert_int_equal(json_set_str(&arena, json_get(copy, "l"), "", json_null(&arena)), ERR_INVALID);
+    assert_int_equal(json_set_str(&arena, json_str(&arena, "text"), "a", json_null(&arena)), ERR_INVALID);
+    assert_int_equal(json_push(&arena, copy, json_null(&arena)), ERR_INVALID);
+    assert_true(json_equal(copy, o));
     struct buf out = {0};
     json_write_pretty(&out, parse("{\"a\":[1,{}],\"b\":[],\"c\":{\"d\":null}}"));
     assert_string_equal(buf_cstr(&out), "{\n  \"a\": [\n    1,\n    {}\n  ],\n  \"b\": [],\n"
