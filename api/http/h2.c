@@ -19,9 +19,13 @@ enum {
 #pragma weak nghttp2_option_set_stream_reset_rate_limit
 void nghttp2_option_set_stream_reset_rate_limit(nghttp2_option *option, uint64_t burst, uint64_t rate);
 
-static struct http_stream *find(nghttp2_session *h2, int32_t id)
+/* Callbacks come in runs about one stream: the last one found is remembered, which saves most look-ups (and their cache misses). */
+static struct http_stream *find(struct http_conn *c, int32_t id)
 {
-    return nghttp2_session_get_stream_user_data(h2, id);
+    if (c->recent && c->recent->id == id) return c->recent;
+    struct http_stream *st = nghttp2_session_get_stream_user_data(c->h2, id);
+    if (st) c->recent = st;
+    return st;
 }
 
 /* ---- guards --------------------------------------------------------------------------------------- */
@@ -64,12 +68,13 @@ static void count_control(struct http_conn *c)
 
 static int on_begin_frame(nghttp2_session *h2, const nghttp2_frame_hd *hd, void *user)
 {
+    (void)h2;
     struct http_conn *c = user;
     c->since_frame = 0;
     switch (hd->type) {
     case NGHTTP2_HEADERS: break;
     case NGHTTP2_RST_STREAM: {
-        const struct http_stream *st = find(h2, hd->stream_id);
+        const struct http_stream *st = find(c, hd->stream_id);
         if (!st || !st->sent) count_reset(c);
         break;
     }
@@ -92,6 +97,7 @@ static int on_begin_headers(nghttp2_session *h2, const nghttp2_frame *frame, voi
         return nghttp2_submit_rst_stream(h2, 0, frame->hd.stream_id, NGHTTP2_REFUSED_STREAM);
     }
     nghttp2_session_set_stream_user_data(h2, frame->hd.stream_id, st);
+    c->recent = st;
     stream_receiving(st);
     return 0;
 }
@@ -114,9 +120,10 @@ static bool take_header(struct http_stream *st, struct slice name, struct slice 
 static int on_header(nghttp2_session *h2, const nghttp2_frame *frame, const uint8_t *name, size_t name_len,
                      const uint8_t *value, size_t value_len, uint8_t flags, void *user)
 {
+    (void)h2;
     (void)flags;
     struct http_conn *c = user;
-    struct http_stream *st = find(h2, frame->hd.stream_id);
+    struct http_stream *st = find(c, frame->hd.stream_id);
     if (!st || st->over_limit) return 0;
     const struct http_limits *l = &c->server->limits;
     st->head_bytes += name_len + value_len + 32; /* as SETTINGS_MAX_HEADER_LIST_SIZE counts */
@@ -131,10 +138,11 @@ static int on_header(nghttp2_session *h2, const nghttp2_frame *frame, const uint
 
 static int on_frame_recv(nghttp2_session *h2, const nghttp2_frame *frame, void *user)
 {
+    (void)h2;
     struct http_conn *c = user;
     c->since_frame = 0;
     if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) return 0;
-    struct http_stream *st = find(h2, frame->hd.stream_id);
+    struct http_stream *st = find(c, frame->hd.stream_id);
     if (!st) return 0;
     if (!st->dispatched) {
         list_remove(&st->receiving);
@@ -154,7 +162,7 @@ static int on_data_chunk(nghttp2_session *h2, uint8_t flags, int32_t id, const u
     struct http_conn *c = user;
     c->since_frame = 0;
     nghttp2_session_consume_connection(h2, len);
-    struct http_stream *st = find(h2, id);
+    struct http_stream *st = find(c, id);
     if (!st) return 0;
     if (!st->sent) {
         stream_body(st, slice_make(data, len));
@@ -168,11 +176,10 @@ static int on_data_chunk(nghttp2_session *h2, uint8_t flags, int32_t id, const u
 
 static int on_stream_close(nghttp2_session *h2, int32_t id, uint32_t code, void *user)
 {
+    (void)h2;
     (void)code;
-    (void)user;
-    struct http_stream *st = find(h2, id);
+    struct http_stream *st = find(user, id);
     if (!st) return 0;
-    nghttp2_session_set_stream_user_data(h2, id, NULL);
     stream_close(st, st->sent ? 0 : ERR_CANCELED);
     return 0;
 }
@@ -234,6 +241,7 @@ static ssize_t on_read(nghttp2_session *h2, int32_t id, uint8_t *buf, size_t len
     (void)buf;
     (void)user;
     struct http_stream *st = source->ptr;
+    st->conn->recent = st;
     if (st->q.bytes == 0 && !st->ended) {
         st->deferred = true;
         return NGHTTP2_ERR_DEFERRED;
@@ -284,19 +292,20 @@ void h2_enough(struct http_stream *st)
 
 static int on_frame_send(nghttp2_session *h2, const nghttp2_frame *frame, void *user)
 {
+    (void)h2;
     struct http_conn *c = user;
     switch (frame->hd.type) {
     case NGHTTP2_HEADERS:
     case NGHTTP2_DATA: c->control_frames = 0; break;
     case NGHTTP2_RST_STREAM: {
-        struct http_stream *st = find(h2, frame->hd.stream_id);
+        struct http_stream *st = find(c, frame->hd.stream_id);
         if (frame->rst_stream.error_code != NGHTTP2_NO_ERROR && (!st || !st->reset)) count_reset(c);
         return 0;
     }
     default: return 0;
     }
     if (!(frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) return 0;
-    struct http_stream *st = find(h2, frame->hd.stream_id);
+    struct http_stream *st = find(c, frame->hd.stream_id);
     if (!st) return 0;
     st->sent = true;
     if (!st->peer_done) h2_drain(st);

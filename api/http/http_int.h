@@ -129,6 +129,7 @@ struct http_conn {
     uint64_t opened_ms, read_ms, write_ms, idle_since_ms, stalled_since_ms;
 
     nghttp2_session *h2;
+    struct http_stream *recent; /* HTTP/2: the stream that was looked up last, or NULL */
     struct h1 *h1;
     struct tls_conn *tls;
     uint8_t preface[24];

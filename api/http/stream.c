@@ -83,6 +83,7 @@ void stream_close(struct http_stream *st, int error)
     if (st->error) error = st->error;
     if (st->cb.closed) st->cb.closed(st, error);
     c->queued -= st->q.bytes;
+    if (c->recent == st) c->recent = NULL;
     if (--c->n_streams == 0) {
         c->idle_since_ms = uv_now(s->loop);
         if (c->closing) conn_dirty(c);
