@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -71,6 +72,21 @@ char *mem_must_strdup(const char *text)
 {
     size_t size = strlen(text) + 1;
     return memcpy(mem_must_alloc(size), text, size);
+}
+
+void *mem_map(size_t size)
+{
+    char *p = mmap(NULL, 2 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    char *from = (char *)(((uintptr_t)p + size - 1) & ~(uintptr_t)(size - 1));
+    if (from > p) munmap(p, (size_t)(from - p));
+    if (from < p + size) munmap(from + size, (size_t)(p + size - from));
+    return from;
+}
+
+void mem_unmap(void *p, size_t size)
+{
+    munmap(p, size);
 }
 
 uint64_t mem_rss(void)

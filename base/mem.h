@@ -22,6 +22,11 @@ void *mem_must_calloc(size_t count, size_t size)
 void *mem_must_realloc(void *p, size_t size) __attribute__((returns_nonnull));
 char *mem_must_strdup(const char *text) __attribute__((malloc, returns_nonnull));
 
+/* Whole pages straight from the system: `size` is a power of two, and the memory is aligned to it, zeroed, and gone at
+ * once with mem_unmap. NULL when out of memory. */
+void *mem_map(size_t size);
+void mem_unmap(void *p, size_t size);
+
 /* Tests: the allocation number `nth` from now (1 = the next) fails, and only that; 0 = none fails.
  * `mem_must_*` never fail this way. Returns whether the last one armed has fired. Per thread. */
 bool mem_fail_nth(uint64_t nth);

@@ -80,6 +80,7 @@ static void drop_tombstone(struct store *s, struct record *r)
 
 bool store_work(struct store *s, unsigned budget)
 {
+    slab_reclaim(s->slabs);
     int64_t target = allowed_target(s);
     if (target > s->work_target) {
         if (s->work_rev >= s->work_target) { /* tombstones kept at the old target may go now */

@@ -84,7 +84,7 @@ static bool plausible(const struct store *s, const struct fields *f, int64_t rev
                       uint32_t last_sub, size_t left)
 {
     if (f->flags > 7 || f->key_len == 0 || f->key_len > left || f->value_len > left - f->key_len) return false;
-    if (f->delta > (uint64_t)(s->revision - rev_before) || f->sub > INT32_MAX) return false;
+    if (f->delta > (uint64_t)(s->revision - rev_before) || f->sub > RECORD_SUB_MAX) return false;
     int64_t rev = rev_before + (int64_t)f->delta;
     if (rev < 1 || rev < last_rev || (rev == last_rev && f->sub <= last_sub)) return false;
     if (f->flags & RECORD_TOMBSTONE) return f->lease == 0 && rev >= s->compact_rev;
@@ -101,12 +101,12 @@ static int load_records(struct store_loader *l, struct slice payload, struct err
         struct fields f = read_fields(&r);
         if (r.failed || !plausible(s, &f, rev, last_rev, last_sub, reader_left(&r)))
             return corrupt(l, e, "a record that cannot be in a block of records");
-        struct record *rec = record_alloc((uint32_t)f.key_len, (uint32_t)f.value_len);
+        struct record *rec = record_alloc(s->slabs, (size_t)f.key_len, (size_t)f.value_len);
         if (!rec) return ERR_NOMEM;
         rev += (int64_t)f.delta;
         rec->tombstone = f.flags & RECORD_TOMBSTONE;
         rec->mod_rev = last_rev = rev;
-        rec->sub = (uint32_t)f.sub & 0x7fffffffu;
+        rec->sub = (uint32_t)f.sub & RECORD_SUB_MAX;
         last_sub = rec->sub;
         if (!rec->tombstone) rec->create_rev = rev - (int64_t)f.age;
         rec->version = (int64_t)f.version;

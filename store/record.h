@@ -14,7 +14,8 @@ struct record {
     atomic_uint refs;
     uint32_t key_len;
     uint32_t value_len;
-    uint32_t sub : 31;    /* place within the revision, from 0 */
+    uint32_t sub : 30;    /* place within the revision, from 0 */
+    bool in_slab : 1;     /* where its memory comes from */
     bool tombstone : 1;   /* the key was deleted here; value, create_rev, version and lease are 0 */
     int64_t mod_rev;
     int64_t create_rev;
@@ -37,10 +38,13 @@ static inline struct slice record_value(const struct record *r)
     return (struct slice){r->data + r->key_len, r->value_len};
 }
 
-/* With one reference, `data` and the two lengths set, all else 0 but `refs`. Never fails softly. */
-struct record *record_new(struct slice key, struct slice value);
+struct slab_heap;
+
+/* With one reference, `data` and the two lengths set, all else 0. From the heap (the thread must be its owner's), or without one
+ * (NULL) from the system. Never fails softly. */
+struct record *record_new(struct slab_heap *heap, struct slice key, struct slice value);
 /* The same, or NULL when out of memory, with `data` not filled. */
-struct record *record_alloc(uint32_t key_len, uint32_t value_len);
+struct record *record_alloc(struct slab_heap *heap, size_t key_len, size_t value_len);
 struct record *record_ref(struct record *r);
 /* NULL is fine. Frees at the last reference. */
 void record_unref(struct record *r);

@@ -9,6 +9,7 @@ struct store *store_new(const struct store_options *options)
 {
     struct store *s = mem_must_calloc(1, sizeof(*s));
     s->quota = options && options->quota_bytes ? options->quota_bytes : (int64_t)LIMIT_QUOTA_BYTES_DEFAULT;
+    s->slabs = slab_heap_new();
     s->revision = 1;
     s->compact_rev = -1;
     s->work_target = -1;
@@ -26,6 +27,7 @@ void store_free(struct store *s)
     index_release(&s->index);
     rlog_release(&s->log);
     members_release(s);
+    slab_heap_free(s->slabs);
     mem_free(s->alarms);
     mem_free(s);
 }

@@ -6,10 +6,12 @@
 #include "store/index_int.h"
 #include "store/lease_int.h"
 #include "store/rlog_int.h"
+#include "store/slab_int.h"
 #include "store/store.h"
 
 /* What a version, a lease count for in sizes: near what they take, but the same on every member. */
 enum { RECORD_COST = 100, LEASE_COST = 64 };
+#define RECORD_SUB_MAX 0x3fffffffu
 
 /* Keeps what revision `rev` shows from being freed. Embedded in cursors, hashes and snapshots. */
 struct pin {
@@ -32,6 +34,7 @@ struct alarm_record {
 
 struct store {
     int64_t quota;
+    struct slab_heap *slabs;     /* the records' memory */
     int64_t revision, compact_rev;
     struct index index;
     struct rlog log;

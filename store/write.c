@@ -76,8 +76,8 @@ static void move_lease(struct store *s, struct record *r, const struct record *p
 static void write_record(struct store *s, struct index_path *path, struct record *r, struct record *prev)
 {
     r->mod_rev = s->revision + 1;
-    CHECK(s->sub < INT32_MAX);
-    r->sub = s->sub++ & 0x7fffffffu;
+    CHECK(s->sub < RECORD_SUB_MAX);
+    r->sub = s->sub++ & RECORD_SUB_MAX;
     r->older = prev;
     index_store(&s->index, path, r);
     write_log(s, r, prev);
@@ -92,7 +92,7 @@ void write_put(struct store *s, const struct put_op *op, struct op_result *ret)
     struct record *live = newest && !newest->tombstone ? newest : NULL;
     struct slice value = op->value;
     if (op->ignore_value) value = live ? record_value(live) : (struct slice){0};
-    struct record *r = record_new(op->key, value);
+    struct record *r = record_new(s->slabs, op->key, value);
     r->create_rev = live ? live->create_rev : s->revision + 1;
     r->version = live ? live->version + 1 : 1;
     r->lease = op->lease;
@@ -104,7 +104,7 @@ void write_put(struct store *s, const struct put_op *op, struct op_result *ret)
 
 void write_tombstone(struct store *s, struct index_path *path, struct record *newest)
 {
-    struct record *r = record_new(record_key(newest), (struct slice){0});
+    struct record *r = record_new(s->slabs, record_key(newest), (struct slice){0});
     r->tombstone = true;
     path->found = true;
     write_record(s, path, r, newest);

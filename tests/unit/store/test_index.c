@@ -80,7 +80,7 @@ static void probe(const struct index *ix, const struct sorted *s, struct slice k
 
 static void set(struct index *ix, struct sorted *s, struct slice key, bool dead)
 {
-    struct record *r = record_new(key, (struct slice){0});
+    struct record *r = record_new(NULL, key, (struct slice){0});
     r->tombstone = dead;
     struct index_path path;
     bool found;
@@ -171,7 +171,7 @@ static void test_build(void **state)
         char key[40];
         for (size_t i = 0; i < s.n; i++) {
             size_t len = (size_t)sprintf(key, "/registry/pods/%08zu", i);
-            s.r[i] = record_new(slice_make(key, len), (struct slice){0});
+            s.r[i] = record_new(NULL, slice_make(key, len), (struct slice){0});
             s.r[i]->tombstone = i % 5 == 0;
         }
         index_build(&ix, s.r, s.n);
@@ -209,10 +209,10 @@ static void test_log(void **state)
     int64_t rev = 1;
     uint32_t sub = 0;
     for (size_t i = 0; i < N; i++) {
-        struct record *r = record_new(SLICE_LIT("k"), (struct slice){0});
+        struct record *r = record_new(NULL, SLICE_LIT("k"), (struct slice){0});
         if (rnd(3)) rev += 1 + rnd(3), sub = 0;
         r->mod_rev = rev;
-        r->sub = sub++ & 0x7fffffffu;
+        r->sub = sub++ & RECORD_SUB_MAX;
         all[i] = r;
         rlog_append(&log, r, (struct rlog_sums){(int64_t)i, 0});
         if (i % 3 == 1) { /* taken out in no order, mostly the old ones */

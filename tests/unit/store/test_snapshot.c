@@ -284,7 +284,7 @@ static void test_memory(void **state)
         if (!rc) store_free(t);
         if (!fired) break;
     }
-    assert_true(nth > 6);
+    assert_true(nth > 3);
     struct store_snapshot *snap = store_snapshot_open(s);
     struct buf out = {0};
     for (bool done = false; !done;) { /* what failed can be asked again */
