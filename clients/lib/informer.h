@@ -14,7 +14,7 @@
 #include "clients/lib/kubeclient.h"
 #include "clients/lib/smap.h"
 
-#define INFORMER_INDEXES 3
+#define INFORMER_INDEXES 4
 #define INFORMER_HANDLERS 8
 
 struct informer;
