@@ -1,5 +1,5 @@
-/* Snapshots as files, offline. A file is the store's stream followed by the SHA-256 of it. It is read twice: once to check
- * every byte (nothing is written before that is done), once to be copied into the new data folder. */
+/* Snapshots as files, offline: docs/formats-snapshot.md. A file is read twice: once to check every byte (nothing is written
+ * before that is done), once to be copied into the new data folder. */
 #include "api/restore.h"
 
 #include <errno.h>
@@ -18,31 +18,49 @@
 #include "store/store.h"
 
 #define DIGEST_BYTES 32
+#define LENGTH_BYTES 8 /* of the stream, at the end of the padding */
 #define PIECE_BYTES LIMIT_MiB
 
 struct snapshot_file {
     FILE *f;
     const char *path;
-    uint64_t size, left; /* of the stream */
+    uint64_t size;   /* of all that the digest is over: stream and padding */
+    uint64_t stream; /* of the stream */
+    uint64_t left;   /* of the part that is being read */
     uint8_t piece[PIECE_BYTES];
 };
+
+static int no_snapshot(const char *path, struct err *e)
+{
+    return err_set(e, ERR_CORRUPT, "%s is no snapshot of Pintle, or its end is missing", path);
+}
 
 static int file_open(const char *path, struct snapshot_file **ret, struct err *e)
 {
     struct stat st;
+    uint8_t length[LENGTH_BYTES];
     FILE *f = fopen(path, "rbe");
     if (!f || fstat(fileno(f), &st) != 0) {
         int rv = err_set(e, ERR_IO, "cannot read %s: %s", path, strerror(errno));
         if (f) fclose(f);
         return rv;
     }
-    if (st.st_size <= DIGEST_BYTES) {
-        fclose(f);
-        return err_set(e, ERR_CORRUPT, "%s is no snapshot: it has only %lld bytes", path, (long long)st.st_size);
+    uint64_t size = st.st_size > DIGEST_BYTES ? (uint64_t)st.st_size - DIGEST_BYTES : 0, stream = 0;
+    if (size > LENGTH_BYTES && fseeko(f, (off_t)(size - LENGTH_BYTES), SEEK_SET) == 0 &&
+        fread(length, 1, sizeof(length), f) == sizeof(length)) {
+        struct reader r = reader_make(slice_make(length, sizeof(length)));
+        stream = reader_u64(&r);
     }
+    if (stream == 0 || stream > size - LENGTH_BYTES || size - stream > 1024) {
+        fclose(f);
+        return no_snapshot(path, e);
+    }
+    rewind(f);
     struct snapshot_file *s = mem_must_calloc(1, sizeof(*s));
-    *s = (struct snapshot_file){.f = f, .path = path, .size = (uint64_t)st.st_size - DIGEST_BYTES};
-    s->left = s->size;
+    s->f = f;
+    s->path = path;
+    s->size = size;
+    s->stream = s->left = stream;
     *ret = s;
     return 0;
 }
@@ -54,12 +72,12 @@ static void file_close(struct snapshot_file *s)
     mem_free(s);
 }
 
-/* The next piece of the stream; empty at its end. */
+/* The next piece of what is left; empty at its end. */
 static int file_next(struct snapshot_file *s, struct slice *ret, struct err *e)
 {
     size_t want = s->left < sizeof(s->piece) ? (size_t)s->left : sizeof(s->piece);
     if (fread(s->piece, 1, want, s->f) != want)
-        return err_set(e, ERR_IO, "cannot read %s at offset %llu", s->path, (unsigned long long)(s->size - s->left));
+        return err_set(e, ERR_IO, "cannot read %s at offset %lld", s->path, (long long)ftello(s->f));
     s->left -= want;
     *ret = slice_make(s->piece, want);
     return 0;
@@ -83,6 +101,11 @@ static int file_check(const char *path, struct store **ret, uint64_t *ret_size, 
         EVP_DigestUpdate(digest, piece.data, piece.len);
         rv = store_loader_feed(loader, piece, &inner);
         if (rv != 0) break;
+    }
+    if (rv == 0) {
+        s->left = s->size - s->stream;
+        rv = file_next(s, &piece, e);
+        if (rv == 0) EVP_DigestUpdate(digest, piece.data, piece.len);
     }
     if (rv == 0) {
         EVP_DigestFinal_ex(digest, have, NULL);

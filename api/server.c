@@ -211,6 +211,7 @@ static int start_core(struct server *s, struct err *e)
                       .heartbeat_ms = (unsigned)o->heartbeat_ms,
                       .election_ms = (unsigned)o->election_ms,
                       .snapshot_log_bytes = (uint64_t)o->snapshot_log_bytes,
+                      .trailing_log_bytes = (uint64_t)o->snapshot_log_bytes / 4 + 1,
                       .segment_bytes = (size_t)o->segment_bytes},
         .store = {.quota_bytes = o->quota},
         .name = o->name,

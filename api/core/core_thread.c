@@ -158,6 +158,7 @@ static void on_live(void *ctx, struct event_batch *batch)
 static void on_reset(void *ctx, int64_t revision)
 {
     struct core_thread *t = ctx;
+    log_info("state taken from a snapshot revision=%lld%s", (long long)revision, t->core ? " sent by the leader" : "");
     pthread_mutex_lock(&t->lock);
     t->revision = revision;
     for (size_t i = 0; i < t->n_clients; i++) {
