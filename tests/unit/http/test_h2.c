@@ -1,6 +1,8 @@
 /* HTTP/2: answers, limits, floods, timeouts, slow readers, garbage, the graceful end. */
 #include "http_client.h"
 
+#include <sys/resource.h>
+
 #include "base/limits.h"
 #include "base/log.h"
 
@@ -318,6 +320,39 @@ static void test_too_many_connections(void **state)
         http_server_stats(f.server, &stats);
     } while (stats.connections > 0 && clock_mono_ms() < end);
     assert_int_equal(stats.refused, 3);
+    still_serves();
+}
+
+/* Descriptors run out while connections wait: they are told by being closed, the listener does not spin, and goes on
+ * when there are some again. */
+static void test_out_of_descriptors(void **state)
+{
+    (void)state;
+    enum { N = 12 };
+    struct raw r[N];
+    struct rlimit before, low;
+    for (int i = 0; i < N; i++) raw_open(&r[i], &f);
+    getrlimit(RLIMIT_NOFILE, &before);
+    low = before;
+    low.rlim_cur = (rlim_t)r[N - 1].fd + 4; /* three more */
+    setrlimit(RLIMIT_NOFILE, &low);
+    for (int i = 0; i < 20; i++) fixture_turn(&f);
+    setrlimit(RLIMIT_NOFILE, &before);
+    int closed = 0;
+    struct http_stats stats;
+    http_server_stats(f.server, &stats);
+    assert_int_equal(stats.connections, 3);
+    for (int i = 0; i < N; i++) {
+        raw_pull(&r[i]);
+        closed += r[i].eof;
+    }
+    assert_int_equal(closed, 1); /* one a pause */
+    for (int i = 0; i < N; i++) {
+        if (r[i].eof) continue;
+        raw_send_str(&r[i], "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_true(raw_wait_for(&r[i], "hello"));
+    }
+    for (int i = 0; i < N; i++) raw_close(&r[i]);
     still_serves();
 }
 
@@ -682,6 +717,7 @@ int main(void)
         T(test_continuation_flood),
         T(test_too_many_streams),
         T(test_too_many_connections),
+        T(test_out_of_descriptors),
         T(test_half_open),
         T(test_stalled_header_block),
         T(test_stalled_body),
