@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "clients_int.h"
 
-enum { LINEAR_STEPS = 3000000 };
+enum { LINEAR_STEPS = 3000000, STEADY_ANSWER_US = 1500000 };
 
 static void client_next(void *arg);
 
@@ -53,11 +53,22 @@ static bool never_sent(int code)
     return code == ERR_NO_LEADER || code == ERR_TOO_MANY_REQUESTS;
 }
 
+/* After the faults, in calm, nothing may fail or take long. */
+static void check_steady(struct ask *a, const char *how)
+{
+    struct run *r = a->run;
+    uint64_t took = sim_now_us(r->sim) - a->called_us;
+    if (!r->steady_us || a->called_us < r->steady_us || (!how && took < STEADY_ANSWER_US)) return;
+    verdict_fail(&r->verdict, "in calm, %.3f s after a %s was asked of member %" PRIu64 ": %s", (double)took / 1e6, ask_name(a->kind),
+                 a->life ? a->life->id : 0, how ? how : "a late answer");
+}
+
 /* What the client makes of the answer. */
 static void ask_answered(struct ask *a)
 {
     struct run *r = a->run;
     int code = a->request.code;
+    check_steady(a, never_sent(code) || outcome_unknown(code) ? err_name(code) : NULL);
     if (code == 0) {
         r->result->acked++;
         if (ask_check(a)) ask_record(a, true);
@@ -100,6 +111,7 @@ static void ask_submit(void *arg)
 static void ask_abandon(struct ask *a)
 {
     struct client *c = a->client;
+    check_steady(a, "no answer");
     a->run->result->unknown++;
     ask_record(a, false);
     a->client = NULL;

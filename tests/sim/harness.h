@@ -113,6 +113,7 @@ struct run {
     unsigned open_lives;
     bool winding_down; /* faults have stopped */
     bool ending;       /* clients have stopped too */
+    uint64_t steady_us; /* since when everything is calm, and nothing may fail any more; 0 = not yet */
     uint64_t clock;    /* orders calls and returns */
     int64_t floor;     /* newest revision that any linearizable answer has shown */
     struct client *clients[RUN_CLIENTS_MAX];
@@ -183,8 +184,8 @@ bool backup_idle(const struct run *r);
 /* watchers.c */
 void watchers_start(struct run *r);
 void watchers_free(struct run *r);
-/* Whether all have seen everything up to the model's revision. */
-bool watchers_caught_up(const struct run *r);
+/* Whether all have seen everything up to `revision`. */
+bool watchers_caught_up(const struct run *r, int64_t revision);
 void hub_open(struct life *l);
 void hub_close(struct life *l);
 

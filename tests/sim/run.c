@@ -6,7 +6,7 @@
 #include "base/mem.h"
 #include "harness.h"
 
-enum { RECOVERY_US = 60000000, SLICE_US = 50000 };
+enum { RECOVERY_US = 60000000, SETTLE_US = 3000000, STEADY_US = 3000000, SLICE_US = 50000 };
 
 /* ---- options ------------------------------------------------------------------------------------- */
 
@@ -81,16 +81,15 @@ static void run_phase(struct run *r, uint64_t us)
     sim_run_until(r->sim, failed, r, us);
 }
 
-/* All members are up, hold all that was applied, and know a leader. */
-static bool agreed(struct run *r)
+/* All members are up, have applied `last`, and know a leader. */
+static bool agreed(struct run *r, uint64_t last)
 {
-    uint64_t last = model_last_index(r->model);
     for (uint64_t id = 1; id <= r->o.members; id++) {
         struct life *l = r->members[id].life;
         if (!l || !l->core || !l->hub || life_gone(l) || l->applied < last) return false;
         struct consensus_status s;
         consensus_get_status(core_consensus(l->core), &s);
-        if (!s.ready || !s.leader_id || s.applied_index < s.commit_index) return false;
+        if (!s.ready || !s.leader_id) return false;
     }
     return true;
 }
@@ -121,29 +120,93 @@ static void say_why(struct run *r, const char *what)
     verdict_fail(&r->verdict, "%s in %.0f s after the faults stopped%s", what, RECOVERY_US / 1e6, text);
 }
 
+static bool overdue(const struct run *r, uint64_t began, uint64_t limit_us)
+{
+    return sim_now_us(r->sim) - began > limit_us;
+}
+
+/* From here on disks and links are quick and sure. */
+static void calm_down(struct run *r)
+{
+    struct sim_disk_options *d = sim_disk(r->sim);
+    struct sim_net_options *n = sim_net(r->sim);
+    d->stall_ppm = n->spike_ppm = n->reset_ppm = 0;
+    if (d->sync_max_us > 1000) d->sync_max_us = 1000;
+    if (n->latency_max_us > 1000) n->latency_max_us = 1000;
+}
+
+static void on_transfer(struct core_request *q)
+{
+    bool *done = q->data;
+    *done = true;
+}
+
+/* In calm, leadership moves when it is asked to. */
+static void check_transfer(struct run *r)
+{
+    struct life *l = cluster_leader(r);
+    if (r->o.members == 1 || run_failed(r) || !l) return;
+    struct core_request q = {.type = CORE_MOVE_LEADER, .member_id = l->id % r->o.members + 1, .done = on_transfer};
+    bool done = false;
+    uint64_t began = sim_now_us(r->sim), id = l->id;
+    q.data = &done;
+    core_submit(l->core, &q);
+    while (!done && !run_failed(r) && !overdue(r, began, RECOVERY_US)) run_phase(r, SLICE_US);
+    if (!done) {
+        say_why(r, "a transfer of leadership is not answered");
+        CHECK(r->verdict.failed);
+    } else if (q.code != 0) {
+        verdict_fail(&r->verdict, "in calm, leadership does not move from member %" PRIu64 " to %" PRIu64 ": %s", id, q.member_id,
+                     err_name(q.code));
+    }
+    if (done) core_request_release(&q);
+}
+
 /* Faults are over: writes must succeed again, and all members and watchers catch up, in bounded time. */
 static void recover(struct run *r)
 {
     uint64_t began = sim_now_us(r->sim), acked = r->result->acked;
     nemesis_stop(r);
-    while (!run_failed(r) && r->result->acked < acked + 20) {
-        if (sim_now_us(r->sim) - began > RECOVERY_US) say_why(r, "clients make no progress");
-        run_phase(r, SLICE_US);
-    }
-    r->ending = true;
-    while (!run_failed(r) && !(clients_idle(r) && backup_idle(r) && agreed(r) && watchers_caught_up(r))) {
-        if (sim_now_us(r->sim) - began > RECOVERY_US) {
-            say_why(r, !clients_idle(r) ? "requests are not answered" : !agreed(r) ? "members do not agree" : "watchers do not catch up");
+    calm_down(r);
+    uint64_t index = model_last_index(r->model); /* members are always a little behind while clients go on */
+    int64_t revision = model_revision(r->model);
+    while (!run_failed(r) && !(r->result->acked >= acked + 20 && agreed(r, index) && watchers_caught_up(r, revision))) {
+        if (overdue(r, began, RECOVERY_US)) {
+            say_why(r, r->result->acked < acked + 20 ? "clients make no progress"
+                       : !agreed(r, index)           ? "members do not agree"
+                                                     : "watchers do not catch up");
         }
         run_phase(r, SLICE_US);
     }
     r->result->recovery_us = sim_now_us(r->sim) - began;
-    while (!run_failed(r) && !leases_ended(r)) {
-        if (sim_now_us(r->sim) - began > 2 * RECOVERY_US) say_why(r, "leases do not end");
-        run_phase(r, SLICE_US);
-    }
-    while (!run_failed(r) && !(agreed(r) && watchers_caught_up(r))) {
-        if (sim_now_us(r->sim) - began > 3 * RECOVERY_US) say_why(r, "members and watchers do not catch up with the end of leases");
+}
+
+static bool at_rest(struct run *r)
+{
+    return clients_idle(r) && backup_idle(r) && leases_ended(r) && agreed(r, model_last_index(r->model)) &&
+           watchers_caught_up(r, model_revision(r->model));
+}
+
+/* All is well: nothing may fail now. Then everything is let come to its end. */
+static void steady(struct run *r)
+{
+    run_phase(r, 1000000);
+    check_transfer(r);
+    run_phase(r, SETTLE_US);
+    r->steady_us = sim_now_us(r->sim);
+    uint64_t changes = r->result->leader_changes;
+    run_phase(r, STEADY_US);
+    if (r->result->leader_changes != changes) verdict_fail(&r->verdict, "in calm, the leader changes");
+    r->ending = true;
+    uint64_t began = sim_now_us(r->sim);
+    while (!run_failed(r) && !at_rest(r)) {
+        if (overdue(r, began, RECOVERY_US)) {
+            say_why(r, !clients_idle(r)                            ? "requests are not answered"
+                       : !backup_idle(r)                           ? "a backup does not end"
+                       : !leases_ended(r)                          ? "leases do not end"
+                       : !agreed(r, model_last_index(r->model)) ? "members do not agree"
+                                                                   : "watchers do not catch up");
+        }
         run_phase(r, SLICE_US);
     }
 }
@@ -219,6 +282,7 @@ bool run(const struct run_options *o, struct run_result *ret)
     nemesis_start(r);
     run_phase(r, o->length_us);
     recover(r);
+    if (!run_failed(r)) steady(r);
     if (!run_failed(r)) final_checks(r);
     close_all(r);
     sum_up(r);

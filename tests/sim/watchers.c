@@ -265,11 +265,11 @@ void watchers_free(struct run *r)
     for (unsigned i = 0; i < r->o.watchers; i++) mem_free(r->watchers[i]);
 }
 
-bool watchers_caught_up(const struct run *r)
+bool watchers_caught_up(const struct run *r, int64_t revision)
 {
     for (unsigned i = 0; i < r->o.watchers; i++) {
         const struct watch_client *w = r->watchers[i];
-        if (!w->watcher || !w->life->hub || watcher_progress(w->life->hub, w->watcher) < model_revision(r->model)) return false;
+        if (!w->watcher || !w->life->hub || watcher_progress(w->life->hub, w->watcher) < revision) return false;
     }
     return true;
 }
