@@ -113,12 +113,17 @@ static void encode_member(struct buf *out, const struct command *c)
     mp_write_uint(out, c->member.member_id);
     mp_write_bin(out, c->member.name);
     mp_write_array(out, (uint32_t)c->member.n_client_urls);
-    for (size_t i = 0; i < c->member.n_client_urls; i++) mp_write_bin(out, c->member.client_urls[i]);
+    for (size_t i = 0; i < c->member.n_client_urls; i++)
+        mp_write_bin(out, c->member.client_urls[i]);
 }
 
 static const uint8_t command_fields[] = {
-    [COMMAND_OP] = 1,           [COMMAND_COMPACT] = 1,          [COMMAND_LEASE_GRANT] = 2,
-    [COMMAND_LEASE_REVOKE] = 1, [COMMAND_LEASE_CHECKPOINT] = 1, [COMMAND_ALARM] = 3,
+    [COMMAND_OP] = 1,
+    [COMMAND_COMPACT] = 1,
+    [COMMAND_LEASE_GRANT] = 2,
+    [COMMAND_LEASE_REVOKE] = 1,
+    [COMMAND_LEASE_CHECKPOINT] = 1,
+    [COMMAND_ALARM] = 3,
     [COMMAND_MEMBER_ATTRIBUTES] = 3,
 };
 
@@ -262,7 +267,8 @@ static struct txn_op *decode_txn(struct decoder *d, unsigned depth)
         return NULL;
     }
     txn->compares = read_list(d, LIMIT_TXN_OPS, sizeof(*txn->compares), &txn->n_compares);
-    for (size_t i = 0; i < txn->n_compares && !d->r.failed; i++) decode_compare(d, &txn->compares[i]);
+    for (size_t i = 0; i < txn->n_compares && !d->r.failed; i++)
+        decode_compare(d, &txn->compares[i]);
     txn->success = decode_ops(d, depth + 1, &txn->n_success);
     txn->failure = decode_ops(d, depth + 1, &txn->n_failure);
     return txn;
@@ -271,7 +277,9 @@ static struct txn_op *decode_txn(struct decoder *d, unsigned depth)
 static void decode_op(struct decoder *d, unsigned depth, struct op *op)
 {
     static const uint8_t fields[] = {
-        [OP_RANGE] = RANGE_FIELDS, [OP_PUT] = PUT_FIELDS, [OP_DELETE] = DELETE_FIELDS,
+        [OP_RANGE] = RANGE_FIELDS,
+        [OP_PUT] = PUT_FIELDS,
+        [OP_DELETE] = DELETE_FIELDS,
         [OP_TXN] = TXN_FIELDS,
     };
     uint32_t more = open_array(d, 1);
@@ -297,7 +305,8 @@ static void decode_op(struct decoder *d, unsigned depth, struct op *op)
 
 static void decode_checkpoint(struct decoder *d, struct command *c)
 {
-    c->checkpoint.leases = read_list(d, LIMIT_LEASES, sizeof(*c->checkpoint.leases), &c->checkpoint.count);
+    c->checkpoint.leases =
+        read_list(d, LIMIT_LEASES, sizeof(*c->checkpoint.leases), &c->checkpoint.count);
     for (size_t i = 0; i < c->checkpoint.count && !d->r.failed; i++) {
         uint32_t more = open_array(d, 2);
         c->checkpoint.leases[i].id = mp_read_int(&d->r);

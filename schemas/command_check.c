@@ -1,5 +1,6 @@
-/* What may be proposed: the checks that etcd makes before Raft (server/etcdserver/api/v3rpc/key.go), and
- * those without which a member could not read the command back (command.c). */
+/* What may be proposed: the checks that etcd makes before Raft
+ * (server/etcdserver/api/v3rpc/key.go), and those without which a member could not read the command
+ * back (command.c). */
 #include "schemas/command.h"
 
 #include "base/limits.h"
@@ -24,7 +25,8 @@ static int check_put(const struct put_op *op)
 static int check_compare(const struct compare *c)
 {
     if (c->key.len == 0) return ERR_EMPTY_KEY;
-    if ((unsigned)c->result > COMPARE_NOT_EQUAL || (unsigned)c->target > COMPARE_LEASE) return ERR_INVALID;
+    if ((unsigned)c->result > COMPARE_NOT_EQUAL || (unsigned)c->target > COMPARE_LEASE)
+        return ERR_INVALID;
     return 0;
 }
 
@@ -34,7 +36,8 @@ struct txn_check {
 
 static int check_txn(struct txn_check *t, const struct txn_op *txn, size_t max_ops, unsigned depth);
 
-static int check_ops(struct txn_check *t, const struct op *ops, size_t n, size_t max_ops, unsigned depth)
+static int check_ops(struct txn_check *t, const struct op *ops, size_t n, size_t max_ops,
+                     unsigned depth)
 {
     t->ops += n;
     if (t->ops > LIMIT_TXN_TOTAL_OPS) return ERR_TOO_MANY_OPS;
@@ -104,8 +107,8 @@ static bool put_in(const struct touches *t, size_t from, size_t to, struct slice
 
 static int collect_ops(struct touches *t, const struct op *ops, size_t n);
 
-/* Adds what a nested txn touches to the list that began at `list`. Its branches exclude each other, so a
- * key in both is no overlap; its deletes are seen only by what comes after it. */
+/* Adds what a nested txn touches to the list that began at `list`. Its branches exclude each other,
+ * so a key in both is no overlap; its deletes are seen only by what comes after it. */
 static int collect_nested(struct touches *t, size_t list, const struct txn_op *txn)
 {
     size_t then = t->n;
@@ -140,7 +143,8 @@ static int collect_ops(struct touches *t, const struct op *ops, size_t n)
 
 static int check_overlaps(const struct txn_op *txn, size_t total)
 {
-    if (txn->n_success < 2 && txn->n_failure < 2 && total <= txn->n_success + txn->n_failure) return 0;
+    if (txn->n_success < 2 && txn->n_failure < 2 && total <= txn->n_success + txn->n_failure)
+        return 0;
     struct touches t = {.items = mem_alloc(total * sizeof(*t.items))};
     if (!t.items) return ERR_NOMEM;
     int rc = collect_ops(&t, txn->success, txn->n_success);
@@ -205,13 +209,15 @@ static bool ops_read_only(const struct op *ops, size_t n)
 
 bool txn_op_read_only(const struct txn_op *txn)
 {
-    return ops_read_only(txn->success, txn->n_success) && ops_read_only(txn->failure, txn->n_failure);
+    return ops_read_only(txn->success, txn->n_success) &&
+           ops_read_only(txn->failure, txn->n_failure);
 }
 
 static bool ops_put(const struct op *ops, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if (ops[i].type == OP_PUT || (ops[i].type == OP_TXN && txn_op_puts(ops[i].txn))) return true;
+        if (ops[i].type == OP_PUT || (ops[i].type == OP_TXN && txn_op_puts(ops[i].txn)))
+            return true;
     return false;
 }
 

@@ -129,8 +129,9 @@ static void skip_head(struct reader *r, uint64_t *ret_bytes, uint64_t *ret_value
 {
     static const uint8_t fixed[32] = {
         /* 0xc0.. nil, -, false, true, bin, ext, floats, uints, ints, fixext, str, array, map */
-        [0x0a] = 4, [0x0b] = 8, [0x0c] = 1, [0x0d] = 2,  [0x0e] = 4,  [0x0f] = 8, [0x10] = 1, [0x11] = 2,
-        [0x12] = 4, [0x13] = 8, [0x14] = 2, [0x15] = 3, [0x16] = 5, [0x17] = 9, [0x18] = 17,
+        [0x0a] = 4, [0x0b] = 8, [0x0c] = 1, [0x0d] = 2, [0x0e] = 4,
+        [0x0f] = 8, [0x10] = 1, [0x11] = 2, [0x12] = 4, [0x13] = 8,
+        [0x14] = 2, [0x15] = 3, [0x16] = 5, [0x17] = 9, [0x18] = 17,
     };
     uint8_t tag = reader_u8(r);
     *ret_bytes = *ret_values = 0;

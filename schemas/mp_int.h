@@ -1,5 +1,5 @@
-/* MessagePack as our own formats use it: written by appending to a buf, read in place. A reader that
- * has failed returns zeros, so callers check `failed` once, at the end.
+/* MessagePack as our own formats use it: written by appending to a buf, read in place. A reader
+ * that has failed returns zeros, so callers check `failed` once, at the end.
  *
  * Why not msgpack-c's unpacker: it builds a tree and takes array sizes on trust; a log entry is
  * decoded for each applied command, and its bytes may be damaged. Format: the msgpack spec. */

@@ -1,5 +1,5 @@
-/* The quota, alarms and member attributes. The quota is decided by the logical size, which is the same on all
- * members whatever each has freed so far. */
+/* The quota, alarms and member attributes. The quota is decided by the logical size, which is the
+ * same on all members whatever each has freed so far. */
 #include "store/store_int.h"
 
 #include "base/limits.h"
@@ -8,7 +8,8 @@
 static struct alarm_record *find(const struct store *s, uint64_t member_id, enum alarm_type type)
 {
     for (size_t i = 0; i < s->n_alarms; i++)
-        if (s->alarms[i].alarm.member_id == member_id && s->alarms[i].alarm.alarm == type) return &s->alarms[i];
+        if (s->alarms[i].alarm.member_id == member_id && s->alarms[i].alarm.alarm == type)
+            return &s->alarms[i];
     return NULL;
 }
 
@@ -52,10 +53,12 @@ void quota_relax(struct store *s)
     if (a && a->automatic) drop(s, a);
 }
 
-/* An alarm that someone activated works as in etcd: NOSPACE refuses what grows, CORRUPT every change. */
+/* An alarm that someone activated works as in etcd: NOSPACE refuses what grows, CORRUPT every
+ * change. */
 int alarm_refusal(const struct store *s, const struct command *c)
 {
-    if (s->n_alarms == 0 || c->type == COMMAND_ALARM || c->type == COMMAND_MEMBER_ATTRIBUTES) return 0;
+    if (s->n_alarms == 0 || c->type == COMMAND_ALARM || c->type == COMMAND_MEMBER_ATTRIBUTES)
+        return 0;
     bool no_space = false, corrupt = false;
     for (size_t i = 0; i < s->n_alarms; i++) {
         no_space |= s->alarms[i].alarm.alarm == ALARM_NOSPACE && !s->alarms[i].automatic;
@@ -63,7 +66,8 @@ int alarm_refusal(const struct store *s, const struct command *c)
     }
     if (corrupt) return ERR_CORRUPT;
     if (!no_space) return 0;
-    bool puts = c->type == COMMAND_OP && (c->op.type == OP_PUT || (c->op.type == OP_TXN && txn_op_puts(c->op.txn)));
+    bool puts = c->type == COMMAND_OP &&
+                (c->op.type == OP_PUT || (c->op.type == OP_TXN && txn_op_puts(c->op.txn)));
     return puts || c->type == COMMAND_LEASE_GRANT ? ERR_NO_SPACE : 0;
 }
 
@@ -90,7 +94,8 @@ static void clear_member(struct member_record *m)
     mem_free(m->urls);
 }
 
-int member_apply(struct store *s, uint64_t id, struct slice name, const struct slice *urls, size_t n)
+int member_apply(struct store *s, uint64_t id, struct slice name, const struct slice *urls,
+                 size_t n)
 {
     struct member_record *m = s->members, *end = s->members + s->n_members;
     while (m < end && m->id != id) m++;
@@ -114,7 +119,8 @@ void members_release(struct store *s)
     s->n_members = 0;
 }
 
-bool store_member_attributes(const struct store *s, uint64_t member_id, struct member_attributes *ret)
+bool store_member_attributes(const struct store *s, uint64_t member_id,
+                             struct member_attributes *ret)
 {
     for (size_t i = 0; i < s->n_members; i++) {
         const struct member_record *m = &s->members[i];

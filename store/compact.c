@@ -1,16 +1,17 @@
-/* Compaction. Logically it is done at once: the compact revision moves and the sizes follow. In memory it is done by
- * store_work, record by record in log order, up to the target: the compact revision, or less while something
- * older is pinned.
+/* Compaction. Logically it is done at once: the compact revision moves and the sizes follow. In
+ * memory it is done by store_work, record by record in log order, up to the target: the compact
+ * revision, or less while something older is pinned.
  *
- * At a record R of the log: what is older than R is superseded and goes; R itself goes if it is a tombstone below the
- * target (one right at the target stays, so that a watch from the compact revision still sees the deletion, as in
- * etcd 3.5.16). Both steps leave all that revisions from the target on show as it was. */
+ * At a record R of the log: what is older than R is superseded and goes; R itself goes if it is a
+ * tombstone below the target (one right at the target stays, so that a watch from the compact
+ * revision still sees the deletion, as in etcd 3.5.16). Both steps leave all that revisions from
+ * the target on show as it was. */
 #include "store/store_int.h"
 
 #include "base/check.h"
 
-/* The sums as they were after revision `rev`. All records behind the last compact revision still know the version
- * before them, so at most one chunk of the log is looked at. */
+/* The sums as they were after revision `rev`. All records behind the last compact revision still
+ * know the version before them, so at most one chunk of the log is looked at. */
 static struct rlog_sums sums_at(const struct store *s, int64_t rev)
 {
     int64_t from = s->compact_rev + 1, chunk_rev;
@@ -69,7 +70,8 @@ static void drop_older(struct store *s, struct record *r)
     }
 }
 
-/* Below a newer version it stays until that one drops what is older: finding the way down to it could be long. */
+/* Below a newer version it stays until that one drops what is older: finding the way down to it
+ * could be long. */
 static void drop_tombstone(struct store *s, struct record *r)
 {
     struct index_path path;

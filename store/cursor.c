@@ -1,12 +1,13 @@
-/* Reads that take their time: ranges at a pinned revision in slices, and history as event batches. */
+/* Reads that take their time: ranges at a pinned revision in slices, and history as event batches.
+ */
 #include "store/store_int.h"
 
 #include "base/mem.h"
 
 struct store_cursor {
     struct pin pin;
-    struct slice end;   /* ours */
-    struct buf next;    /* the key to go on from */
+    struct slice end;    /* ours */
+    struct buf next;     /* the key to go on from */
     int64_t count, left; /* still to deliver */
     bool first, single;
 };
@@ -43,7 +44,8 @@ int64_t store_cursor_revision(const struct store_cursor *c)
 /* The next record to show from `r` on. */
 static struct record *shown(const struct store_cursor *c, struct index_path *path, struct record *r)
 {
-    for (; r && (c->single || range_has(c->end, record_key(r))); r = index_next(&c->pin.store->index, path)) {
+    for (; r && (c->single || range_has(c->end, record_key(r)));
+         r = index_next(&c->pin.store->index, path)) {
         struct record *at = version_at(r, c->pin.rev);
         if (at && !at->tombstone) return at;
     }
@@ -100,7 +102,8 @@ bool is_newest_at(const struct store *s, const struct record *r, int64_t rev)
     return version_at(index_get(&s->index, record_key(r)), rev) == r;
 }
 
-/* At the compact revision itself only what compaction kept is shown, whether it is freed yet or not. */
+/* At the compact revision itself only what compaction kept is shown, whether it is freed yet or
+ * not. */
 static bool in_history(const struct store *s, const struct record *r)
 {
     return r->mod_rev > s->compact_rev || is_newest_at(s, r, s->compact_rev);
@@ -123,8 +126,8 @@ static size_t measure(const struct store *s, struct rlog_iter it, struct record 
     return n;
 }
 
-int store_events(struct store *s, int64_t from_rev, int64_t to_rev, size_t max_events, size_t max_bytes,
-                 struct event_batch **ret)
+int store_events(struct store *s, int64_t from_rev, int64_t to_rev, size_t max_events,
+                 size_t max_bytes, struct event_batch **ret)
 {
     if (from_rev < s->compact_rev) return ERR_COMPACTED;
     struct rlog_iter it;

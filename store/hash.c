@@ -1,9 +1,11 @@
-/* etcd's HashKV (server/storage/mvcc/hash.go of 3.5): CRC-32C over the name of the bucket and, in order of revision,
- * each revision's key and value as etcd's backend holds them. The value is a mvccpb.KeyValue.
+/* etcd's HashKV (server/storage/mvcc/hash.go of 3.5): CRC-32C over the name of the bucket and, in
+ * order of revision, each revision's key and value as etcd's backend holds them. The value is a
+ * mvccpb.KeyValue.
  *
- * Of the revisions up to the compact revision those count that are live at the revision asked for. If no key is live
- * there, etcd leaves that rule out and hashes all that compaction left; so two sums are kept until it is clear which it
- * is. What compaction has not freed yet is passed over: the hash never shows how far that is. */
+ * Of the revisions up to the compact revision those count that are live at the revision asked for.
+ * If no key is live there, etcd leaves that rule out and hashes all that compaction left; so two
+ * sums are kept until it is clear which it is. What compaction has not freed yet is passed over:
+ * the hash never shows how far that is. */
 #include "store/store_int.h"
 
 #include "base/crc32c.h"

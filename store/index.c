@@ -1,9 +1,11 @@
-/* Nodes have room for 64 children. A leaf's memory follows its fill in steps of 16 entries, which keeps trees
- * that grow in random order above 80% full. A separator is the shortest key that divides its two sides.
+/* Nodes have room for 64 children. A leaf's memory follows its fill in steps of 16 entries, which
+ * keeps trees that grow in random order above 80% full. A separator is the shortest key that
+ * divides its two sides.
  *
- * Fences: the keys under a node lie in [low, high), bounds that its ancestors' separators give; all keys in
- * there share the bounds' common prefix, so that a search need not compare it. Whatever widens a node's
- * fences (merges, removed neighbours) must set its prefix anew: that is set_fences. */
+ * Fences: the keys under a node lie in [low, high), bounds that its ancestors' separators give; all
+ * keys in there share the bounds' common prefix, so that a search need not compare it. Whatever
+ * widens a node's fences (merges, removed neighbours) must set its prefix anew: that is set_fences.
+ */
 #include "store/index_int.h"
 
 #include "base/check.h"
@@ -13,8 +15,8 @@ enum { LEAF_STEP = 16, MERGE_BELOW = 16, MERGE_MAX = 48, BUILD_FILL = 60 };
 
 struct index_leaf {
     uint16_t n, cap;
-    uint32_t prefix; /* bytes that all keys between the fences share */
-    uint64_t dead;   /* bit i: entry i is a tombstone */
+    uint32_t prefix;        /* bytes that all keys between the fences share */
+    uint64_t dead;          /* bit i: entry i is a tombstone */
     struct record *items[]; /* cap of them, then cap heads */
 };
 
@@ -47,7 +49,8 @@ static inline uint32_t head_of(struct slice key, uint32_t prefix)
         return __builtin_bswap32(v);
     }
     uint32_t v = 0;
-    for (size_t i = prefix; i < (size_t)prefix + 4; i++) v = v << 8 | (i < key.len ? key.data[i] : 0u);
+    for (size_t i = prefix; i < (size_t)prefix + 4; i++)
+        v = v << 8 | (i < key.len ? key.data[i] : 0u);
     return v;
 }
 
@@ -75,7 +78,8 @@ static inline int cmp_behind(struct slice a, struct slice b, uint32_t prefix)
 }
 
 /* The run [*lo, *hi) of heads equal to `h`: everything before is smaller, behind is larger. */
-static inline void head_run(const uint32_t *heads, unsigned n, uint32_t h, unsigned *lo, unsigned *hi)
+static inline void head_run(const uint32_t *heads, unsigned n, uint32_t h, unsigned *lo,
+                            unsigned *hi)
 {
     unsigned from = 0, len = n;
     while (len > 0) {
@@ -261,7 +265,8 @@ static unsigned inner_search(struct index_inner *in, struct slice key)
 }
 
 /* The child and the separator before it. */
-static void inner_insert(struct index_inner *in, unsigned pos, struct separator *s, void *child, uint32_t live)
+static void inner_insert(struct index_inner *in, unsigned pos, struct separator *s, void *child,
+                         uint32_t live)
 {
     memmove(in->child + pos + 1, in->child + pos, (in->n - pos) * sizeof(in->child[0]));
     memmove(in->live + pos + 1, in->live + pos, (in->n - pos) * sizeof(in->live[0]));
@@ -274,7 +279,8 @@ static void inner_insert(struct index_inner *in, unsigned pos, struct separator 
     in->n++;
 }
 
-/* Takes the child out with the separator before it (behind it, for the first); frees the separator. */
+/* Takes the child out with the separator before it (behind it, for the first); frees the separator.
+ */
 static void inner_remove(struct index *ix, struct index_inner *in, unsigned pos)
 {
     unsigned s = pos ? pos - 1 : 0;
@@ -308,7 +314,8 @@ static struct fences child_fences(const struct index_inner *in, unsigned i, stru
     return (struct fences){i > 0 ? in->sep[i - 1] : f.low, i + 1u < in->n ? in->sep[i] : f.high};
 }
 
-/* Gives a node new fences. Only its outermost descendants see a difference: `edges` says on which sides
+/* Gives a node new fences. Only its outermost descendants see a difference: `edges` says on which
+ * sides
  * (-1 left, 1 right, 0 everywhere: a new tree). */
 static void set_fences(void *node, unsigned height, struct fences f, int edge)
 {
@@ -319,7 +326,8 @@ static void set_fences(void *node, unsigned height, struct fences f, int edge)
     struct index_inner *in = node;
     inner_set_prefix(in, fence_prefix(f));
     unsigned from = edge > 0 ? in->n - 1u : 0, to = edge < 0 ? 1 : in->n;
-    for (unsigned i = from; i < to; i++) set_fences(in->child[i], height - 1, child_fences(in, i, f), edge);
+    for (unsigned i = from; i < to; i++)
+        set_fences(in->child[i], height - 1, child_fences(in, i, f), edge);
 }
 
 /* ---- finding -------------------------------------------------------------------------------- */
@@ -436,8 +444,8 @@ static void grow_root(struct index *ix, struct separator *s, void *right, uint32
 }
 
 /* Adds `right`, split off from the path's child at `level`, whose keys are not below `s`. */
-static void insert_child(struct index *ix, struct index_path *path, unsigned level, struct separator *s,
-                         void *right, uint32_t live)
+static void insert_child(struct index *ix, struct index_path *path, unsigned level,
+                         struct separator *s, void *right, uint32_t live)
 {
     if (level == 0) {
         grow_root(ix, s, right, live);
@@ -450,7 +458,8 @@ static void insert_child(struct index *ix, struct index_path *path, unsigned lev
         inner_insert(in, at + 1, s, right, live);
         return;
     }
-    unsigned keep = at + 1u == in->n ? in->n - 1u : in->n / 2u; /* growth at the end leaves full nodes */
+    unsigned keep =
+        at + 1u == in->n ? in->n - 1u : in->n / 2u; /* growth at the end leaves full nodes */
     struct index_inner *other = inner_new(ix);
     struct separator *up = in->sep[keep - 1];
     other->n = (uint16_t)(in->n - keep);
@@ -472,7 +481,8 @@ static void split_leaf(struct index *ix, struct index_path *path, struct record 
     unsigned pos = path->pos, n = l->n;
     unsigned keep = pos == n || pos == 0 ? pos : n / 2u; /* growth at an end leaves full leaves */
     bool to_left = keep < n && pos <= keep;
-    /* At an end it goes on there: room at once, for the steps in between would leave holes in the heap. */
+    /* At an end it goes on there: room at once, for the steps in between would leave holes in the
+     * heap. */
     struct index_leaf *right = leaf_new(ix, keep == n ? INDEX_LEAF_MAX : n - keep + !to_left);
     right->n = (uint16_t)(n - keep);
     memcpy(right->items, l->items + keep, right->n * sizeof(right->items[0]));
@@ -483,7 +493,8 @@ static void split_leaf(struct index *ix, struct index_path *path, struct record 
     if (to_left) leaf_insert(l, pos, r);
     else leaf_insert(right, pos - keep, r);
     set_child(ix, path, ix->height, l);
-    struct separator *s = sep_between(ix, record_key(l->items[l->n - 1]), record_key(right->items[0]));
+    struct separator *s =
+        sep_between(ix, record_key(l->items[l->n - 1]), record_key(right->items[0]));
     struct fences f = path_fences(path, ix->height);
     leaf_set_prefix(l, fence_prefix((struct fences){f.low, s}));
     leaf_set_prefix(right, fence_prefix((struct fences){s, f.high}));
@@ -555,8 +566,8 @@ static unsigned fill(const void *node, bool leaf)
     return leaf ? ((const struct index_leaf *)node)->n : ((const struct index_inner *)node)->n;
 }
 
-/* After the path's child at `level` lost something: joins it with a neighbour when both are small, removes it when
- * it is empty, and so on upwards. */
+/* After the path's child at `level` lost something: joins it with a neighbour when both are small,
+ * removes it when it is empty, and so on upwards. */
 static void shrink(struct index *ix, struct index_path *path, unsigned level)
 {
     if (level == 0) {
@@ -667,7 +678,8 @@ static struct level build_leaves(struct index *ix, struct record **records, size
         for (size_t k = 0; k < len; k++) l->dead |= (uint64_t)records[from + k]->tombstone << k;
         out.nodes[i] = l;
         out.live[i] = leaf_live(l);
-        out.seps[i] = i ? sep_between(ix, record_key(records[from - 1]), record_key(records[from])) : NULL;
+        out.seps[i] =
+            i ? sep_between(ix, record_key(records[from - 1]), record_key(records[from])) : NULL;
     }
     return out;
 }

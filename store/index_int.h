@@ -1,8 +1,9 @@
 /* The ordered index: a B+tree from key to the key's newest record, with subtree counts.
  *
- * Entries are borrowed pointers (the revision log owns the records), so a key costs its record, 8 bytes of
- * pointer and 4 bytes of "head". A node knows the prefix that all keys between its fences share, and keeps
- * of each entry the 4 bytes behind that prefix; a search touches records only where heads tie.
+ * Entries are borrowed pointers (the revision log owns the records), so a key costs its record, 8
+ * bytes of pointer and 4 bytes of "head". A node knows the prefix that all keys between its fences
+ * share, and keeps of each entry the 4 bytes behind that prefix; a search touches records only
+ * where heads tie.
  *
  * A tombstone stays an entry until compaction erases it, but is not counted as live.
  * One thread. All allocations are must-succeed. */
@@ -52,7 +53,8 @@ size_t index_rank(const struct index *ix, struct slice key);
 /* From the first entry not before `key`, in order, tombstones too; NULL at the end. */
 struct record *index_seek(const struct index *ix, struct slice key, struct index_path *path);
 struct record *index_next(const struct index *ix, struct index_path *path);
-/* Up to `n` entries from the path's on that lie together; at least one unless at the end. The path stays. */
+/* Up to `n` entries from the path's on that lie together; at least one unless at the end. The path
+ * stays. */
 size_t index_run(const struct index_path *path, struct record *const **ret);
 /* Forward by `n`, at most what index_run said. */
 struct record *index_skip(const struct index *ix, struct index_path *path, size_t n);

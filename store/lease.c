@@ -112,7 +112,8 @@ struct lease *lease_add(struct lease_table *t, int64_t id, int64_t ttl)
 void lease_remove(struct lease_table *t, struct lease *l)
 {
     size_t chunk, at;
-    CHECK(locate(t, l->id, &chunk, &at) && at < t->chunks[chunk]->n && t->chunks[chunk]->leases[at] == l);
+    CHECK(locate(t, l->id, &chunk, &at) && at < t->chunks[chunk]->n &&
+          t->chunks[chunk]->leases[at] == l);
     struct lease_chunk *c = t->chunks[chunk];
     c->n--;
     memmove(c->leases + at, c->leases + at + 1, (c->n - at) * sizeof(c->leases[0]));

@@ -1,13 +1,14 @@
-/* Taking a snapshot in: checks each block before it looks inside, fills the log of a new store, and at the end links
- * and indexes it (loader_index.c). Every error names the offset of the block it was found in. */
+/* Taking a snapshot in: checks each block before it looks inside, fills the log of a new store, and
+ * at the end links and indexes it (loader_index.c). Every error names the offset of the block it
+ * was found in. */
 #include "base/limits.h"
 #include "base/mem.h"
 #include "store/snapshot_int.h"
 
 struct store_loader {
     struct store *store;
-    struct buf pending;     /* the start of a block whose rest has not come yet */
-    uint64_t offset;        /* of the block in `pending` */
+    struct buf pending; /* the start of a block whose rest has not come yet */
+    uint64_t offset;    /* of the block in `pending` */
     uint64_t chain;
     uint64_t others, leases;
     enum snapshot_block last; /* type of the last block; 0 = only the header, or nothing */
@@ -33,7 +34,8 @@ void store_loader_free(struct store_loader *l)
 
 static int corrupt(struct store_loader *l, struct err *e, const char *what)
 {
-    return err_set(e, ERR_CORRUPT, "snapshot: %s at offset %llu", what, (unsigned long long)l->offset);
+    return err_set(e, ERR_CORRUPT, "snapshot: %s at offset %llu", what,
+                   (unsigned long long)l->offset);
 }
 
 static uint64_t read_varint(struct reader *r)
@@ -80,10 +82,11 @@ static struct fields read_fields(struct reader *r)
 }
 
 /* Whether the numbers can be a record's that follows (rev, sub) in the log. */
-static bool plausible(const struct store *s, const struct fields *f, int64_t rev_before, int64_t last_rev,
-                      uint32_t last_sub, size_t left)
+static bool plausible(const struct store *s, const struct fields *f, int64_t rev_before,
+                      int64_t last_rev, uint32_t last_sub, size_t left)
 {
-    if (f->flags > 7 || f->key_len == 0 || f->key_len > left || f->value_len > left - f->key_len) return false;
+    if (f->flags > 7 || f->key_len == 0 || f->key_len > left || f->value_len > left - f->key_len)
+        return false;
     if (f->delta > (uint64_t)(s->revision - rev_before) || f->sub > RECORD_SUB_MAX) return false;
     int64_t rev = rev_before + (int64_t)f->delta;
     if (rev < 1 || rev < last_rev || (rev == last_rev && f->sub <= last_sub)) return false;
@@ -170,8 +173,8 @@ static int load_trailer(struct store_loader *l, struct slice payload, struct err
 {
     struct reader r = reader_make(payload);
     bool fits = payload.len == SNAPSHOT_TRAILER_BYTES && reader_u64(&r) == l->store->log.records &&
-                reader_u64(&r) == l->leases && reader_u64(&r) == l->others && reader_u64(&r) == l->offset &&
-                reader_u64(&r) == l->chain;
+                reader_u64(&r) == l->leases && reader_u64(&r) == l->others &&
+                reader_u64(&r) == l->offset && reader_u64(&r) == l->chain;
     if (!fits) return corrupt(l, e, "a trailer that does not fit what came before it");
     l->ended = true;
     return 0;
@@ -186,7 +189,8 @@ static int load_header(struct store_loader *l, const uint8_t *p, struct err *e)
     uint32_t version = reader_u32(&r), flags = reader_u32(&r);
     int64_t revision = (int64_t)reader_u64(&r), compact_rev = (int64_t)reader_u64(&r);
     uint64_t hash = reader_u64(&r);
-    if (hash != XXH3_64bits(p, SNAPSHOT_HEADER_BYTES - 8)) return corrupt(l, e, "checksum mismatch in the header");
+    if (hash != XXH3_64bits(p, SNAPSHOT_HEADER_BYTES - 8))
+        return corrupt(l, e, "checksum mismatch in the header");
     if (version != SNAPSHOT_VERSION || flags)
         return err_set(e, ERR_UNSUPPORTED, "snapshot: version %u is not known here", version);
     if (revision < 1 || compact_rev < -1 || compact_rev > revision)
@@ -198,14 +202,17 @@ static int load_header(struct store_loader *l, const uint8_t *p, struct err *e)
     return 0;
 }
 
-static int load_block(struct store_loader *l, const uint8_t *head, struct slice payload, struct err *e)
+static int load_block(struct store_loader *l, const uint8_t *head, struct slice payload,
+                      struct err *e)
 {
     struct reader r = reader_make(slice_make(head, SNAPSHOT_BLOCK_HEAD));
     uint32_t type = reader_u32(&r);
     reader_u32(&r);
     uint64_t hash = reader_u64(&r);
-    if (hash != snapshot_block_hash(l->offset, head, payload)) return corrupt(l, e, "checksum mismatch in the block");
-    if (type < BLOCK_RECORDS || type > BLOCK_END || type < l->last) return corrupt(l, e, "an unexpected block");
+    if (hash != snapshot_block_hash(l->offset, head, payload))
+        return corrupt(l, e, "checksum mismatch in the block");
+    if (type < BLOCK_RECORDS || type > BLOCK_END || type < l->last)
+        return corrupt(l, e, "an unexpected block");
     int rc;
     l->last = (enum snapshot_block)type;
     switch (l->last) {
@@ -245,8 +252,10 @@ static int take_units(struct store_loader *l, struct slice in, size_t *ret_used,
         size_t len;
         int rc = unit_length(l, rest, &len, e);
         if (rc || len == 0 || rest.len < len) return rc;
-        rc = !l->header ? load_header(l, rest.data, e)
-                        : load_block(l, rest.data, slice_sub(rest, SNAPSHOT_BLOCK_HEAD, len - SNAPSHOT_BLOCK_HEAD), e);
+        rc = !l->header
+                 ? load_header(l, rest.data, e)
+                 : load_block(l, rest.data,
+                              slice_sub(rest, SNAPSHOT_BLOCK_HEAD, len - SNAPSHOT_BLOCK_HEAD), e);
         if (rc) return rc;
         l->offset += len;
         *ret_used += len;
@@ -276,7 +285,8 @@ static int feed(struct store_loader *l, struct slice piece, struct err *e)
 int store_loader_feed(struct store_loader *l, struct slice piece, struct err *e)
 {
     if (!l->failed) l->failed = feed(l, piece, &l->error);
-    if (l->failed && !l->error.text[0]) err_set(&l->error, l->failed, "snapshot: %s", err_text(l->failed));
+    if (l->failed && !l->error.text[0])
+        err_set(&l->error, l->failed, "snapshot: %s", err_text(l->failed));
     if (l->failed && e) *e = l->error;
     return l->failed;
 }

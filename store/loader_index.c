@@ -1,8 +1,9 @@
-/* From a filled log to a whole store. The records are sorted by key with all versions of a key in log order, which links
- * them, and then the index is built from the bottom.
+/* From a filled log to a whole store. The records are sorted by key with all versions of a key in
+ * log order, which links them, and then the index is built from the bottom.
  *
- * The sort is made for many long keys with common prefixes: a radix sort on eight bytes of the key at a time, where a
- * run of equal ones is sorted on by the eight bytes behind. It is stable, so versions stay in log order. */
+ * The sort is made for many long keys with common prefixes: a radix sort on eight bytes of the key
+ * at a time, where a run of equal ones is sorted on by the eight bytes behind. It is stable, so
+ * versions stay in log order. */
 #include "base/mem.h"
 #include "store/snapshot_int.h"
 
@@ -51,7 +52,8 @@ static void insertion_sort(struct item *items, size_t n)
     }
 }
 
-/* By whole keys, for runs that heads cannot tell apart: keys that differ by zero bytes at their end. */
+/* By whole keys, for runs that heads cannot tell apart: keys that differ by zero bytes at their
+ * end. */
 static void merge_sort(struct item *items, struct item *other, size_t n)
 {
     if (n < SMALL) {
@@ -63,7 +65,8 @@ static void merge_sort(struct item *items, struct item *other, size_t n)
     merge_sort(items + mid, other, n - mid);
     if (compare(&items[mid - 1], &items[mid]) <= 0) return;
     for (size_t k = 0; k < n; k++)
-        other[k] = a < mid && (b >= n || compare(&items[a], &items[b]) <= 0) ? items[a++] : items[b++];
+        other[k] =
+            a < mid && (b >= n || compare(&items[a], &items[b]) <= 0) ? items[a++] : items[b++];
     memcpy(items, other, n * sizeof(*items));
 }
 
@@ -102,7 +105,8 @@ static int push(struct sorter *s, size_t from, size_t n, uint32_t depth)
     return 0;
 }
 
-/* Sorts one run whose keys agree before `depth`, and leaves the runs that are still undecided as tasks. */
+/* Sorts one run whose keys agree before `depth`, and leaves the runs that are still undecided as
+ * tasks. */
 static int sort_run(struct sorter *s, struct task t)
 {
     struct item *items = s->items + t.from, *other = s->other + t.from;
@@ -121,7 +125,8 @@ static int sort_run(struct sorter *s, struct task t)
     if (equal) return push(s, t.from, t.n, t.depth + 8);
     if (!sorted) radix_sort(items, other, t.n);
     for (size_t from = 0, to; from < t.n; from = to) {
-        for (to = from + 1; to < t.n && items[to].head == items[from].head; to++) {}
+        for (to = from + 1; to < t.n && items[to].head == items[from].head; to++) {
+        }
         int rc = to - from > 1 ? push(s, t.from + from, to - from, t.depth + 8) : 0;
         if (rc) return rc;
     }
@@ -202,7 +207,9 @@ static int index_items(struct store *s, struct sorter *sorter, size_t n, struct 
     int rc = sort_items(sorter, n);
     if (rc) return rc;
     int64_t keys = link_versions(s, sorter->items, n);
-    if (keys < 0) return err_set(e, ERR_CORRUPT, "snapshot: versions of a key that do not follow from each other");
+    if (keys < 0)
+        return err_set(e, ERR_CORRUPT,
+                       "snapshot: versions of a key that do not follow from each other");
     struct record **newest = (struct record **)(void *)sorter->items;
     rc = attach_leases(s, newest, (size_t)keys);
     if (rc) return err_set(e, rc, "snapshot: a key holds a lease that is not there");
@@ -215,7 +222,8 @@ int loader_index(struct store *s, struct err *e)
 {
     size_t n = s->log.records;
     if (n == 0) return 0;
-    struct sorter sorter = {.items = mem_alloc(n * sizeof(struct item)), .other = mem_alloc(n * sizeof(struct item))};
+    struct sorter sorter = {.items = mem_alloc(n * sizeof(struct item)),
+                            .other = mem_alloc(n * sizeof(struct item))};
     int rc = sorter.items && sorter.other ? index_items(s, &sorter, n, e) : ERR_NOMEM;
     mem_free(sorter.items);
     mem_free(sorter.other);

@@ -1,5 +1,5 @@
-/* Reading ranges: counting by the index, collecting by walking its leaves, then filters, order and limit as etcd's
- * applier does them (server/etcdserver/apply.go of 3.4 and 3.5). */
+/* Reading ranges: counting by the index, collecting by walking its leaves, then filters, order and
+ * limit as etcd's applier does them (server/etcdserver/apply.go of 3.4 and 3.5). */
 #include "store/store_int.h"
 
 #include "base/check.h"
@@ -29,7 +29,8 @@ static struct record *visible(struct record *newest, int64_t rev)
 
 static int64_t count_present(const struct index *ix, struct slice key, struct slice range_end)
 {
-    size_t from = index_rank(ix, key), to = is_open(range_end) ? ix->live : index_rank(ix, range_end);
+    size_t from = index_rank(ix, key),
+           to = is_open(range_end) ? ix->live : index_rank(ix, range_end);
     return to > from ? (int64_t)(to - from) : 0;
 }
 
@@ -37,18 +38,22 @@ static int64_t count_walking(const struct view *v, struct slice key, struct slic
 {
     int64_t n = 0;
     struct index_path path;
-    for (struct record *r = index_seek(&v->store->index, key, &path); r && range_has(range_end, record_key(r));
-         r = index_next(&v->store->index, &path))
+    for (struct record *r = index_seek(&v->store->index, key, &path);
+         r && range_has(range_end, record_key(r)); r = index_next(&v->store->index, &path))
         n += visible(r, v->rev) != NULL;
     return n;
 }
 
 /* The count now, less what was created and more what was deleted since. */
-static int64_t count_undoing(const struct view *v, int64_t now, struct slice key, struct slice range_end)
+static int64_t count_undoing(const struct view *v, int64_t now, struct slice key,
+                             struct slice range_end)
 {
     struct rlog_iter it;
-    for (struct record *r = rlog_seek(&v->store->log, v->rev + 1, 0, &it); r; r = rlog_next(&v->store->log, &it)) {
-        if (r->version > 1 || slice_cmp(record_key(r), key) < 0 || !range_has(range_end, record_key(r))) continue;
+    for (struct record *r = rlog_seek(&v->store->log, v->rev + 1, 0, &it); r;
+         r = rlog_next(&v->store->log, &it)) {
+        if (r->version > 1 || slice_cmp(record_key(r), key) < 0 ||
+            !range_has(range_end, record_key(r)))
+            continue;
         now += r->tombstone ? 1 : -1;
     }
     return now;
@@ -61,7 +66,8 @@ int64_t range_count(const struct view *v, struct slice key, struct slice range_e
     if (!is_open(range_end) && slice_cmp(key, range_end) >= 0) return 0;
     int64_t now = count_present(&s->index, key, range_end);
     if (v->rev >= s->revision + (s->sub ? 1 : 0)) return now;
-    if (rlog_records_from(&s->log, v->rev + 1) < (size_t)now) return count_undoing(v, now, key, range_end);
+    if (rlog_records_from(&s->log, v->rev + 1) < (size_t)now)
+        return count_undoing(v, now, key, range_end);
     return count_walking(v, key, range_end);
 }
 
@@ -135,14 +141,16 @@ static void merge(struct record **from, struct record **to, size_t lo, size_t mi
 }
 
 /* Stable: what is equal stays in key order (etcd leaves that order open). */
-static int sort(struct arena *a, struct record **records, size_t n, enum sort_target target, bool descend)
+static int sort(struct arena *a, struct record **records, size_t n, enum sort_target target,
+                bool descend)
 {
     if (n < 2) return 0;
     struct record **other = arena_alloc(a, n * sizeof(*other)), **from = records;
     if (!other) return ERR_NOMEM;
     for (size_t width = 1; width < n; width *= 2) {
         for (size_t lo = 0; lo < n; lo += 2 * width) {
-            size_t mid = lo + width < n ? lo + width : n, hi = lo + 2 * width < n ? lo + 2 * width : n;
+            size_t mid = lo + width < n ? lo + width : n,
+                   hi = lo + 2 * width < n ? lo + 2 * width : n;
             merge(from, other, lo, mid, hi, target, descend ? -1 : 1);
         }
         struct record **swap = from;
@@ -162,7 +170,8 @@ static void reverse(struct record **records, size_t n)
     }
 }
 
-static int put_in_order(const struct range_op *op, struct arena *a, struct record **records, size_t n)
+static int put_in_order(const struct range_op *op, struct arena *a, struct record **records,
+                        size_t n)
 {
     if (op->sort_target == SORT_KEY) {
         if (op->sort_order == SORT_DESCEND) reverse(records, n);
@@ -175,7 +184,8 @@ static int put_in_order(const struct range_op *op, struct arena *a, struct recor
 
 static bool has_filters(const struct range_op *op)
 {
-    return op->min_mod_revision || op->max_mod_revision || op->min_create_revision || op->max_create_revision;
+    return op->min_mod_revision || op->max_mod_revision || op->min_create_revision ||
+           op->max_create_revision;
 }
 
 int range_read(const struct view *v, const struct range_op *op, struct range_result *ret)
@@ -205,7 +215,8 @@ int range_read(const struct view *v, const struct range_op *op, struct range_res
     return 0;
 }
 
-int store_range(struct store *s, const struct range_op *op, struct arena *a, struct range_result *ret)
+int store_range(struct store *s, const struct range_op *op, struct arena *a,
+                struct range_result *ret)
 {
     if (op->revision > s->revision) return ERR_FUTURE_REV;
     if (op->revision > 0 && op->revision < s->compact_rev) return ERR_COMPACTED;

@@ -3,7 +3,11 @@
 #include "base/check.h"
 #include "base/mem.h"
 
-enum { CHUNK_RECORDS = 509, CHUNK_SPARSE = CHUNK_RECORDS / 4, CHUNK_MERGED = CHUNK_RECORDS * 3 / 4 };
+enum {
+    CHUNK_RECORDS = 509,
+    CHUNK_SPARSE = CHUNK_RECORDS / 4,
+    CHUNK_MERGED = CHUNK_RECORDS * 3 / 4
+};
 
 struct rlog_chunk {
     size_t n;
@@ -115,7 +119,8 @@ static void drop_chunk(struct rlog *log, size_t i)
     }
 }
 
-/* Moves the records of chunk i + 1 behind those of chunk i if both are small. The last chunk stays: it grows. */
+/* Moves the records of chunk i + 1 behind those of chunk i if both are small. The last chunk stays:
+ * it grows. */
 static bool join(struct rlog *log, size_t i)
 {
     if (i + 2 >= log->n) return false;
@@ -136,6 +141,7 @@ void rlog_remove(struct rlog *log, struct record *r)
     memmove(c->records + it.at, c->records + it.at + 1, (c->n - it.at) * sizeof(c->records[0]));
     log->records--;
     if (c->n == 0) drop_chunk(log, it.entry);
-    else if (c->n <= CHUNK_SPARSE && !join(log, it.entry) && it.entry > 0) (void)join(log, it.entry - 1);
+    else if (c->n <= CHUNK_SPARSE && !join(log, it.entry) && it.entry > 0)
+        (void)join(log, it.entry - 1);
     record_unref(r);
 }

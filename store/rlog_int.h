@@ -1,15 +1,16 @@
-/* The revision log: all records in order of (revision, sub), and the owner of one reference to each.
+/* The revision log: all records in order of (revision, sub), and the owner of one reference to
+ * each.
  *
- * Records lie in chunks of a page; compaction takes single records out, chunks close up and go away, so that
- * what is left of the past costs 8 bytes a record. Places are named by (revision, sub), never by number.
- * One thread. */
+ * Records lie in chunks of a page; compaction takes single records out, chunks close up and go
+ * away, so that what is left of the past costs 8 bytes a record. Places are named by (revision,
+ * sub), never by number. One thread. */
 #ifndef PINTLE_STORE_RLOG_INT_H
 #define PINTLE_STORE_RLOG_INT_H
 
 #include "store/record.h"
 
-/* Running sums over the history, in bytes as record_cost counts them: of all versions written, and of what was live
- * then. */
+/* Running sums over the history, in bytes as record_cost counts them: of all versions written, and
+ * of what was live then. */
 struct rlog_sums {
     int64_t written, live;
 };
@@ -46,8 +47,8 @@ struct record *rlog_seek(const struct rlog *log, int64_t rev, uint32_t sub, stru
 struct record *rlog_next(const struct rlog *log, struct rlog_iter *it);
 /* About how many records are from there on; never too few by more than a chunk. */
 size_t rlog_records_from(const struct rlog *log, int64_t rev);
-/* Sums before the chunk where the records of `rev` begin; *ret_rev and *ret_sub are the chunk's start. false if there is
- * no such chunk. */
+/* Sums before the chunk where the records of `rev` begin; *ret_rev and *ret_sub are the chunk's
+ * start. false if there is no such chunk. */
 bool rlog_checkpoint(const struct rlog *log, int64_t rev, int64_t *ret_rev, uint32_t *ret_sub,
                      struct rlog_sums *ret);
 

@@ -16,15 +16,15 @@ struct slot {
 
 struct slab {
     struct slab_heap *heap;
-    struct list all;            /* of the heap */
-    struct list partial;        /* of its class, while it has free slots and is not the current one */
-    struct slot *free;          /* the owner's */
-    size_t fresh;               /* offset of the first slot never used */
-    size_t size;                /* of a slot */
+    struct list all;     /* of the heap */
+    struct list partial; /* of its class, while it has free slots and is not the current one */
+    struct slot *free;   /* the owner's */
+    size_t fresh;        /* offset of the first slot never used */
+    size_t size;         /* of a slot */
     unsigned klass, used;
-    struct slab *next_pending;  /* written by the one who put it on the list */
+    struct slab *next_pending;    /* written by the one who put it on the list */
     _Atomic(struct slot *) freed; /* by any thread, or `orphaned` */
-    atomic_size_t references;   /* once orphaned: slots in use and whoever else may touch it */
+    atomic_size_t references;     /* once orphaned: slots in use and whoever else may touch it */
 };
 
 struct klass {
@@ -84,7 +84,8 @@ static struct slab *slab_new(struct slab_heap *h, unsigned k, size_t size)
 {
     struct slab *s = mem_map(SLAB_BYTES);
     if (!s) return NULL;
-    *s = (struct slab){.heap = h, .klass = k, .size = size, .fresh = (sizeof(*s) + 15) & ~(size_t)15};
+    *s = (struct slab){
+        .heap = h, .klass = k, .size = size, .fresh = (sizeof(*s) + 15) & ~(size_t)15};
     list_push_back(&h->all, &s->all);
     list_init(&s->partial);
     h->bytes += SLAB_BYTES;
@@ -187,7 +188,8 @@ static void announce(struct slab *s)
             return;
         }
         s->next_pending = head;
-    } while (!atomic_compare_exchange_weak_explicit(&h->pending, &head, s, memory_order_acq_rel, memory_order_acquire));
+    } while (!atomic_compare_exchange_weak_explicit(&h->pending, &head, s, memory_order_acq_rel,
+                                                    memory_order_acquire));
 }
 
 void slab_free(void *p)
@@ -200,12 +202,13 @@ void slab_free(void *p)
             return;
         }
         slot->next = head;
-    } while (!atomic_compare_exchange_weak_explicit(&s->freed, &head, slot, memory_order_acq_rel, memory_order_acquire));
+    } while (!atomic_compare_exchange_weak_explicit(&s->freed, &head, slot, memory_order_acq_rel,
+                                                    memory_order_acquire));
     if (!head) announce(s);
 }
 
-/* Each slab is left to those who still use it. Its references are then: one a slot in use, one for a thread that may be about
- * to announce it, and one of ours until we are done with it. */
+/* Each slab is left to those who still use it. Its references are then: one a slot in use, one for
+ * a thread that may be about to announce it, and one of ours until we are done with it. */
 void slab_heap_free(struct slab_heap *h)
 {
     if (!h) return;

@@ -1,10 +1,11 @@
-/* Memory for records: slots of near sizes in slabs of whole pages, so that a record costs its bytes and little more, and a
- * slab whose records are gone goes back to the system at once.
+/* Memory for records: slots of near sizes in slabs of whole pages, so that a record costs its bytes
+ * and little more, and a slab whose records are gone goes back to the system at once.
  *
- * One thread, the owner, allocates. Any thread frees: it pushes the slot on its slab's stack, and whoever makes that stack
- * non-empty also puts the slab on the heap's list of slabs to look at; the owner takes both in when it needs room or is
- * asked to. A slab is given up only after it came by that list, when nobody else can still be touching it.
- * What is still in use when the heap goes lives on; the last one to free a slot of a slab gives the slab back. */
+ * One thread, the owner, allocates. Any thread frees: it pushes the slot on its slab's stack, and
+ * whoever makes that stack non-empty also puts the slab on the heap's list of slabs to look at; the
+ * owner takes both in when it needs room or is asked to. A slab is given up only after it came by
+ * that list, when nobody else can still be touching it. What is still in use when the heap goes
+ * lives on; the last one to free a slot of a slab gives the slab back. */
 #ifndef PINTLE_STORE_SLAB_INT_H
 #define PINTLE_STORE_SLAB_INT_H
 

@@ -1,5 +1,5 @@
-/* Cutting a snapshot: the log is walked in slices up to the revision of `open`; what is not history (leases, alarms,
- * members) is small and is encoded at once when the snapshot is opened. */
+/* Cutting a snapshot: the log is walked in slices up to the revision of `open`; what is not history
+ * (leases, alarms, members) is small and is encoded at once when the snapshot is opened. */
 #include "store/snapshot_int.h"
 
 #include "base/mem.h"
@@ -14,7 +14,7 @@ struct place {
 struct store_snapshot {
     struct pin pin; /* at the compact revision */
     int64_t revision;
-    struct place at; /* the next record */
+    struct place at;           /* the next record */
     enum snapshot_block stage; /* what comes next; 0 = the header */
     uint64_t offset, chain, records, leases, others;
     struct buf tail[BLOCK_END]; /* payloads by block type */
@@ -40,7 +40,8 @@ static void put_bytes(struct buf *b, struct slice s)
 static void encode_tail(const struct store *s, struct store_snapshot *snap)
 {
     struct buf *b = &snap->tail[BLOCK_LEASES];
-    for (const struct lease *l = lease_after(&s->leases, INT64_MIN); l; l = lease_after(&s->leases, l->id)) {
+    for (const struct lease *l = lease_after(&s->leases, INT64_MIN); l;
+         l = lease_after(&s->leases, l->id)) {
         buf_append_u64(b, (uint64_t)l->id);
         put_varint(b, (uint64_t)l->ttl);
         put_varint(b, (uint64_t)l->remaining_ttl);
@@ -110,14 +111,16 @@ static size_t begin_block(struct buf *out)
 }
 
 /* Fills in the head of the block whose payload now ends the buffer. */
-static void end_block(struct store_snapshot *snap, struct buf *out, size_t from, enum snapshot_block type)
+static void end_block(struct store_snapshot *snap, struct buf *out, size_t from,
+                      enum snapshot_block type)
 {
     if (out->failed) return;
     uint8_t *head = out->data + from;
     size_t len = out->len - from - SNAPSHOT_BLOCK_HEAD;
     put_le(head, type, 4);
     put_le(head + 4, len, 4);
-    uint64_t hash = snapshot_block_hash(snap->offset, head, slice_make(head + SNAPSHOT_BLOCK_HEAD, len));
+    uint64_t hash =
+        snapshot_block_hash(snap->offset, head, slice_make(head + SNAPSHOT_BLOCK_HEAD, len));
     put_le(head + 8, hash, 8);
     snap->chain = snapshot_chain(snap->chain, hash);
 }
@@ -143,7 +146,8 @@ static void put_trailer(struct store_snapshot *snap, struct buf *out)
 
 /* ---- records -------------------------------------------------------------------------------- */
 
-/* Whether the record is part of what compaction at the pinned revision leaves, be it freed already or not. */
+/* Whether the record is part of what compaction at the pinned revision leaves, be it freed already
+ * or not. */
 static bool belongs(const struct store_snapshot *snap, const struct record *r)
 {
     const struct store *s = snap->pin.store;
@@ -172,7 +176,8 @@ static void put_record(struct buf *out, const struct record *r, int64_t rev_befo
 }
 
 /* One block of records from *at on; *at moves. False when there are no more. */
-static bool put_records(struct store_snapshot *snap, size_t max_bytes, struct place *at, struct buf *out)
+static bool put_records(struct store_snapshot *snap, size_t max_bytes, struct place *at,
+                        struct buf *out)
 {
     const struct store *s = snap->pin.store;
     size_t from = begin_block(out), steps = max_bytes / 64;
@@ -195,7 +200,8 @@ static bool put_records(struct store_snapshot *snap, size_t max_bytes, struct pl
     return r && r->mod_rev <= snap->revision;
 }
 
-int store_snapshot_next(struct store_snapshot *snap, size_t max_bytes, struct buf *out, bool *ret_done)
+int store_snapshot_next(struct store_snapshot *snap, size_t max_bytes, struct buf *out,
+                        bool *ret_done)
 {
     if (!snap->pin.store) return ERR_CLOSED;
     for (unsigned i = 0; i < BLOCK_END; i++)

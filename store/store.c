@@ -8,7 +8,8 @@
 struct store *store_new(const struct store_options *options)
 {
     struct store *s = mem_must_calloc(1, sizeof(*s));
-    s->quota = options && options->quota_bytes ? options->quota_bytes : (int64_t)LIMIT_QUOTA_BYTES_DEFAULT;
+    s->quota =
+        options && options->quota_bytes ? options->quota_bytes : (int64_t)LIMIT_QUOTA_BYTES_DEFAULT;
     s->slabs = slab_heap_new();
     s->revision = 1;
     s->compact_rev = -1;
@@ -61,7 +62,8 @@ static int apply_put(struct store *s, const struct put_op *op, struct op_result 
     return 0;
 }
 
-static void run_txn(struct store *s, struct arena *a, const struct txn_op *txn, struct op_result *plan)
+static void run_txn(struct store *s, struct arena *a, const struct txn_op *txn,
+                    struct op_result *plan)
 {
     const struct view v = {s, a, INT64_MAX};
     const struct op *ops = txn_branch(txn, plan);
@@ -81,7 +83,8 @@ static void run_txn(struct store *s, struct arena *a, const struct txn_op *txn, 
     }
 }
 
-static int apply_txn(struct store *s, struct arena *a, const struct txn_op *txn, struct op_result *ret)
+static int apply_txn(struct store *s, struct arena *a, const struct txn_op *txn,
+                     struct op_result *ret)
 {
     const struct view v = {s, a, INT64_MAX};
     struct op_result plan = {.type = OP_TXN};
@@ -116,7 +119,8 @@ static int apply_grant(struct store *s, int64_t id, int64_t ttl, struct result *
     if (s->leases.n >= LIMIT_LEASES) return ERR_LIMIT;
     int rc = quota_check(s, LEASE_COST);
     if (rc) return rc;
-    struct lease *l = lease_add(&s->leases, id, ttl < LIMIT_LEASE_MIN_TTL ? LIMIT_LEASE_MIN_TTL : ttl);
+    struct lease *l =
+        lease_add(&s->leases, id, ttl < LIMIT_LEASE_MIN_TTL ? LIMIT_LEASE_MIN_TTL : ttl);
     ret->lease.id = id;
     ret->lease.ttl = l->ttl;
     return 0;
@@ -130,7 +134,8 @@ static int apply_revoke(struct store *s, int64_t id)
     struct index keys = l->keys; /* taken over, so that deleting need not detach one by one */
     l->keys = (struct index){0};
     struct index_path at, path;
-    for (struct record *r = index_seek(&keys, (struct slice){0}, &at); r; r = index_next(&keys, &at)) {
+    for (struct record *r = index_seek(&keys, (struct slice){0}, &at); r;
+         r = index_next(&keys, &at)) {
         CHECK(index_find(&s->index, record_key(r), &path) == r);
         write_tombstone(s, &path, r);
     }
@@ -147,7 +152,8 @@ static void apply_checkpoint(struct store *s, const struct command *c)
     }
 }
 
-static int apply_command(struct store *s, const struct command *c, struct arena *a, struct result *ret)
+static int apply_command(struct store *s, const struct command *c, struct arena *a,
+                         struct result *ret)
 {
     int rc = alarm_refusal(s, c);
     if (rc) return rc;
@@ -157,7 +163,9 @@ static int apply_command(struct store *s, const struct command *c, struct arena 
     case COMMAND_LEASE_GRANT: return apply_grant(s, c->lease_grant.id, c->lease_grant.ttl, ret);
     case COMMAND_LEASE_REVOKE: return apply_revoke(s, c->lease_revoke.id);
     case COMMAND_LEASE_CHECKPOINT: apply_checkpoint(s, c); return 0;
-    case COMMAND_ALARM: alarm_apply(s, c->alarm.member_id, c->alarm.alarm, c->alarm.activate); return 0;
+    case COMMAND_ALARM:
+        alarm_apply(s, c->alarm.member_id, c->alarm.alarm, c->alarm.activate);
+        return 0;
     case COMMAND_MEMBER_ATTRIBUTES:
         return member_apply(s, c->member.member_id, c->member.name, c->member.client_urls,
                             c->member.n_client_urls);
@@ -222,7 +230,8 @@ int64_t store_size(const struct store *s)
 
 int64_t store_size_in_use(const struct store *s)
 {
-    return s->compacted.live + s->sums.written - s->compacted.written + LEASE_COST * (int64_t)s->leases.n;
+    return s->compacted.live + s->sums.written - s->compacted.written +
+           LEASE_COST * (int64_t)s->leases.n;
 }
 
 int64_t store_keys(const struct store *s)
@@ -249,7 +258,8 @@ size_t store_leases(const struct store *s, int64_t after, int64_t *ids, size_t m
     return n;
 }
 
-int store_lease_keys(const struct store *s, int64_t id, struct arena *a, struct slice **ret, size_t *ret_n)
+int store_lease_keys(const struct store *s, int64_t id, struct arena *a, struct slice **ret,
+                     size_t *ret_n)
 {
     const struct lease *l = lease_find(&s->leases, id);
     if (!l) return ERR_LEASE_NOT_FOUND;
@@ -257,7 +267,8 @@ int store_lease_keys(const struct store *s, int64_t id, struct arena *a, struct 
     if (!keys) return ERR_NOMEM;
     size_t n = 0;
     struct index_path path;
-    for (struct record *r = index_seek(&l->keys, (struct slice){0}, &path); r; r = index_next(&l->keys, &path)) {
+    for (struct record *r = index_seek(&l->keys, (struct slice){0}, &path); r;
+         r = index_next(&l->keys, &path)) {
         keys[n] = arena_dup(a, record_key(r));
         if (!keys[n++].data) return ERR_NOMEM;
     }
@@ -266,7 +277,8 @@ int store_lease_keys(const struct store *s, int64_t id, struct arena *a, struct 
     return 0;
 }
 
-void store_on_lease(struct store *s, void (*changed)(void *ctx, int64_t id, bool granted), void *ctx)
+void store_on_lease(struct store *s, void (*changed)(void *ctx, int64_t id, bool granted),
+                    void *ctx)
 {
     s->lease_changed = changed;
     s->lease_ctx = ctx;

@@ -34,22 +34,22 @@ struct alarm_record {
 
 struct store {
     int64_t quota;
-    struct slab_heap *slabs;     /* the records' memory */
+    struct slab_heap *slabs; /* the records' memory */
     int64_t revision, compact_rev;
     struct index index;
     struct rlog log;
-    struct rlog_sums sums;       /* of the whole history */
-    struct rlog_sums compacted;  /* as they were at compact_rev */
-    int64_t held;                /* cost of all records in the log, freed or not yet */
+    struct rlog_sums sums;      /* of the whole history */
+    struct rlog_sums compacted; /* as they were at compact_rev */
+    int64_t held;               /* cost of all records in the log, freed or not yet */
     struct lease_table leases;
-    uint32_t sub;                /* next place within the revision under way */
+    uint32_t sub; /* next place within the revision under way */
 
     struct list pins;
-    int64_t work_target;         /* compaction up to here may have happened in memory */
-    int64_t work_rev;            /* the next record it looks at */
+    int64_t work_target; /* compaction up to here may have happened in memory */
+    int64_t work_rev;    /* the next record it looks at */
     uint32_t work_sub;
 
-    struct event_batch *events;  /* since the last store_take_events */
+    struct event_batch *events; /* since the last store_take_events */
     size_t events_size;
 
     struct alarm_record *alarms;
@@ -74,7 +74,8 @@ static inline int64_t live_cost(const struct record *r)
 void pin_open(struct pin *p, struct store *s, int64_t rev);
 void pin_close(struct pin *p); /* twice is fine */
 
-/* The version of a key that revision `rev` shows, tombstone or not, from any newer one; NULL = none. */
+/* The version of a key that revision `rev` shows, tombstone or not, from any newer one; NULL =
+ * none. */
 static inline struct record *version_at(struct record *newest, int64_t rev)
 {
     while (newest && newest->mod_rev > rev) newest = newest->older;
@@ -99,13 +100,17 @@ bool range_is_single(struct slice range_end);
 bool range_has(struct slice range_end, struct slice key);
 int64_t range_count(const struct view *v, struct slice key, struct slice range_end);
 /* ERR_NOMEM or 0. Takes references. */
-int range_read(const struct view *v, const struct range_op *op, struct range_result *ret) MUST_CHECK;
+int range_read(const struct view *v, const struct range_op *op,
+               struct range_result *ret) MUST_CHECK;
 
-/* txn.c: the parts of a txn that read. Builds the result tree with the branch taken, from the state as it is. */
+/* txn.c: the parts of a txn that read. Builds the result tree with the branch taken, from the state
+ * as it is. */
 int txn_plan(const struct view *v, const struct txn_op *txn, struct op_result *ret) MUST_CHECK;
 /* What etcd checks before it lets a txn write: 0 or the refusal. */
-int txn_check_puts(const struct store *s, const struct txn_op *txn, const struct op_result *plan) MUST_CHECK;
-int txn_check_ranges(const struct store *s, const struct txn_op *txn, const struct op_result *plan) MUST_CHECK;
+int txn_check_puts(const struct store *s, const struct txn_op *txn,
+                   const struct op_result *plan) MUST_CHECK;
+int txn_check_ranges(const struct store *s, const struct txn_op *txn,
+                     const struct op_result *plan) MUST_CHECK;
 int64_t txn_cost(const struct txn_op *txn, const struct op_result *plan);
 static inline const struct op *txn_branch(const struct txn_op *txn, const struct op_result *plan)
 {
@@ -117,7 +122,8 @@ static inline const struct op *txn_branch(const struct txn_op *txn, const struct
 void *apply_alloc(struct arena *a, size_t size);
 void apply_out_of_memory(void) __attribute__((noreturn));
 void write_put(struct store *s, const struct put_op *op, struct op_result *ret);
-void write_delete(struct store *s, struct arena *a, const struct delete_op *op, struct op_result *ret);
+void write_delete(struct store *s, struct arena *a, const struct delete_op *op,
+                  struct op_result *ret);
 void write_tombstone(struct store *s, struct index_path *path, struct record *newest);
 /* Appends a finished record: log, sums and the event. `prev` is the key's version before. */
 void write_log(struct store *s, struct record *r, struct record *prev);
@@ -136,7 +142,8 @@ void quota_relax(struct store *s);
 int alarm_refusal(const struct store *s, const struct command *c) MUST_CHECK;
 void alarm_apply(struct store *s, uint64_t member_id, enum alarm_type type, bool activate);
 void alarm_add(struct store *s, struct alarm alarm, bool automatic);
-int member_apply(struct store *s, uint64_t id, struct slice name, const struct slice *urls, size_t n) MUST_CHECK;
+int member_apply(struct store *s, uint64_t id, struct slice name, const struct slice *urls,
+                 size_t n) MUST_CHECK;
 void members_release(struct store *s);
 
 #endif

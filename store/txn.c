@@ -1,5 +1,6 @@
-/* What a txn decides before it changes anything, as etcd does it (server/etcdserver/txn): all compares, nested ones too,
- * see the state before the txn; then the puts on the path taken are checked, then its ranges. */
+/* What a txn decides before it changes anything, as etcd does it (server/etcdserver/txn): all
+ * compares, nested ones too, see the state before the txn; then the puts on the path taken are
+ * checked, then its ranges. */
 #include "store/store_int.h"
 
 #include "base/check.h"
@@ -40,8 +41,8 @@ static bool compare_holds(const struct store *s, const struct compare *c)
     }
     struct index_path path;
     bool any = false;
-    for (struct record *r = index_seek(&s->index, c->key, &path); r && range_has(c->range_end, record_key(r));
-         r = index_next(&s->index, &path)) {
+    for (struct record *r = index_seek(&s->index, c->key, &path);
+         r && range_has(c->range_end, record_key(r)); r = index_next(&s->index, &path)) {
         if (r->tombstone) continue;
         if (!compare_one(c, r)) return false;
         any = true;
@@ -89,7 +90,8 @@ int txn_check_puts(const struct store *s, const struct txn_op *txn, const struct
     return rc;
 }
 
-/* Unlike a lone range, one in a txn may not ask for a negative revision once there was a compaction. */
+/* Unlike a lone range, one in a txn may not ask for a negative revision once there was a
+ * compaction. */
 static int check_revision(const struct store *s, int64_t rev)
 {
     if (rev == 0) return 0;

@@ -45,7 +45,8 @@ static void add_event(struct store *s, struct record *r)
 struct event_batch *store_take_events(struct store *s)
 {
     struct event_batch *b = s->events;
-    if (b && s->events_size - b->count > 64) b = mem_must_realloc(b, sizeof(*b) + b->count * sizeof(b->events[0]));
+    if (b && s->events_size - b->count > 64)
+        b = mem_must_realloc(b, sizeof(*b) + b->count * sizeof(b->events[0]));
     s->events = NULL;
     s->events_size = 0;
     return b;
@@ -73,7 +74,8 @@ static void move_lease(struct store *s, struct record *r, const struct record *p
     }
 }
 
-static void write_record(struct store *s, struct index_path *path, struct record *r, struct record *prev)
+static void write_record(struct store *s, struct index_path *path, struct record *r,
+                         struct record *prev)
 {
     r->mod_rev = s->revision + 1;
     CHECK(s->sub < RECORD_SUB_MAX);
@@ -110,7 +112,8 @@ void write_tombstone(struct store *s, struct index_path *path, struct record *ne
     write_record(s, path, r, newest);
 }
 
-void write_delete(struct store *s, struct arena *a, const struct delete_op *op, struct op_result *ret)
+void write_delete(struct store *s, struct arena *a, const struct delete_op *op,
+                  struct op_result *ret)
 {
     const struct view v = {s, a, INT64_MAX};
     ret->type = OP_DELETE;

@@ -32,7 +32,8 @@ static void test_round_trip(void **state)
         batch_begin(&w, 0xfedcba9876543210u, 1 << 20);
         char text[300];
         memset(text, 'x', sizeof(text));
-        for (uint64_t i = 0; i < 300; i++) assert_int_equal(batch_add(&w, i << (i % 60), slice_make(text, i)), 0);
+        for (uint64_t i = 0; i < 300; i++)
+            assert_int_equal(batch_add(&w, i << (i % 60), slice_make(text, i)), 0);
         struct batch_reader r;
         assert_int_equal(batch_open(&r, batch_finish(&w)), 0);
         assert_true(r.origin == 0xfedcba9876543210u);
@@ -106,8 +107,10 @@ static void test_damage(void **state)
     assert_true(whole.len < sizeof(copy));
     memcpy(copy, whole.data, whole.len);
     copy[whole.len] = 0;
-    assert_int_equal(count(slice_make(copy, whole.len + 1), &sum), ERR_CORRUPT); /* and every addition */
-    for (size_t bit = 0; bit < whole.len * 8; bit++) { /* a flip is told, or is in what the entry carries */
+    assert_int_equal(count(slice_make(copy, whole.len + 1), &sum),
+                     ERR_CORRUPT); /* and every addition */
+    for (size_t bit = 0; bit < whole.len * 8;
+         bit++) { /* a flip is told, or is in what the entry carries */
         memcpy(copy, whole.data, whole.len);
         copy[bit / 8] ^= (uint8_t)(1 << bit % 8);
         int n = count(slice_make(copy, whole.len), &sum);
@@ -141,8 +144,9 @@ static void test_random(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_empty),  cmocka_unit_test(test_cap),
-        cmocka_unit_test(test_memory),     cmocka_unit_test(test_damage), cmocka_unit_test(test_random),
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_cap),        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_damage),     cmocka_unit_test(test_random),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -23,8 +23,8 @@ static struct op nested_ops[] = {
 };
 static struct txn_op nested = {.failure = nested_ops, .n_failure = 1};
 static struct op success[] = {
-    {OP_RANGE,
-     .range = {LIT("a"), LIT("z"), 10, -1, SORT_DESCEND, SORT_VALUE, true, false, true, 1, 70000, -3, 1LL << 40}},
+    {OP_RANGE, .range = {LIT("a"), LIT("z"), 10, -1, SORT_DESCEND, SORT_VALUE, true, false, true, 1,
+                         70000, -3, 1LL << 40}},
     {OP_DELETE, .del = {LIT("x"), LIT("y"), true}},
     {OP_TXN, .txn = &nested},
 };
@@ -96,10 +96,12 @@ static void test_fields(void **state)
     const struct txn_op *t = c.op.txn;
     assert_int_equal(t->n_compares, 3);
     assert_true(t->compares[0].number == -5 && t->compares[0].target == COMPARE_MOD);
-    assert_true(t->compares[1].result == COMPARE_NOT_EQUAL && slice_eq_str(t->compares[1].value, "v"));
+    assert_true(t->compares[1].result == COMPARE_NOT_EQUAL &&
+                slice_eq_str(t->compares[1].value, "v"));
     assert_true(t->compares[2].number == INT64_MAX && t->compares[2].range_end.len == 1);
     const struct range_op *r = &t->success[0].range;
-    assert_true(r->limit == 10 && r->revision == -1 && r->sort_order == SORT_DESCEND && r->sort_target == SORT_VALUE);
+    assert_true(r->limit == 10 && r->revision == -1 && r->sort_order == SORT_DESCEND &&
+                r->sort_target == SORT_VALUE);
     assert_true(r->serializable && !r->keys_only && r->count_only);
     assert_true(r->min_mod_revision == 1 && r->max_mod_revision == 70000);
     assert_true(r->min_create_revision == -3 && r->max_create_revision == 1LL << 40);
@@ -171,14 +173,16 @@ static void test_memory(void **state)
 static void test_newer(void **state)
 {
     (void)state;
-    static const uint8_t longer[] = {0x95, 2, 9, 0xa2, 'h', 'i', 0x82, 1, 2, 3, 0x91, 0xc0, 0xcb, 1, 2, 3, 4, 5, 6, 7, 8};
+    static const uint8_t longer[] = {0x95, 2,    9, 0xa2, 'h', 'i', 0x82, 1, 2, 3, 0x91,
+                                     0xc0, 0xcb, 1, 2,    3,   4,   5,    6, 7, 8};
     static const uint8_t new_type[] = {0x92, 100, 9}, new_op[] = {0x92, 1, 0x92, 9, 1};
     struct arena a = {0};
     struct command c;
     assert_int_equal(command_decode(&a, slice_make(longer, sizeof(longer)), &c), 0);
     assert_true(c.type == COMMAND_COMPACT && c.compact.revision == 9);
     assert_int_equal(command_decode(&a, slice_make(longer, sizeof(longer) - 1), &c), ERR_CORRUPT);
-    assert_int_equal(command_decode(&a, slice_make(new_type, sizeof(new_type)), &c), ERR_UNSUPPORTED);
+    assert_int_equal(command_decode(&a, slice_make(new_type, sizeof(new_type)), &c),
+                     ERR_UNSUPPORTED);
     assert_int_equal(command_decode(&a, slice_make(new_op, sizeof(new_op)), &c), ERR_UNSUPPORTED);
     arena_release(&a);
 }
@@ -191,7 +195,8 @@ static void test_random(void **state)
     for (int i = 0; i < 300000; i++) {
         uint8_t bytes[80];
         size_t len = (size_t)rand() % sizeof(bytes);
-        for (size_t k = 0; k < len; k++) bytes[k] = (uint8_t)(rand() % 3 ? 0x90 + rand() % 8 : rand() >> 5);
+        for (size_t k = 0; k < len; k++)
+            bytes[k] = (uint8_t)(rand() % 3 ? 0x90 + rand() % 8 : rand() >> 5);
         if (len > 1) bytes[1] = (uint8_t)(1 + rand() % 7);
         struct command c;
         int rc = command_decode(&a, slice_make(bytes, len), &c);
@@ -227,12 +232,14 @@ static void test_limits(void **state)
 {
     (void)state;
     static struct op many[LIMIT_TXN_OPS + 1];
-    for (int i = 0; i <= LIMIT_TXN_OPS; i++) many[i] = (struct op){OP_RANGE, .range = {.key = LIT("k")}};
+    for (int i = 0; i <= LIMIT_TXN_OPS; i++)
+        many[i] = (struct op){OP_RANGE, .range = {.key = LIT("k")}};
     struct txn_op t = {.success = many, .n_success = LIMIT_TXN_OPS};
     assert_int_equal(check_txn(&t), 0);
     t.n_success++;
     assert_int_equal(check_txn(&t), ERR_TOO_MANY_OPS);
-    assert_int_equal(decode_code(&(struct command){COMMAND_OP, .op = {OP_TXN, .txn = &t}}), ERR_LIMIT);
+    assert_int_equal(decode_code(&(struct command){COMMAND_OP, .op = {OP_TXN, .txn = &t}}),
+                     ERR_LIMIT);
 
     struct txn_op deep[LIMIT_TXN_DEPTH + 1] = {0};
     struct op link[LIMIT_TXN_DEPTH + 1];
@@ -287,26 +294,39 @@ static void test_checks(void **state)
     (void)state;
     for (int i = 0; i < N_SAMPLES; i++) assert_int_equal(command_check(&samples[i]), 0);
     assert_int_equal(check_op((struct op){OP_PUT, .put = {.value = LIT("v")}}), ERR_EMPTY_KEY);
-    assert_int_equal(check_op((struct op){OP_DELETE, .del = {.range_end = LIT("v")}}), ERR_EMPTY_KEY);
+    assert_int_equal(check_op((struct op){OP_DELETE, .del = {.range_end = LIT("v")}}),
+                     ERR_EMPTY_KEY);
     assert_int_equal(check_op((struct op){OP_RANGE, .range = {.key = LIT("v")}}), ERR_INVALID);
-    assert_int_equal(check_op((struct op){OP_PUT, .put = {.key = LIT("k"), .value = LIT("v"), .ignore_value = true}}),
-                     ERR_VALUE_PROVIDED);
-    assert_int_equal(check_op((struct op){OP_PUT, .put = {.key = LIT("k"), .lease = 1, .ignore_lease = true}}),
-                     ERR_LEASE_PROVIDED);
+    assert_int_equal(
+        check_op(
+            (struct op){OP_PUT, .put = {.key = LIT("k"), .value = LIT("v"), .ignore_value = true}}),
+        ERR_VALUE_PROVIDED);
+    assert_int_equal(
+        check_op((struct op){OP_PUT, .put = {.key = LIT("k"), .lease = 1, .ignore_lease = true}}),
+        ERR_LEASE_PROVIDED);
     assert_int_equal(range_op_check(&(struct range_op){.key = LIT("k")}), 0);
     assert_int_equal(range_op_check(&(struct range_op){.range_end = LIT("k")}), ERR_EMPTY_KEY);
-    assert_int_equal(range_op_check(&(struct range_op){.key = LIT("k"), .sort_order = (enum sort_order)3}),
-                     ERR_INVALID_SORT_OPTION);
-    assert_int_equal(range_op_check(&(struct range_op){.key = LIT("k"), .sort_target = (enum sort_target)-1}),
-                     ERR_INVALID_SORT_OPTION);
-    assert_int_equal(check_txn(&(struct txn_op){.compares = &(struct compare){.target = COMPARE_MOD}, .n_compares = 1}),
+    assert_int_equal(
+        range_op_check(&(struct range_op){.key = LIT("k"), .sort_order = (enum sort_order)3}),
+        ERR_INVALID_SORT_OPTION);
+    assert_int_equal(
+        range_op_check(&(struct range_op){.key = LIT("k"), .sort_target = (enum sort_target) - 1}),
+        ERR_INVALID_SORT_OPTION);
+    assert_int_equal(check_txn(&(struct txn_op){
+                         .compares = &(struct compare){.target = COMPARE_MOD}, .n_compares = 1}),
                      ERR_EMPTY_KEY);
-    assert_int_equal(check_txn(&(struct txn_op){.success = &(struct op){0}, .n_success = 1}), ERR_KEY_NOT_FOUND);
-    assert_int_equal(command_check(&(struct command){COMMAND_LEASE_GRANT, .lease_grant = {1, LIMIT_LEASE_TTL + 1}}),
+    assert_int_equal(check_txn(&(struct txn_op){.success = &(struct op){0}, .n_success = 1}),
+                     ERR_KEY_NOT_FOUND);
+    assert_int_equal(command_check(&(struct command){COMMAND_LEASE_GRANT,
+                                                     .lease_grant = {1, LIMIT_LEASE_TTL + 1}}),
                      ERR_LEASE_TTL_TOO_LARGE);
-    assert_int_equal(command_check(&(struct command){COMMAND_LEASE_GRANT, .lease_grant = {0, 5}}), ERR_LEASE_NOT_FOUND);
-    assert_int_equal(command_check(&(struct command){COMMAND_ALARM, .alarm = {1, (enum alarm_type)9, true}}), ERR_INVALID);
-    assert_int_equal(command_check(&(struct command){(enum command_type)99, .op = {0}}), ERR_INVALID);
+    assert_int_equal(command_check(&(struct command){COMMAND_LEASE_GRANT, .lease_grant = {0, 5}}),
+                     ERR_LEASE_NOT_FOUND);
+    assert_int_equal(
+        command_check(&(struct command){COMMAND_ALARM, .alarm = {1, (enum alarm_type)9, true}}),
+        ERR_INVALID);
+    assert_int_equal(command_check(&(struct command){(enum command_type)99, .op = {0}}),
+                     ERR_INVALID);
 }
 
 /* ---- overlaps ------------------------------------------------------------------------------- */
@@ -322,8 +342,10 @@ static struct op del(const char *key, const char *end)
 }
 
 #define OPS(...) ((struct op[]){__VA_ARGS__})
-#define THEN(...) .success = OPS(__VA_ARGS__), .n_success = sizeof(OPS(__VA_ARGS__)) / sizeof(struct op)
-#define ELSE(...) .failure = OPS(__VA_ARGS__), .n_failure = sizeof(OPS(__VA_ARGS__)) / sizeof(struct op)
+#define THEN(...)                                                                                  \
+    .success = OPS(__VA_ARGS__), .n_success = sizeof(OPS(__VA_ARGS__)) / sizeof(struct op)
+#define ELSE(...)                                                                                  \
+    .failure = OPS(__VA_ARGS__), .n_failure = sizeof(OPS(__VA_ARGS__)) / sizeof(struct op)
 #define TXN(...) ((struct op){OP_TXN, .txn = &(struct txn_op){__VA_ARGS__}})
 
 static void test_overlaps(void **state)
@@ -373,10 +395,12 @@ static void test_questions(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_fields),    cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_memory),     cmocka_unit_test(test_newer),     cmocka_unit_test(test_random),
-        cmocka_unit_test(test_limits),     cmocka_unit_test(test_total),     cmocka_unit_test(test_checks),
-        cmocka_unit_test(test_overlaps),   cmocka_unit_test(test_questions),
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_damage),     cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_newer),      cmocka_unit_test(test_random),
+        cmocka_unit_test(test_limits),     cmocka_unit_test(test_total),
+        cmocka_unit_test(test_checks),     cmocka_unit_test(test_overlaps),
+        cmocka_unit_test(test_questions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

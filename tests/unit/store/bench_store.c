@@ -24,7 +24,8 @@ static void report(const char *what, double per)
 
 static struct slice key_of(char *text, int i)
 {
-    return slice_make(text, (size_t)sprintf(text, "/registry/pods/default/pod-%08x", (unsigned)i * 2654435761u));
+    return slice_make(
+        text, (size_t)sprintf(text, "/registry/pods/default/pod-%08x", (unsigned)i * 2654435761u));
 }
 
 static void apply(struct store *s, const struct command *c)
@@ -42,7 +43,9 @@ static void put_all(struct store *s)
     char text[64];
     for (int i = 0; i < n_keys; i++) {
         struct slice key = key_of(text, i);
-        apply(s, &(struct command){COMMAND_OP, .op = {OP_PUT, .put = {.key = key, .value = slice_make(value, 256)}}});
+        apply(s, &(struct command){
+                     COMMAND_OP,
+                     .op = {OP_PUT, .put = {.key = key, .value = slice_make(value, 256)}}});
         if (i % 100 == 99) event_batch_unref(store_take_events(s));
     }
     event_batch_unref(store_take_events(s));
@@ -51,7 +54,8 @@ static void put_all(struct store *s)
 static void memory(const char *what, uint64_t before, const struct store *s)
 {
     double each = (double)(mem_rss() - before) / n_keys - 256 - 35;
-    printf("%-44s %10.1f bytes a key beside key and value (index %.1f)\n", what, each, (double)s->index.bytes / n_keys);
+    printf("%-44s %10.1f bytes a key beside key and value (index %.1f)\n", what, each,
+           (double)s->index.bytes / n_keys);
 }
 
 static void read_all(struct store *s)
@@ -68,11 +72,14 @@ static void read_all(struct store *s)
     report("get", n_keys);
     start();
     for (int i = 0; i < 100000; i++) {
-        struct range_op op = {.key = key_of(text, i), .range_end = SLICE_LIT("0"), .count_only = true};
+        struct range_op op = {
+            .key = key_of(text, i), .range_end = SLICE_LIT("0"), .count_only = true};
         CHECK(store_range(s, &op, &a, &r) == 0);
     }
     report("count", 100000);
-    struct range_op op = {.key = SLICE_LIT("/registry/pods/"), .range_end = SLICE_LIT("/registry/pods0"), .limit = 10000};
+    struct range_op op = {.key = SLICE_LIT("/registry/pods/"),
+                          .range_end = SLICE_LIT("/registry/pods0"),
+                          .limit = 10000};
     for (int i = 0; i < 2; i++) {
         start();
         for (int k = 0; k < 50; k++) {
@@ -141,7 +148,8 @@ int main(int argc, char **argv)
     put_all(s);
     read_all(s);
     apply(s, &(struct command){COMMAND_COMPACT, .compact.revision = store_revision(s) - 1000});
-    while (store_work(s, 1000)) {}
+    while (store_work(s, 1000)) {
+    }
     struct buf stream = save(s);
     store_free(s);
     before = mem_rss();
@@ -151,7 +159,8 @@ int main(int argc, char **argv)
     struct store_hash *h;
     CHECK(store_hash_open(s, 0, &h) == 0);
     start();
-    while (!store_hash_step(h, 1000)) {}
+    while (!store_hash_step(h, 1000)) {
+    }
     report("hash, all of it", 1);
     store_hash_close(h);
     store_free(s);

@@ -26,7 +26,9 @@ static inline int run(struct store *s, const struct command *c)
 
 static inline int put_lease(struct store *s, const char *key, const char *value, int64_t lease)
 {
-    return run(s, &(struct command){COMMAND_OP, .op = {OP_PUT, .put = {.key = slice_str(key), .value = slice_str(value), .lease = lease}}});
+    return run(s, &(struct command){COMMAND_OP, .op = {OP_PUT, .put = {.key = slice_str(key),
+                                                                       .value = slice_str(value),
+                                                                       .lease = lease}}});
 }
 
 static inline int put(struct store *s, const char *key, const char *value)
@@ -41,7 +43,9 @@ static inline int del(struct store *s, const char *key)
 
 static inline int del_all(struct store *s)
 {
-    return run(s, &(struct command){COMMAND_OP, .op = {OP_DELETE, .del = {.key = SLICE_LIT("\0"), .range_end = SLICE_LIT("\0")}}});
+    return run(
+        s, &(struct command){COMMAND_OP, .op = {OP_DELETE, .del = {.key = SLICE_LIT("\0"),
+                                                                   .range_end = SLICE_LIT("\0")}}});
 }
 
 static inline int compact_to(struct store *s, int64_t rev)
@@ -71,7 +75,8 @@ static inline void drop_events(struct store *s)
 
 static inline void work_off(struct store *s)
 {
-    while (store_work(s, 100)) {}
+    while (store_work(s, 100)) {
+    }
 }
 
 #endif

@@ -1,5 +1,6 @@
-/* A plain model of etcd's semantics: all versions ever written in one array, every question answered by looking at all of
- * it. Slow, and short enough to be believed. Tests run it beside the store and compare every answer. */
+/* A plain model of etcd's semantics: all versions ever written in one array, every question
+ * answered by looking at all of it. Slow, and short enough to be believed. Tests run it beside the
+ * store and compare every answer. */
 #ifndef PINTLE_TESTS_STORE_MODEL_H
 #define PINTLE_TESTS_STORE_MODEL_H
 
@@ -63,7 +64,8 @@ static inline void model_free(struct model *m)
 static inline const struct version *newest(const struct model *m, struct slice key, int64_t rev)
 {
     for (size_t i = m->n; i-- > 0;)
-        if (m->versions[i].rev <= rev && slice_eq(v_key(&m->versions[i]), key)) return &m->versions[i];
+        if (m->versions[i].rev <= rev && slice_eq(v_key(&m->versions[i]), key))
+            return &m->versions[i];
     return NULL;
 }
 
@@ -81,8 +83,8 @@ static inline bool in_range(struct slice key, struct slice from, struct slice en
 }
 
 /* All keys shown at `rev` in the range, sorted. The result is malloc'ed. */
-static inline const struct version **all_shown(const struct model *m, struct slice from, struct slice end, int64_t rev,
-                                               size_t *ret_n)
+static inline const struct version **all_shown(const struct model *m, struct slice from,
+                                               struct slice end, int64_t rev, size_t *ret_n)
 {
     const struct version **out = malloc((m->n + 1) * sizeof(*out));
     size_t n = 0;
@@ -127,10 +129,12 @@ static inline void same_range(const struct model *m, const struct range_op *op, 
 {
     size_t n, kept = 0;
     const struct version **v = all_shown(m, op->key, op->range_end, view, &n);
-    bool filtered = op->min_mod_revision || op->max_mod_revision || op->min_create_revision || op->max_create_revision;
+    bool filtered = op->min_mod_revision || op->max_mod_revision || op->min_create_revision ||
+                    op->max_create_revision;
     assert_int_equal(r->count, n);
     if (op->count_only) n = 0;
-    if (op->limit > 0 && op->sort_order == SORT_NONE && !filtered && n > (size_t)op->limit + 1) n = (size_t)op->limit + 1;
+    if (op->limit > 0 && op->sort_order == SORT_NONE && !filtered && n > (size_t)op->limit + 1)
+        n = (size_t)op->limit + 1;
     for (size_t i = 0; i < n; i++) {
         if (op->max_mod_revision && v[i]->rev > op->max_mod_revision) continue;
         if (op->min_mod_revision && v[i]->rev < op->min_mod_revision) continue;
@@ -204,7 +208,8 @@ static inline void model_tombstone(struct model *m, const struct version *v)
     model_write(m, &t);
 }
 
-static inline void model_delete(struct model *m, const struct delete_op *op, const struct op_result *r)
+static inline void model_delete(struct model *m, const struct delete_op *op,
+                                const struct op_result *r)
 {
     size_t n;
     const struct version **v = all_shown(m, op->key, op->range_end, m->rev + 1, &n);
@@ -232,7 +237,7 @@ static inline bool compare_version(const struct compare *c, const struct version
         if (!v) return false;
         o = slice_cmp(v_value(v), c->value);
     } else {
-        int64_t x = !v ? 0
+        int64_t x = !v                             ? 0
                     : c->target == COMPARE_VERSION ? v->number
                     : c->target == COMPARE_CREATE  ? v->create
                     : c->target == COMPARE_MOD     ? v->rev
@@ -251,7 +256,8 @@ static inline bool model_compare(const struct model *m, const struct txn_op *t)
     bool ok = true;
     for (size_t i = 0; i < t->n_compares && ok; i++) {
         size_t n;
-        const struct version **v = all_shown(m, t->compares[i].key, t->compares[i].range_end, m->rev, &n);
+        const struct version **v =
+            all_shown(m, t->compares[i].key, t->compares[i].range_end, m->rev, &n);
         if (n == 0) ok = compare_version(&t->compares[i], NULL);
         for (size_t k = 0; k < n && ok; k++) ok = compare_version(&t->compares[i], v[k]);
         free(v);
@@ -261,7 +267,8 @@ static inline bool model_compare(const struct model *m, const struct txn_op *t)
 
 static inline int check_put_op(const struct model *m, const struct put_op *op)
 {
-    if ((op->ignore_value || op->ignore_lease) && !shown(m, op->key, m->rev)) return ERR_KEY_NOT_FOUND;
+    if ((op->ignore_value || op->ignore_lease) && !shown(m, op->key, m->rev))
+        return ERR_KEY_NOT_FOUND;
     return op->lease && !has_lease(m, op->lease) ? ERR_LEASE_NOT_FOUND : 0;
 }
 
@@ -294,7 +301,8 @@ static inline void model_run(struct model *m, const struct txn_op *t, const stru
         assert_int_equal(ri->type, ops[i].type);
         switch (ops[i].type) {
         case OP_RANGE:
-            same_range(m, &ops[i].range, ops[i].range.revision > 0 ? ops[i].range.revision : m->rev + 1, &ri->range);
+            same_range(m, &ops[i].range,
+                       ops[i].range.revision > 0 ? ops[i].range.revision : m->rev + 1, &ri->range);
             break;
         case OP_PUT: model_put(m, &ops[i].put, ri); break;
         case OP_DELETE: model_delete(m, &ops[i].del, ri); break;
@@ -326,12 +334,15 @@ static inline void model_apply(struct model *m, const struct command *c, const s
     int rc = 0;
     size_t at;
     if (c->type == COMMAND_OP && c->op.type == OP_PUT) {
-        rc = c->op.put.lease && !has_lease(m, c->op.put.lease) ? ERR_LEASE_NOT_FOUND : check_put_op(m, &c->op.put);
+        rc = c->op.put.lease && !has_lease(m, c->op.put.lease) ? ERR_LEASE_NOT_FOUND
+                                                               : check_put_op(m, &c->op.put);
     } else if (c->type == COMMAND_OP && c->op.type == OP_TXN) {
         rc = txn_op_read_only(c->op.txn) ? 0 : model_check(m, c->op.txn, OP_PUT);
         if (!rc) rc = model_check(m, c->op.txn, OP_RANGE);
     } else if (c->type == COMMAND_COMPACT) {
-        rc = c->compact.revision <= m->compact ? ERR_COMPACTED : c->compact.revision > m->rev ? ERR_FUTURE_REV : 0;
+        rc = c->compact.revision <= m->compact ? ERR_COMPACTED
+             : c->compact.revision > m->rev    ? ERR_FUTURE_REV
+                                               : 0;
     } else if (c->type == COMMAND_LEASE_GRANT) {
         rc = has_lease(m, c->lease_grant.id) ? ERR_LEASE_EXISTS : 0;
     } else if (c->type == COMMAND_LEASE_REVOKE) {
@@ -352,7 +363,8 @@ static inline void model_apply(struct model *m, const struct command *c, const s
             m->leases[m->n_leases].id = c->lease_grant.id;
             m->leases[m->n_leases].remaining = 0;
             m->leases[m->n_leases++].ttl = c->lease_grant.ttl < 2 ? 2 : c->lease_grant.ttl;
-            assert_true(r->lease.id == c->lease_grant.id && r->lease.ttl == m->leases[m->n_leases - 1].ttl);
+            assert_true(r->lease.id == c->lease_grant.id &&
+                        r->lease.ttl == m->leases[m->n_leases - 1].ttl);
             break;
         case COMMAND_LEASE_REVOKE: model_revoke(m, c->lease_revoke.id); break;
         case COMMAND_LEASE_CHECKPOINT:
@@ -369,7 +381,8 @@ static inline void model_apply(struct model *m, const struct command *c, const s
 
 /* ---- history -------------------------------------------------------------------------------- */
 
-/* Whether compaction leaves the version (3.5.16 and later keep a deletion at the compact revision). */
+/* Whether compaction leaves the version (3.5.16 and later keep a deletion at the compact revision).
+ */
 static inline bool survives(const struct model *m, const struct version *v)
 {
     if (v->rev > m->compact) return true;
@@ -381,7 +394,8 @@ static inline const struct version *model_prev(const struct model *m, const stru
     return v->rev > m->compact ? shown(m, v_key(v), v->rev - 1) : NULL;
 }
 
-static inline void same_events(const struct model *m, int64_t from, int64_t to, const struct event_batch *b)
+static inline void same_events(const struct model *m, int64_t from, int64_t to,
+                               const struct event_batch *b)
 {
     size_t n = 0;
     for (size_t i = 0; i < m->n; i++) {

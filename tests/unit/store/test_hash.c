@@ -1,11 +1,13 @@
-/* HashKV against values that etcd 3.5.30 gave for the same history (tests/compat/test_hashkv.sh asks a live one). */
+/* HashKV against values that etcd 3.5.30 gave for the same history (tests/compat/test_hashkv.sh
+ * asks a live one). */
 #include "tests/unit/store/helpers.h"
 
 static uint32_t hash_at(struct store *s, int64_t rev)
 {
     struct store_hash *h;
     assert_int_equal(store_hash_open(s, rev, &h), 0);
-    while (!store_hash_step(h, 2)) {}
+    while (!store_hash_step(h, 2)) {
+    }
     uint32_t value = store_hash_value(h);
     store_hash_close(h);
     return value;

@@ -22,12 +22,19 @@ static uint32_t rnd(uint32_t below)
 static size_t make_key(unsigned shape, uint32_t i, char *out)
 {
     switch (shape) {
-    case 0: return (size_t)sprintf(out, "%u", i * 2654435761u);                  /* short, random */
+    case 0: return (size_t)sprintf(out, "%u", i * 2654435761u);                /* short, random */
     case 1: return (size_t)sprintf(out, "/registry/pods/default/pod-%08u", i); /* one long prefix */
-    case 2: memset(out, 0, 80); return 1 + i % 80;                               /* zero bytes only: lengths tell */
-    case 3: memset(out, 'a', i % 300); return (size_t)sprintf(out + i % 300, "%u", i) + i % 300; /* all lengths */
-    case 4: memset(out, 0xff, 8); out[7] = (char)i; return 8 + (size_t)sprintf(out + 8, "%x", i % 7);
-    default: return (size_t)sprintf(out, "/registry/%s/ns-%u/%u", i % 3 ? "pods" : "endpointslices", i % 13, i);
+    case 2: memset(out, 0, 80); return 1 + i % 80; /* zero bytes only: lengths tell */
+    case 3:
+        memset(out, 'a', i % 300);
+        return (size_t)sprintf(out + i % 300, "%u", i) + i % 300; /* all lengths */
+    case 4:
+        memset(out, 0xff, 8);
+        out[7] = (char)i;
+        return 8 + (size_t)sprintf(out + 8, "%x", i % 7);
+    default:
+        return (size_t)sprintf(out, "/registry/%s/ns-%u/%u", i % 3 ? "pods" : "endpointslices",
+                               i % 13, i);
     }
 }
 enum { SHAPES = 6 };
@@ -228,7 +235,9 @@ static void test_log(void **state)
         struct rlog_iter it;
         struct record *r = rlog_seek(&log, at, at_sub, &it), *expect = NULL;
         for (size_t k = 0; k < N && !expect; k++)
-            if (all[k] && (all[k]->mod_rev > at || (all[k]->mod_rev == at && all[k]->sub >= at_sub))) expect = all[k];
+            if (all[k] &&
+                (all[k]->mod_rev > at || (all[k]->mod_rev == at && all[k]->sub >= at_sub)))
+                expect = all[k];
         assert_ptr_equal(r, expect);
     }
     size_t left = 0;
@@ -245,7 +254,8 @@ static void test_log(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_index), cmocka_unit_test(test_index_in_order),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_index),
+                                       cmocka_unit_test(test_index_in_order),
                                        cmocka_unit_test(test_build), cmocka_unit_test(test_log)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
-/* Random commands to the store and to a plain model of etcd's semantics side by side; every answer must agree, through
- * compaction, cursors that stay open, and snapshots that are taken while commands go on and then taken in.
+/* Random commands to the store and to a plain model of etcd's semantics side by side; every answer
+ * must agree, through compaction, cursors that stay open, and snapshots that are taken while
+ * commands go on and then taken in.
  *
  * STORE_SEED=n repeats one run, STORE_RUNS=n makes more of them. */
 #include <stdio.h>
@@ -54,7 +55,8 @@ static struct slice some_key(struct run *t)
     if (i == 1) return bytes(t, "a\0", 2);
     if (i == 2) return bytes(t, "a\0\0", 3);
     if (i == 3) return bytes(t, "\xff\xff", 2);
-    int n = i % 3 ? snprintf(text, sizeof(text), "/registry/pods/%x", i) : snprintf(text, sizeof(text), "k%u", i);
+    int n = i % 3 ? snprintf(text, sizeof(text), "/registry/pods/%x", i)
+                  : snprintf(text, sizeof(text), "k%u", i);
     return bytes(t, text, (size_t)n);
 }
 
@@ -90,7 +92,8 @@ static int64_t some_rev(struct run *t)
 
 static struct range_op some_range(struct run *t)
 {
-    struct range_op op = {.key = rnd(4) ? some_key(t) : bytes(t, "\0", 1), .range_end = some_end(t)};
+    struct range_op op = {.key = rnd(4) ? some_key(t) : bytes(t, "\0", 1),
+                          .range_end = some_end(t)};
     if (rnd(2)) op.limit = rnd(8);
     if (rnd(2)) op.revision = some_rev(t);
     if (rnd(3) == 0) op.sort_order = (enum sort_order)rnd(3);
@@ -116,7 +119,9 @@ static struct put_op some_put(struct run *t)
 
 static struct compare some_compare(struct run *t)
 {
-    struct compare c = {.result = (enum compare_result)rnd(4), .target = (enum compare_target)rnd(5), .key = some_key(t)};
+    struct compare c = {.result = (enum compare_result)rnd(4),
+                        .target = (enum compare_target)rnd(5),
+                        .key = some_key(t)};
     if (rnd(4) == 0) c.range_end = some_end(t);
     if (c.target == COMPARE_VALUE) c.value = some_value(t);
     else if (c.target == COMPARE_VERSION) c.number = rnd(4);
@@ -163,7 +168,8 @@ static struct command some_command(struct run *t)
     if (dice < 50) {
         c.op = (struct op){OP_PUT, .put = some_put(t)};
     } else if (dice < 62) {
-        c.op = (struct op){OP_DELETE, .del = {some_key(t), rnd(3) ? (struct slice){0} : some_end(t), rnd(2)}};
+        c.op = (struct op){OP_DELETE,
+                           .del = {some_key(t), rnd(3) ? (struct slice){0} : some_end(t), rnd(2)}};
     } else if (dice < 85) {
         do c.op = (struct op){OP_TXN, .txn = some_txn(t, 1)};
         while (command_check(&c)); /* overlaps */
@@ -307,9 +313,12 @@ static void check_hash(struct run *t, struct store *s, const struct model *m)
     int64_t rev = some_rev(t);
     struct store_hash *h;
     int rc = store_hash_open(s, rev, &h);
-    assert_int_equal(rc, rev > m->rev ? ERR_FUTURE_REV : rev > 0 && rev < m->compact ? ERR_COMPACTED : 0);
+    assert_int_equal(rc, rev > m->rev                  ? ERR_FUTURE_REV
+                         : rev > 0 && rev < m->compact ? ERR_COMPACTED
+                                                       : 0);
     if (rc) return;
-    while (!store_hash_step(h, 1 + rnd(20))) {}
+    while (!store_hash_step(h, 1 + rnd(20))) {
+    }
     assert_int_equal(store_hash_value(h), model_hash(m, rev > 0 ? rev : m->rev));
     assert_true(store_hash_compact_revision(h) == m->compact);
     assert_true(store_hash_revision(h) == (rev > 0 ? rev : m->rev));
@@ -321,7 +330,8 @@ static int64_t model_size(const struct model *m)
     int64_t size = LEASE_COST * (int64_t)m->n_leases;
     for (size_t i = 0; i < m->n; i++) {
         const struct version *v = &m->versions[i];
-        if (v->rev > m->compact || shown(m, v_key(v), m->compact) == v) size += RECORD_COST + v->key_len + v->value_len;
+        if (v->rev > m->compact || shown(m, v_key(v), m->compact) == v)
+            size += RECORD_COST + v->key_len + v->value_len;
     }
     return size;
 }
@@ -352,7 +362,8 @@ static void close_cursor(struct open_cursor *o)
 
 static void open_cursor(struct run *t, struct open_cursor *o)
 {
-    struct range_op op = {.key = rnd(2) ? some_key(t) : bytes(t, "\0", 1), .range_end = some_end(t)};
+    struct range_op op = {.key = rnd(2) ? some_key(t) : bytes(t, "\0", 1),
+                          .range_end = some_end(t)};
     op.revision = some_rev(t);
     op.limit = rnd(3) ? 0 : rnd(10);
     int rc = store_cursor_open(t->s, &op, &o->c);
@@ -478,7 +489,8 @@ static void one_run(uint64_t seed, unsigned steps)
     }
     if (t.snapshot) model_free(&t.at_open);
     close_all(&t);
-    while (store_work(t.s, 7)) {}
+    while (store_work(t.s, 7)) {
+    }
     check_all(&t, t.s, &t.m);
     store_free(t.s);
     model_free(&t.m);
@@ -502,7 +514,8 @@ static void test_against_model(void **state)
 static int tell_seed(void **state)
 {
     (void)state;
-    if (current_seed) print_message("# repeat it with STORE_SEED=%llu\n", (unsigned long long)current_seed);
+    if (current_seed)
+        print_message("# repeat it with STORE_SEED=%llu\n", (unsigned long long)current_seed);
     return 0;
 }
 

@@ -1,4 +1,5 @@
-/* The records' memory: slots do not overlap, other threads may free them, and all of it is given back. */
+/* The records' memory: slots do not overlap, other threads may free them, and all of it is given
+ * back. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -57,7 +58,8 @@ static void test_slots(void **state)
         for (int i = 0; i < 20000; i++) {
             struct piece *x = &all[rnd(N)];
             if (x->p) drop(x);
-            if (rnd(4) > (uint32_t)phase) *x = make(h, 8 + rnd(phase % 2 ? 600 : SLAB_SLOT_MAX - 8));
+            if (rnd(4) > (uint32_t)phase)
+                *x = make(h, 8 + rnd(phase % 2 ? 600 : SLAB_SLOT_MAX - 8));
             if (rnd(100) == 0) slab_reclaim(h);
         }
     }
@@ -136,7 +138,8 @@ static void test_other_threads(void **state)
 {
     (void)state;
     pthread_t threads[WORKERS];
-    for (int i = 0; i < WORKERS; i++) assert_int_equal(pthread_create(&threads[i], NULL, work, NULL), 0);
+    for (int i = 0; i < WORKERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, work, NULL), 0);
     for (int round = 0; round < 40; round++) {
         struct slab_heap *h = slab_heap_new();
         for (int i = 0; i < BATCHES / 40; i++) {
@@ -173,7 +176,8 @@ static void test_no_leak(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_slots), cmocka_unit_test(test_gives_back),
-                                       cmocka_unit_test(test_other_threads), cmocka_unit_test(test_no_leak)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_slots), cmocka_unit_test(test_gives_back),
+        cmocka_unit_test(test_other_threads), cmocka_unit_test(test_no_leak)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

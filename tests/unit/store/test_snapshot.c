@@ -1,5 +1,5 @@
-/* Snapshots: every kind of damage is told with its place, whatever the pieces; memory that fails; crafted content. What a
- * whole snapshot holds is compared by test_model.c. */
+/* Snapshots: every kind of damage is told with its place, whatever the pieces; memory that fails;
+ * crafted content. What a whole snapshot holds is compared by test_model.c. */
 #include "tests/unit/store/helpers.h"
 
 #include <stdio.h>
@@ -40,7 +40,8 @@ static int load(struct slice stream, size_t piece, struct store **ret, struct er
 {
     struct store_loader *l = store_loader_new(NULL);
     int rc = 0;
-    for (size_t at = 0; at < stream.len && !rc; at += piece) rc = store_loader_feed(l, slice_sub(stream, at, piece), e);
+    for (size_t at = 0; at < stream.len && !rc; at += piece)
+        rc = store_loader_feed(l, slice_sub(stream, at, piece), e);
     if (!rc) rc = store_loader_finish(l, ret, e);
     store_loader_free(l);
     return rc;
@@ -59,7 +60,8 @@ static void test_round_trip(void **state)
         assert_true(store_size_in_use(s) == store_size_in_use(t));
         struct member_attributes m;
         struct alarm alarm;
-        assert_true(store_member_attributes(t, 5, &m) && slice_eq_str(m.client_urls[0], "http://x"));
+        assert_true(store_member_attributes(t, 5, &m) &&
+                    slice_eq_str(m.client_urls[0], "http://x"));
         assert_true(store_alarms(t, &alarm, 1) == 1 && alarm.member_id == 99);
         buf_release(&second);
         store_free(t);
@@ -118,7 +120,8 @@ static void test_flipped(void **state)
         assert_int_equal(load(buf_slice(&b), bit % 2 ? 33 : 5000, &t, &e), ERR_CORRUPT);
         const char *place = strstr(e.text, "offset ");
         assert_non_null(place);
-        assert_true(strtoull(place + 7, NULL, 10) <= b.len); /* the start of the unit that the bit is in, or the cut end */
+        assert_true(strtoull(place + 7, NULL, 10) <=
+                    b.len); /* the start of the unit that the bit is in, or the cut end */
         b.data[bit / 8] ^= (uint8_t)(1 << bit % 8);
     }
     buf_release(&b);
@@ -170,12 +173,14 @@ static void test_garbage(void **state)
     for (int i = 0; i < 2000; i++) {
         uint8_t bytes[300];
         for (size_t k = 0; k < sizeof(bytes); k++) bytes[k] = (uint8_t)rand();
-        assert_int_equal(load(slice_make(bytes, (size_t)rand() % sizeof(bytes)), 50, &t, NULL), ERR_CORRUPT);
+        assert_int_equal(load(slice_make(bytes, (size_t)rand() % sizeof(bytes)), 50, &t, NULL),
+                         ERR_CORRUPT);
     }
 }
 
 /* Good checksums around a bad content: a stream made by something else than our writer. */
-static struct buf crafted(struct slice payload, uint32_t type, int64_t revision, int64_t compact_rev)
+static struct buf crafted(struct slice payload, uint32_t type, int64_t revision,
+                          int64_t compact_rev)
 {
     struct buf b = {0};
     buf_append(&b, SNAPSHOT_MAGIC, 8);
@@ -196,7 +201,8 @@ static struct buf crafted(struct slice payload, uint32_t type, int64_t revision,
     buf_release(&head);
     size_t offset = b.len;
     struct buf trailer = {0};
-    uint64_t numbers[] = {type == BLOCK_RECORDS ? 1 : 0, type == BLOCK_LEASES ? 1 : 0, type > BLOCK_LEASES ? 1 : 0, offset, chain};
+    uint64_t numbers[] = {type == BLOCK_RECORDS ? 1 : 0, type == BLOCK_LEASES ? 1 : 0,
+                          type > BLOCK_LEASES ? 1 : 0, offset, chain};
     for (int i = 0; i < 5; i++) buf_append_u64(&trailer, numbers[i]);
     buf_append_u32(&head, BLOCK_END);
     buf_append_u32(&head, (uint32_t)trailer.len);
@@ -219,7 +225,8 @@ static int load_crafted(struct slice payload, uint32_t type, int64_t revision, i
     return rc;
 }
 
-#define RECORD(...) slice_make((const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
+#define RECORD(...)                                                                                \
+    slice_make((const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
 
 static void test_crafted(void **state)
 {
@@ -227,28 +234,39 @@ static void test_crafted(void **state)
     enum { R = BLOCK_RECORDS, BAD = ERR_CORRUPT };
     /* flags, revision, key length, age, version, value length, key */
     assert_int_equal(load_crafted(RECORD(0, 5, 1, 0, 1, 0, 'k'), R, 5, -1), 0);
-    assert_int_equal(load_crafted(RECORD(0, 6, 1, 0, 1, 0, 'k'), R, 5, -1), BAD); /* of the future */
-    assert_int_equal(load_crafted(RECORD(0, 5, 0, 0, 1, 0), R, 5, -1), BAD);      /* no key */
-    assert_int_equal(load_crafted(RECORD(0, 5, 9, 0, 1, 0, 'k'), R, 5, -1), BAD); /* a key beyond the end */
+    assert_int_equal(load_crafted(RECORD(0, 6, 1, 0, 1, 0, 'k'), R, 5, -1),
+                     BAD);                                                   /* of the future */
+    assert_int_equal(load_crafted(RECORD(0, 5, 0, 0, 1, 0), R, 5, -1), BAD); /* no key */
+    assert_int_equal(load_crafted(RECORD(0, 5, 9, 0, 1, 0, 'k'), R, 5, -1),
+                     BAD); /* a key beyond the end */
     assert_int_equal(load_crafted(RECORD(0, 5, 1, 0, 1, 9, 'k'), R, 5, -1), BAD);
-    assert_int_equal(load_crafted(RECORD(0, 5, 1, 0, 2, 0, 'k'), R, 5, -1), BAD); /* a version without its first */
+    assert_int_equal(load_crafted(RECORD(0, 5, 1, 0, 2, 0, 'k'), R, 5, -1),
+                     BAD); /* a version without its first */
     assert_int_equal(load_crafted(RECORD(0, 5, 1, 2, 2, 0, 'k'), R, 5, -1), BAD);
-    assert_int_equal(load_crafted(RECORD(0, 5, 1, 2, 2, 0, 'k'), R, 5, 5), 0); /* compacted away: fine */
+    assert_int_equal(load_crafted(RECORD(0, 5, 1, 2, 2, 0, 'k'), R, 5, 5),
+                     0); /* compacted away: fine */
     assert_int_equal(load_crafted(RECORD(0, 5, 1, 2, 0, 0, 'k'), R, 5, 5), BAD);
     assert_int_equal(load_crafted(RECORD(0, 5, 1, 5, 1, 0, 'k'), R, 5, 5), BAD);
-    assert_int_equal(load_crafted(RECORD(1, 5, 1, 'k'), R, 5, 5), 0); /* a deletion right at the compaction */
+    assert_int_equal(load_crafted(RECORD(1, 5, 1, 'k'), R, 5, 5),
+                     0); /* a deletion right at the compaction */
     assert_int_equal(load_crafted(RECORD(1, 5, 1, 'k'), R, 5, -1), BAD);
     assert_int_equal(load_crafted(RECORD(1, 4, 1, 'k'), R, 5, 5), BAD);
     assert_int_equal(load_crafted(RECORD(8, 5, 1, 0, 1, 0, 'k'), R, 5, -1), BAD);
-    assert_int_equal(load_crafted(RECORD(4, 5, 1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 'k'), R, 5, -1), BAD); /* no such lease */
-    assert_int_equal(load_crafted(RECORD(0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x7f, 1, 0, 1, 0, 'k'), R, 5, -1), BAD);
+    assert_int_equal(load_crafted(RECORD(4, 5, 1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 'k'), R, 5, -1),
+                     BAD); /* no such lease */
+    assert_int_equal(load_crafted(RECORD(0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80,
+                                         0x7f, 1, 0, 1, 0, 'k'),
+                                  R, 5, -1),
+                     BAD);
     assert_int_equal(load_crafted(RECORD(1, 0, 0, 0, 0, 0, 0, 0, 10, 0), BLOCK_LEASES, 1, -1), 0);
     assert_int_equal(load_crafted(RECORD(0, 0, 0, 0, 0, 0, 0, 0, 10, 0), BLOCK_LEASES, 1, -1), BAD);
     assert_int_equal(load_crafted(RECORD(1, 0, 0, 0, 0, 0, 0, 0, 10), BLOCK_LEASES, 1, -1), BAD);
     assert_int_equal(load_crafted(RECORD(1, 0, 0, 0, 0, 0, 0, 0, 1, 0), BLOCK_ALARMS, 1, -1), 0);
     assert_int_equal(load_crafted(RECORD(1, 0, 0, 0, 0, 0, 0, 0, 0, 0), BLOCK_ALARMS, 1, -1), BAD);
-    assert_int_equal(load_crafted(RECORD(1, 0, 0, 0, 0, 0, 0, 0, 1, 'n', 0), BLOCK_MEMBERS, 1, -1), 0);
-    assert_int_equal(load_crafted(RECORD(1, 0, 0, 0, 0, 0, 0, 0, 1, 'n', 200, 1), BLOCK_MEMBERS, 1, -1), BAD);
+    assert_int_equal(load_crafted(RECORD(1, 0, 0, 0, 0, 0, 0, 0, 1, 'n', 0), BLOCK_MEMBERS, 1, -1),
+                     0);
+    assert_int_equal(
+        load_crafted(RECORD(1, 0, 0, 0, 0, 0, 0, 0, 1, 'n', 200, 1), BLOCK_MEMBERS, 1, -1), BAD);
     assert_int_equal(load_crafted(RECORD(1), 6, 1, -1), BAD);
     assert_int_equal(load_crafted(RECORD(0, 5, 1, 0, 1, 0, 'k'), R, 5, 6), BAD);
     assert_int_equal(load_crafted(RECORD(0, 5, 1, 0, 1, 0, 'k'), R, 5, -2), BAD);
@@ -304,7 +322,8 @@ static void test_memory(void **state)
     store_free(s);
 }
 
-/* The index of a loaded store is sorted by eight bytes at a time: keys that differ late, by length, by zeros. */
+/* The index of a loaded store is sorted by eight bytes at a time: keys that differ late, by length,
+ * by zeros. */
 static void test_sorting(void **state)
 {
     (void)state;
@@ -323,8 +342,10 @@ static void test_sorting(void **state)
     assert_true(t->index.entries == s->index.entries && store_keys(t) == store_keys(s));
     struct index_path p, q;
     struct record *y = index_seek(&t->index, (struct slice){0}, &q);
-    for (struct record *x = index_seek(&s->index, (struct slice){0}, &p); x; x = index_next(&s->index, &p)) {
-        assert_true(slice_eq(record_key(x), record_key(y)) && x->mod_rev == y->mod_rev && x->version == y->version);
+    for (struct record *x = index_seek(&s->index, (struct slice){0}, &p); x;
+         x = index_next(&s->index, &p)) {
+        assert_true(slice_eq(record_key(x), record_key(y)) && x->mod_rev == y->mod_rev &&
+                    x->version == y->version);
         y = index_next(&t->index, &q);
     }
     buf_release(&b);
@@ -335,10 +356,11 @@ static void test_sorting(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_empty),   cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_flipped),    cmocka_unit_test(test_shuffled), cmocka_unit_test(test_garbage),
-        cmocka_unit_test(test_crafted),    cmocka_unit_test(test_newer_version), cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_sorting),
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_truncated),  cmocka_unit_test(test_flipped),
+        cmocka_unit_test(test_shuffled),   cmocka_unit_test(test_garbage),
+        cmocka_unit_test(test_crafted),    cmocka_unit_test(test_newer_version),
+        cmocka_unit_test(test_memory),     cmocka_unit_test(test_sorting),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* What the model does not cover: memory that fails or is given back, the quota and its alarm, members, callbacks, big
- * ranges, things left open when the store goes. */
+/* What the model does not cover: memory that fails or is given back, the quota and its alarm,
+ * members, callbacks, big ranges, things left open when the store goes. */
 #include "tests/unit/store/helpers.h"
 
 #include <stdio.h>
@@ -40,7 +40,8 @@ static void test_compaction_gives_all_back(void **state)
             assert_int_equal(i % 5 ? put(s, key, "value") : del(s, key), 0);
         }
         del_all(s);
-        assert_int_equal(compact_to(s, store_revision(s)), 0); /* keeps the deletions at this very revision */
+        assert_int_equal(compact_to(s, store_revision(s)),
+                         0); /* keeps the deletions at this very revision */
         work_off(s);
         assert_int_equal(store_keys(s), 0);
         assert_int_equal(store_size_in_use(s), 0);
@@ -62,7 +63,8 @@ static void test_pins_hold_memory(void **state)
     struct store *s = store_new(NULL);
     for (int i = 0; i < 100; i++) put(s, "k", "v");
     struct store_cursor *c;
-    assert_int_equal(store_cursor_open(s, &(struct range_op){.key = SLICE_LIT("k"), .revision = 50}, &c), 0);
+    assert_int_equal(
+        store_cursor_open(s, &(struct range_op){.key = SLICE_LIT("k"), .revision = 50}, &c), 0);
     assert_int_equal(compact_to(s, 101), 0);
     work_off(s);
     assert_int_equal(s->log.records, 101 - 50 + 1);
@@ -124,7 +126,9 @@ static void test_quota(void **state)
     assert_int_equal(store_alarms(s, alarms, 2), 1);
     assert_int_equal(alarms[0].alarm, ALARM_NOSPACE);
 
-    struct op puts[] = {{OP_PUT, .put = {.key = SLICE_LIT("more"), .value = SLICE_LIT("0123456789")}}, {OP_DELETE, .del = {.key = SLICE_LIT("key0001")}}};
+    struct op puts[] = {
+        {OP_PUT, .put = {.key = SLICE_LIT("more"), .value = SLICE_LIT("0123456789")}},
+        {OP_DELETE, .del = {.key = SLICE_LIT("key0001")}}};
     struct command t = txn_command(&(struct txn_op){.success = puts, .n_success = 2});
     assert_int_equal(run(s, &t), ERR_NO_SPACE);
     assert_true(store_revision(s) == rev && store_keys(s) == n - 1); /* nothing of it was done */
@@ -136,7 +140,8 @@ static void test_quota(void **state)
     assert_int_equal(del_all(s), 0);
     assert_int_equal(put(s, "more", "x"), ERR_NO_SPACE); /* deleting alone frees nothing */
     assert_int_equal(compact_to(s, store_revision(s)), 0);
-    assert_int_equal(store_alarms(s, alarms, 2), 0); /* cleared by itself, before the memory is even freed */
+    assert_int_equal(store_alarms(s, alarms, 2),
+                     0); /* cleared by itself, before the memory is even freed */
     assert_int_equal(put(s, "more", "x"), 0);
     static char big[30000];
     memset(big, 'x', sizeof(big) - 1);
@@ -191,12 +196,14 @@ static void test_members(void **state)
     assert_false(store_member_attributes(s, 9, &m));
     assert_int_equal(run(s, &c), 0);
     assert_int_equal(store_revision(s), 1);
-    assert_true(store_member_attributes(s, 9, &m) && slice_eq_str(m.name, "n1") && m.n_client_urls == 2);
+    assert_true(store_member_attributes(s, 9, &m) && slice_eq_str(m.name, "n1") &&
+                m.n_client_urls == 2);
     assert_true(slice_eq_str(m.client_urls[1], "http://b"));
     c.member.name = SLICE_LIT("other");
     c.member.n_client_urls = 0;
     assert_int_equal(run(s, &c), 0);
-    assert_true(store_member_attributes(s, 9, &m) && slice_eq_str(m.name, "other") && m.n_client_urls == 0);
+    assert_true(store_member_attributes(s, 9, &m) && slice_eq_str(m.name, "other") &&
+                m.n_client_urls == 0);
     for (uint64_t id = 10; id < 9 + LIMIT_MEMBER_RECORDS; id++) {
         c.member.member_id = id;
         assert_int_equal(run(s, &c), 0);
@@ -290,7 +297,8 @@ static void test_counts_in_the_past(void **state)
     }
     struct arena a = {0};
     for (int64_t rev = 1; rev <= store_revision(s); rev += 37) {
-        struct range_op op = {.key = SLICE_LIT("key00010"), .range_end = SLICE_LIT("new00100"), .revision = rev};
+        struct range_op op = {
+            .key = SLICE_LIT("key00010"), .range_end = SLICE_LIT("new00100"), .revision = rev};
         struct range_result r;
         assert_int_equal(store_range(s, &op, &a, &r), 0);
         assert_int_equal(r.n, r.count);
@@ -299,8 +307,8 @@ static void test_counts_in_the_past(void **state)
         const struct view v = {s, &a, rev};
         int64_t walked = 0;
         struct index_path path;
-        for (struct record *x = index_seek(&s->index, op.key, &path); x && range_has(op.range_end, record_key(x));
-             x = index_next(&s->index, &path)) {
+        for (struct record *x = index_seek(&s->index, op.key, &path);
+             x && range_has(op.range_end, record_key(x)); x = index_next(&s->index, &path)) {
             struct record *at = version_at(x, rev);
             walked += at && !at->tombstone;
         }
@@ -322,14 +330,18 @@ static void test_odd_ranges(void **state)
         struct slice key, end;
         size_t n;
     } cases[] = {
-        {SLICE_LIT("a"), SLICE_LIT("a"), 0},   {SLICE_LIT("b"), SLICE_LIT("a"), 0}, {SLICE_LIT("\0"), SLICE_LIT("\0"), 2},
-        {SLICE_LIT("b"), SLICE_LIT("\0"), 1},  {SLICE_LIT("c"), SLICE_LIT("\0"), 0}, {SLICE_LIT("a"), SLICE_LIT("a\0"), 1},
+        {SLICE_LIT("a"), SLICE_LIT("a"), 0},   {SLICE_LIT("b"), SLICE_LIT("a"), 0},
+        {SLICE_LIT("\0"), SLICE_LIT("\0"), 2}, {SLICE_LIT("b"), SLICE_LIT("\0"), 1},
+        {SLICE_LIT("c"), SLICE_LIT("\0"), 0},  {SLICE_LIT("a"), SLICE_LIT("a\0"), 1},
         {SLICE_LIT("a\0"), SLICE_LIT("b"), 0}, {SLICE_LIT("a"), SLICE_LIT(""), 1},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct arena a = {0};
         struct range_result r;
-        assert_int_equal(store_range(s, &(struct range_op){.key = cases[i].key, .range_end = cases[i].end}, &a, &r), 0);
+        assert_int_equal(
+            store_range(s, &(struct range_op){.key = cases[i].key, .range_end = cases[i].end}, &a,
+                        &r),
+            0);
         assert_true(r.n == cases[i].n && r.count == (int64_t)cases[i].n && !r.more);
         for (size_t k = 0; k < r.n; k++) record_unref(r.records[k]);
         arena_release(&a);
@@ -344,7 +356,8 @@ static void test_odd_ranges(void **state)
 static int read_something(struct store *s, int what)
 {
     struct arena a = {0};
-    struct range_op op = {.key = SLICE_LIT("\0"), .range_end = SLICE_LIT("\0"), .sort_target = SORT_VALUE};
+    struct range_op op = {
+        .key = SLICE_LIT("\0"), .range_end = SLICE_LIT("\0"), .sort_target = SORT_VALUE};
     struct op ops[] = {{OP_RANGE, .range = op}, {OP_RANGE, .range = {.key = SLICE_LIT("k1")}}};
     struct txn_op txn = {.success = ops, .n_success = 2};
     struct result r = {.type = COMMAND_OP, .op.type = OP_RANGE};
@@ -412,7 +425,10 @@ static void test_cursor_without_memory(void **state)
     }
     drop_events(s);
     struct store_cursor *c;
-    assert_int_equal(store_cursor_open(s, &(struct range_op){.key = SLICE_LIT("\0"), .range_end = SLICE_LIT("\0")}, &c), 0);
+    assert_int_equal(
+        store_cursor_open(
+            s, &(struct range_op){.key = SLICE_LIT("\0"), .range_end = SLICE_LIT("\0")}, &c),
+        0);
     size_t seen = 0;
     for (unsigned i = 0; seen < 10; i++) {
         struct arena a = {0};

@@ -1,5 +1,5 @@
-/* Records and event batches leave the core: other threads read them and drop the last reference. Meant for the thread
- * sanitizer; without it a wrong count shows as a leak or a double free. */
+/* Records and event batches leave the core: other threads read them and drop the last reference.
+ * Meant for the thread sanitizer; without it a wrong count shows as a leak or a double free. */
 #include "tests/unit/store/helpers.h"
 
 #include <pthread.h>
@@ -26,7 +26,8 @@ struct worker {
 static void read_result(struct worker *w, const struct op_result *r)
 {
     if (r->type == OP_RANGE) {
-        for (size_t i = 0; i < r->range.n; i++) w->sum += record_value(r->range.records[i]).len + r->range.records[i]->sub;
+        for (size_t i = 0; i < r->range.n; i++)
+            w->sum += record_value(r->range.records[i]).len + r->range.records[i]->sub;
     } else if (r->type == OP_PUT && r->put.prev) {
         w->sum += r->put.prev->data[0];
     } else if (r->type == OP_TXN) {
@@ -39,7 +40,8 @@ static void use_parcel(struct worker *w, struct parcel *p)
     read_result(w, &p->result.op);
     for (size_t i = 0; p->events && i < p->events->count; i++) {
         const struct event *e = &p->events->events[i];
-        w->sum += (uint64_t)e->record->mod_rev + e->record->data[0] + (e->prev ? e->prev->data[0] : 0u);
+        w->sum +=
+            (uint64_t)e->record->mod_rev + e->record->data[0] + (e->prev ? e->prev->data[0] : 0u);
     }
     result_release(&p->result);
     event_batch_unref(p->events);
@@ -87,7 +89,8 @@ static struct parcel *make_parcel(struct store *s, unsigned i)
         {OP_RANGE, .range = {.key = SLICE_LIT("\0"), .range_end = SLICE_LIT("\0")}},
     };
     struct txn_op txn = {.success = ops, .n_success = 2};
-    store_apply(s, &(struct command){COMMAND_OP, .op = {OP_TXN, .txn = &txn}}, &p->arena, &p->result);
+    store_apply(s, &(struct command){COMMAND_OP, .op = {OP_TXN, .txn = &txn}}, &p->arena,
+                &p->result);
     assert_int_equal(p->result.code, 0);
     p->events = store_take_events(s);
     return p;
@@ -105,7 +108,8 @@ static void test_release_elsewhere(void **state)
     struct store *s = store_new(NULL);
     for (unsigned i = 0; i < ROUNDS; i++) {
         struct parcel *p = make_parcel(s, i);
-        struct parcel *shared = calloc(1, sizeof(*shared)); /* the same batch to another worker, as the core does */
+        struct parcel *shared =
+            calloc(1, sizeof(*shared)); /* the same batch to another worker, as the core does */
         shared->events = event_batch_ref(p->events);
         hand_over(&workers[i % WORKERS], p);
         hand_over(&workers[(i + 1) % WORKERS], shared);
