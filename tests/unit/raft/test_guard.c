@@ -83,6 +83,19 @@ static void fixture_start(unsigned masks)
     assert_int_equal(raft_fixture_start(&fixture), 0);
 }
 
+static bool fixture_stop(bool result)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        for (unsigned j = 0; j < 3; j++) {
+            if (i != j) raft_fixture_saturate(&fixture, i, j);
+        }
+        guards[i].dead = true; /* nothing new is begun */
+    }
+    raft_fixture_step_until_elapsed(&fixture, 200);
+    raft_fixture_close(&fixture);
+    return result;
+}
+
 static void request_done(struct raft_apply *req, int status, void *result)
 {
     (void)status, (void)result;
@@ -133,10 +146,10 @@ static bool commits_old_term(unsigned masks)
         raft_fixture_step(&fixture);
         raft_index commit = member(1)->commit_index;
         if (member(1)->state != RAFT_LEADER || commit == before) continue;
-        if (guard_log_term(member(1), commit) < member(1)->current_term) return true;
+        if (guard_log_term(member(1), commit) < member(1)->current_term) return fixture_stop(true);
     }
     assert_true(member(1)->commit_index > before || !(masks & GUARD_BARRIER));
-    return false;
+    return fixture_stop(false);
 }
 
 static void test_old_term(void **state)
@@ -176,9 +189,9 @@ static bool diverges(unsigned masks)
     raft_fixture_step_until_elapsed(&fixture, 1500);
     for (unsigned i = 0; i < 3; i++) {
         unsigned n = machines[i].n < machines[1].n ? machines[i].n : machines[1].n;
-        if (memcmp(machines[i].value, machines[1].value, n * sizeof *machines[i].value) != 0) return true;
+        if (memcmp(machines[i].value, machines[1].value, n * sizeof *machines[i].value) != 0) return fixture_stop(true);
     }
-    return false;
+    return fixture_stop(false);
 }
 
 static void test_stale_suffix(void **state)
@@ -203,7 +216,9 @@ static raft_index committed_under_load(unsigned masks)
         }
         raft_fixture_step(&fixture);
     }
-    return member(0)->commit_index - before;
+    raft_index committed = member(0)->commit_index - before;
+    fixture_stop(true);
+    return committed;
 }
 
 static void test_frozen_commit(void **state)
@@ -223,6 +238,7 @@ static void test_index_of_apply(void **state)
     raft_fixture_step_until_elapsed(&fixture, 1000);
     assert_int_equal(machines[0].n, 5);
     for (unsigned i = 1; i < 5; i++) assert_int_equal(machines[0].index[i], machines[0].index[i - 1] + 1);
+    fixture_stop(true);
     assert_int_equal(machines[0].index[0] + 1, 3); /* members, barrier, then these */
 }
 
@@ -255,6 +271,7 @@ struct rig {
     raft_index rolled_back;
     struct raft_io_snapshot_put *put;
     raft_io_snapshot_put_cb put_cb;
+    struct raft_buffer *put_bufs;
     raft_io_tick_cb tick;
     raft_io_recv_cb recv;
     raft_term terms[16]; /* of the log, from index 1 on */
@@ -372,7 +389,8 @@ static int rig_truncate(struct raft_io *io, raft_index index)
 static int rig_put(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req, const struct raft_snapshot *s,
                    raft_io_snapshot_put_cb cb)
 {
-    (void)trailing, (void)s;
+    (void)trailing;
+    RIG(io)->put_bufs = s->bufs;
     RIG(io)->put = req;
     RIG(io)->put_cb = cb;
     return 0;
@@ -607,10 +625,13 @@ static bool shows_election_while_installing(unsigned masks)
         assert_int_equal(last_sent(g, RAFT_IO_APPEND_ENTRIES_RESULT, 2)->append_entries_result.last_log_index, 10);
         return rig_free(g, false);
     }
-    g->raft.state = RAFT_FOLLOWER; /* its union has been overwritten: leave it alone */
+    raft_free(g->raft.candidate_state.votes); /* libraft would now read them as a leader's address */
+    g->raft.state = RAFT_FOLLOWER;
     memset(&g->raft.follower_state, 0, sizeof g->raft.follower_state);
-    mem_free(g);
-    return true;
+    struct raft_buffer *bufs = g->put_bufs;
+    g->put_cb(put, RAFT_CANCELED);
+    raft_free(bufs);
+    return rig_free(g, true);
 }
 
 static bool shows_vote_while_installing(unsigned masks)
