@@ -38,6 +38,7 @@ struct supervisor {
     int ready_fd, lock_fd;
     bool probing, failed, tty, closed, printed_status;
     char shown[160];
+    char error[700];
 };
 
 static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -95,13 +96,7 @@ static void fail(struct supervisor *s, const char *text)
 {
     if (s->failed) return;
     s->failed = true;
-    if (s->ready_fd >= 0) {
-        dprintf(s->ready_fd, "error: %s\n", text);
-        close(s->ready_fd);
-        s->ready_fd = -1;
-    } else {
-        fprintf(stderr, "pintle up: %s\n", text);
-    }
+    snprintf(s->error, sizeof(s->error), "%s", text); /* said once all is stopped */
     stop_all(s);
 }
 
@@ -356,6 +351,8 @@ int up_supervise(struct up_plan *p, int ready_fd)
     uv_run(&s->loop, UV_RUN_DEFAULT);
     uv_loop_close(&s->loop);
     bool failed = s->failed;
+    if (s->error[0] && s->ready_fd >= 0) dprintf(s->ready_fd, "error: %s\n", s->error);
+    else if (s->error[0]) fprintf(stderr, "pintle up: %s\n", s->error);
     if (!failed && ready_fd < 0) say("Stopped. The data stays in %s; start again with the same command.\n", p->dir);
     unlink(p->state_path);
     close(s->lock_fd);
