@@ -120,7 +120,8 @@ static struct json *status_of(struct agent_node *n, struct arena *a)
                  "osImage:'hollow',containerRuntimeVersion:s,kubeletVersion:'v1.32.0',kubeProxyVersion:'v1.32.0',"
                  "operatingSystem:'linux',architecture:s}}",
                  resources(n->agent, a), resources(n->agent, a), conditions, n->ip, n->name, (int64_t)10250, n->name, n->name, n->name,
-                 u.release, n->agent->runtime->ops->version, go_arch(u.machine));
+                 arena_strdup(a, slice_str(u.release)), n->agent->runtime->ops->version,
+                 arena_strdup(a, slice_str(go_arch(u.machine))));
 }
 
 static void on_status(void *ctx, const struct kube_result *r)
