@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "env_sim_int.h"
 
-enum { SECTOR = 512 };
+enum { SECTOR = 512, SLOW_MAX_US = 1000000 };
 
 /* ---- files --------------------------------------------------------------------------------------- */
 
@@ -551,6 +551,7 @@ static uint64_t io_duration(struct sim_env *e, const struct env_io *io)
     if (is_sync(io)) us += sim_random_range(r, o->sync_min_us, o->sync_max_us);
     if (o->bytes_per_us) us += io_bytes(io) / o->bytes_per_us;
     us *= e->member->slow;
+    if (e->member->slow > 1 && us > SLOW_MAX_US) us = SLOW_MAX_US;
     if (sim_chance(r, o->stall_ppm)) us += o->stall_us;
     return us;
 }
