@@ -91,6 +91,7 @@ def test_data_stays():
 
 def test_refusals():
     s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     s.bind(("127.0.0.1", BASE + 10))
     s.listen()
     out = run(*UP, timeout=60)

@@ -108,7 +108,8 @@ def free_ports(n):
 
 def free_base_port():
     """A base port for `pintle up` of three members, none of whose ports is in use."""
-    for base in range(30000 + os.getpid() % 200 * 100, 59000, 100):
+    first = os.getpid() % 180 * 100  # below the ephemeral ports
+    for base in [10000 + (first + n) % 18000 for n in range(0, 18000, 100)]:
         ports = [base + 10 * i + o for i in range(5) for o in (0, 1, 4064)]
         try:
             for p in ports:
