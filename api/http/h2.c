@@ -117,14 +117,20 @@ static bool take_header(struct http_stream *st, struct slice name, struct slice 
     return stream_text(st, &n, (const char *)name.data, name.len) && stream_add_header(st, n, v);
 }
 
+static int malformed(nghttp2_session *h2, struct http_stream *st)
+{
+    st->malformed = true;
+    return nghttp2_submit_rst_stream(h2, 0, st->id, NGHTTP2_PROTOCOL_ERROR);
+}
+
 static int on_header(nghttp2_session *h2, const nghttp2_frame *frame, const uint8_t *name, size_t name_len,
                      const uint8_t *value, size_t value_len, uint8_t flags, void *user)
 {
-    (void)h2;
     (void)flags;
     struct http_conn *c = user;
     struct http_stream *st = find(c, frame->hd.stream_id);
-    if (!st || st->over_limit) return 0;
+    if (!st || st->over_limit || st->malformed) return 0;
+    if (!h2_head_field(&st->head, slice_make(name, name_len), slice_make(value, value_len))) return malformed(h2, st);
     const struct http_limits *l = &c->server->limits;
     st->head_bytes += name_len + value_len + 32; /* as SETTINGS_MAX_HEADER_LIST_SIZE counts */
     if (st->head_bytes > l->header_bytes || ++st->head_fields > l->headers + 4) {
@@ -138,21 +144,24 @@ static int on_header(nghttp2_session *h2, const nghttp2_frame *frame, const uint
 
 static int on_frame_recv(nghttp2_session *h2, const nghttp2_frame *frame, void *user)
 {
-    (void)h2;
     struct http_conn *c = user;
     c->since_frame = 0;
     if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) return 0;
     struct http_stream *st = find(c, frame->hd.stream_id);
-    if (!st) return 0;
+    if (!st || st->malformed) return 0;
+    bool end = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
+    if (!st->over_limit && frame->hd.type == NGHTTP2_HEADERS && !h2_head_block_end(&st->head, end))
+        return malformed(h2, st);
+    if (!st->over_limit && end && !h2_head_end(&st->head)) return malformed(h2, st);
     if (!st->dispatched) {
         list_remove(&st->receiving);
-        if (!(frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) {
+        if (!end) {
             st->dispatched = true; /* its limit is that of a body from here on */
             stream_receiving(st);
         }
         stream_dispatch(st);
     }
-    if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) stream_end(st);
+    if (end) stream_end(st);
     return 0;
 }
 
@@ -163,7 +172,8 @@ static int on_data_chunk(nghttp2_session *h2, uint8_t flags, int32_t id, const u
     c->since_frame = 0;
     nghttp2_session_consume_connection(h2, len);
     struct http_stream *st = find(c, id);
-    if (!st) return 0;
+    if (!st || st->malformed) return 0;
+    if (!h2_head_data(&st->head, len)) return malformed(h2, st);
     if (!st->sent) {
         stream_body(st, slice_make(data, len));
     } else if (!st->reset) {
@@ -450,6 +460,7 @@ int h2_server_init(struct http_server *s)
     nghttp2_session_callbacks_set_on_frame_send_callback(cb, on_frame_send);
     if (nghttp2_option_new(&s->option) != 0) return ERR_NOMEM;
     nghttp2_option_set_no_auto_window_update(s->option, 1);
+    nghttp2_option_set_no_http_messaging(s->option, 1); /* h2_head.h */
     nghttp2_option_set_no_closed_streams(s->option, 1);
     nghttp2_option_set_max_outbound_ack(s->option, s->limits.control_frames);
     if (nghttp2_option_set_stream_reset_rate_limit) /* ours comes first */

@@ -12,6 +12,7 @@
 #include <openssl/ssl.h>
 #include <stdatomic.h>
 
+#include "api/http/h2_head.h"
 #include "api/http/http.h"
 #include "api/http/out.h"
 #include "api/http/wheel.h"
@@ -58,6 +59,8 @@ struct http_stream {
     bool reset : 1;        /* given up by us */
     bool whole : 1;        /* the answer comes in one call */
     bool over_limit : 1;   /* head too large: 431 */
+    bool malformed : 1;    /* HTTP/2: reset for that */
+    struct h2_head head;   /* HTTP/2: what has come of the request */
     bool timed_out : 1, chunked : 1;
     bool expects_continue : 1;
     bool finished : 1;     /* `closed` was called */

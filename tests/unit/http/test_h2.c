@@ -143,7 +143,8 @@ static void test_head_too_large(void **state)
     h2c_close(&c);
 }
 
-/* nghttp2's server checks: no method, a connection header, an upper-case name. Each is a stream error. */
+/* What h2_head.h checks: no method, a connection header, an upper-case name, no scheme, a body that is not as long as it says. Each is a stream
+ * error. */
 static void test_malformed_heads(void **state)
 {
     (void)state;
@@ -151,6 +152,10 @@ static void test_malformed_heads(void **state)
         {4, 0x84, 0x86, 0x41, 0x00},                               /* no :method */
         {16, 0x82, 0x84, 0x86, 0x41, 0x01, 'a', 0x00, 0x02, 'T', 'E', 0x01, 'x', 0x82, 0x82, 0x82, 0x82},
         {2, 0x82, 0x84},                                           /* no :scheme */
+        {10, 0x82, 0x84, 0x86, 0x41, 0x01, 'a', 0x0f, 0x0d, 0x01, '3'}, /* content-length: 3, and no body */
+        {7, 0x82, 0x84, 0x86, 0x41, 0x01, 'a', 0x82},              /* :method twice */
+        {12, 0x82, 0x84, 0x86, 0x41, 0x01, 'a', 0x00, 0x02, 't', 'e', 0x01, 'x'}, /* te: x */
+        {14, 0x82, 0x84, 0x86, 0x0f, 0x0d, 0x01, '0', 0x41, 0x01, 'a', 0x82, 0x82, 0x82, 0x82}, /* :authority behind a field */
     };
     for (size_t i = 0; i < sizeof(blocks) / sizeof(blocks[0]); i++) {
         struct raw r;
@@ -164,6 +169,22 @@ static void test_malformed_heads(void **state)
     }
     assert_int_equal(app_counts.requests, 0);
     still_serves();
+}
+
+/* Go's gRPC sends the address as it was given, scheme and all. */
+static void test_authority_with_scheme(void **state)
+{
+    (void)state;
+    static const uint8_t block[] = {0x82, 0x84, 0x86, 0x41, 0x10, 'h', 't', 't', 'p', ':', '/', '/', '1', '2', '7', '.', '0', '.', '0', '.', '1'};
+    uint64_t before = app_counts.requests;
+    struct raw r;
+    raw_open(&r, &f);
+    raw_preface(&r);
+    raw_frame(&r, 1, 5, 1, block, sizeof(block));
+    raw_frame(&r, 6, 0, 0, "12345678", 8);
+    assert_true(raw_wait_for(&r, "12345678"));
+    assert_int_equal(app_counts.requests, before + 1);
+    raw_close(&r);
 }
 
 /* ---- floods --------------------------------------------------------------------------------------- */
@@ -707,6 +728,7 @@ int main(void)
         T(test_echo_with_trailer),
         T(test_head_too_large),
         T(test_malformed_heads),
+        T(test_authority_with_scheme),
         T(test_reset_flood),
         T(test_provoked_resets),
         T(test_ping_flood),
