@@ -58,6 +58,7 @@ static bool read_fixed(struct slice *in, size_t size, uint64_t *ret)
 static bool read_field(struct slice *in, struct field *f)
 {
     uint64_t tag, len;
+    *f = (struct field){0};
     if (!read_varint(in, &tag) || tag >> 3 == 0) return false;
     f->number = tag >> 3;
     f->wire = (enum wire)(tag & 7);

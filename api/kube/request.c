@@ -11,6 +11,8 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
+#define READ_PATIENCE_MS 10000
+#define READ_RETRY_MS 50
 #define REQUEST_ARENA_BYTES (256 * LIMIT_MiB)
 
 void request_ref(struct kube_request *q)
@@ -73,9 +75,38 @@ void request_run(struct kube_request *inner, void (*handler)(struct kube_request
     request_unref(inner);
 }
 
+static void submit_again(struct kube_request *q)
+{
+    request_ref(q);
+    core_client_submit(q->api->worker->core, &q->core);
+}
+
+/* A read that found no leader waits for the next one, as long as somebody is there to be answered. */
+static bool read_later(struct kube_request *q)
+{
+    struct core_request had = q->core;
+    bool read = had.type == CORE_RANGE || had.type == CORE_TXN_READ || had.type == CORE_CURSOR_OPEN;
+    bool leaderless = had.code == ERR_NO_LEADER || had.code == ERR_LEADER_CHANGED;
+    if (!read || !leaderless || (!q->st && !q->answered)) return false;
+    if (clock_mono_ms() > q->started_ms + READ_PATIENCE_MS) return false;
+    request_core_reset(q);
+    q->core.type = had.type;
+    q->core.done = had.done;
+    q->core.data = q;
+    q->core.range = had.range;
+    q->core.txn = had.txn;
+    q->core.serializable = had.serializable;
+    request_later(q, READ_RETRY_MS, submit_again);
+    return true;
+}
+
 static void core_done(struct core_request *r)
 {
     struct kube_request *q = r->data;
+    if (r->code && read_later(q)) {
+        request_unref(q);
+        return;
+    }
     void (*done)(struct kube_request *) = q->core_done;
     q->core_done = NULL;
     done(q);
