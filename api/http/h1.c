@@ -188,7 +188,7 @@ static int on_body(http_parser *p, const char *at, size_t len)
     if (!st) return 0;
     if (st->ended || st->reset || !st->cb.body) {
         if (st->ended) st->discarded += len;
-        if (st->discarded > LIMIT_HTTP_DISCARD_BYTES) h->close_after = true;
+        if (st->discarded > LIMIT_HTTP_DISCARD_BYTES) h->stopped = h->close_after = true;
         st->progress_ms = uv_now(c->server->loop);
         return 0;
     }
@@ -255,6 +255,13 @@ static bool has_body(const http_parser *p)
     return (p->flags & F_CHUNKED) || (p->content_length > 0 && p->content_length != UINT64_MAX);
 }
 
+static bool add_line(struct http_conn *c, struct slice line)
+{
+    if (out_queue_copy(&c->h1->head, line) == 0) return true;
+    conn_kill(c, ERR_NOMEM);
+    return false;
+}
+
 static const char *reason(int status)
 {
     switch (status) {
@@ -271,7 +278,7 @@ static void bad_request(struct http_conn *c, int status)
 {
     struct h1 *h = c->h1;
     stat_add(&c->server->stats.refused, 1);
-    h->close_after = true;
+    h->stopped = h->close_after = true;
     c->want_read_off = true;
     if (h->st && h->st->dispatched) {
         /* Its answer is under way: it can only be cut off. */
@@ -314,8 +321,7 @@ static void dispatch(struct http_conn *c)
     stream_dispatch(st);
     if (st->expects_continue && !st->responded && !st->reset && has_body(&h->parser)) {
         st->expects_continue = false;
-        if (out_queue_copy(&h->head, slice_str(continue_line)) != 0) conn_kill(c, ERR_NOMEM);
-        conn_dirty(c);
+        if (add_line(c, slice_str(continue_line))) conn_dirty(c);
     }
 }
 
@@ -332,8 +338,8 @@ static void keep_rest(struct http_conn *c, struct slice data)
 static bool may_parse(const struct http_conn *c)
 {
     const struct h1 *h = c->h1;
-    if (c->dead || h->close_after) return false;
-    return !h->st || (!h->st->paused && !h->message_done);
+    if (c->dead || h->stopped) return false;
+    return h->st ? !h->st->paused && !h->message_done : !h->close_after;
 }
 
 static bool parse_stopped(struct http_conn *c)
@@ -369,7 +375,7 @@ static size_t parse_some(struct http_conn *c, struct slice data)
         return data.len;
     }
     if (h->st && h->head_done && !head_before) dispatch(c);
-    if (h->message_done && !c->dead && !h->close_after) message_done(c);
+    if (h->message_done && !c->dead && !h->stopped) message_done(c);
     return used;
 }
 
@@ -385,7 +391,7 @@ void h1_input(struct http_conn *c, struct slice data)
         size_t used = parse_some(c, data);
         data = slice_sub(data, used, data.len);
     }
-    if (data.len && !c->dead && !h->close_after) keep_rest(c, data);
+    if (data.len && !c->dead && !h->stopped) keep_rest(c, data);
 }
 
 void h1_run_rest(struct http_conn *c)
@@ -396,7 +402,7 @@ void h1_run_rest(struct http_conn *c)
     buf_init(&h->rest, 0);
     h1_input(c, buf_slice(&rest));
     buf_release(&rest);
-    if (h->rest.len < REST_MOST && !h->close_after) c->want_read_off = h->st && h->st->paused;
+    if (h->rest.len < REST_MOST && !h->stopped) c->want_read_off = h->st && h->st->paused;
     conn_dirty(c);
 }
 
@@ -524,7 +530,7 @@ static bool send_body(struct http_conn *c, struct http_stream *st)
             char head[24];
             h->chunk_left = st->q.bytes < CHUNK_MOST ? st->q.bytes : CHUNK_MOST;
             int n = snprintf(head, sizeof(head), "%zx\r\n", h->chunk_left);
-            if (out_queue_copy(&h->head, slice_make(head, (size_t)n)) != 0) return false;
+            if (!add_line(c, slice_make(head, (size_t)n))) return false;
         }
         if (!move_bytes(c, &h->head, h->head.bytes)) return false;
         size_t n = st->chunked && h->chunk_left < st->q.bytes ? h->chunk_left : st->q.bytes;
@@ -534,21 +540,22 @@ static bool send_body(struct http_conn *c, struct http_stream *st)
         stream_took(st, moved);
         if (st->chunked) {
             h->chunk_left -= moved;
-            if (h->chunk_left == 0 && out_queue_copy(&h->head, SLICE_LIT("\r\n")) != 0) return false;
+            if (h->chunk_left == 0 && !add_line(c, SLICE_LIT("\r\n"))) return false;
         }
         if (!all) return false;
     }
     return move_bytes(c, &h->head, h->head.bytes);
 }
 
-static bool queue_end(struct h1 *h, struct http_stream *st)
+static bool queue_end(struct http_conn *c, struct http_stream *st)
 {
     struct buf b = {0};
     buf_append_str(&b, "0\r\n");
     for (size_t i = 0; st->trailers && i < st->trailers->n; i++)
         add_header(&b, st->trailers->headers[i].name, st->trailers->headers[i].value);
     buf_append_str(&b, "\r\n");
-    bool ok = !b.failed && out_queue_copy(&h->head, buf_slice(&b)) == 0;
+    if (b.failed) conn_kill(c, ERR_NOMEM);
+    bool ok = !b.failed && add_line(c, buf_slice(&b));
     buf_release(&b);
     return ok;
 }
@@ -589,7 +596,7 @@ void h1_send(struct http_conn *c)
         }
         /* The body that still comes in is read to its end first, unless we close anyway. */
         if (!h->message_done && !h->close_after) return;
-        if (st->chunked && !st->sent && (!queue_end(h, st) || !move_bytes(c, &h->head, h->head.bytes))) return;
+        if (st->chunked && !st->sent && (!queue_end(c, st) || !move_bytes(c, &h->head, h->head.bytes))) return;
         st->sent = true;
         exchange_done(c);
     }

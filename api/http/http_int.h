@@ -101,7 +101,9 @@ struct h1 {
     char version[8]; /* the last bytes of the request line */
     size_t first_line_len;
     struct slice name, value; /* the header that is being read; in the stream's text */
-    bool keep_alive, head_done, message_done, host_seen, close_after;
+    bool keep_alive, head_done, message_done, host_seen;
+    bool close_after; /* this exchange is the last one */
+    bool stopped;     /* nothing more is parsed */
     int refuse; /* status to refuse the head with */
 };
 

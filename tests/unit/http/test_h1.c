@@ -144,6 +144,23 @@ static void test_byte_by_byte(void **state)
     assert_true(raw_has(&r, "1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\nX-Echoed: yes\r\n\r\nHTTP/1.1 200"));
 }
 
+/* The answer's head, which says that the connection will close, goes out before the body has come. */
+static void test_close_before_the_body(void **state)
+{
+    (void)state;
+    static const char *const heads[] = {"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 6\r\n\r\n",
+                                        "POST /echo HTTP/1.0\r\nContent-Length: 6\r\n\r\n"};
+    for (int i = 0; i < 2; i++) {
+        reopen();
+        raw_send_str(&r, heads[i]);
+        assert_true(raw_wait_for(&r, "\r\n\r\n"));
+        raw_send_str(&r, "abcdef");
+        assert_true(raw_wait_eof(&r));
+        assert_true(raw_has(&r, "abcdef"));
+        assert_int_equal(app_counts.last_error, 0);
+    }
+}
+
 static void test_chunked_out(void **state)
 {
     (void)state;
@@ -410,6 +427,31 @@ static void test_mutations(void **state)
     assert_true(raw_has(&r, "GET /who ? x @ b n=2\n"));
 }
 
+/* Each allocation fails once: an error answer, or the connection ends; and the next request works. */
+static void test_no_memory(void **state)
+{
+    (void)state;
+    static char long_value[3000];
+    memset(long_value, 'x', sizeof(long_value) - 1);
+    struct buf b = {0};
+    buf_append_str(&b, "POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n");
+    for (int i = 0; i < 20; i++) buf_printf(&b, "X-%d: %s\r\n", i, long_value);
+    buf_printf(&b, "\r\nbb7\r\n%s\r\n0\r\n\r\n", long_value);
+    fixture_turn(&f);
+    bool fired = true;
+    for (uint64_t nth = 1; fired; nth++) {
+        reopen();
+        raw_send(&r, b.data, b.len);
+        mem_fail_nth(nth);
+        for (int i = 0; i < 6; i++) fixture_turn(&f);
+        fired = mem_fail_nth(0);
+        if (!raw_wait_eof(&r)) fail_msg("no end after allocation %d failed", (int)nth);
+        if (!fired) assert_true(raw_has(&r, "X-Echoed: yes"));
+        assert_true(nth < 1000);
+    }
+    buf_release(&b);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -420,6 +462,7 @@ int main(void)
         T(test_head),
         T(test_chunked_in),
         T(test_byte_by_byte),
+        T(test_close_before_the_body),
         T(test_chunked_out),
         T(test_expect),
         T(test_early_answer),
@@ -431,6 +474,7 @@ int main(void)
         T(test_stalls),
         T(test_pipelining_without_reading),
         T(test_mutations),
+        T(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
