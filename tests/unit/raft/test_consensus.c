@@ -223,6 +223,52 @@ static void test_back_pressure(void **state)
     cluster_stop(&k);
 }
 
+static bool node_is_fatal(void *arg)
+{
+    return ((struct node *)arg)->fatal;
+}
+
+/* A disk that fails or fills up stops that member, with a clear last line, and nothing else. */
+static void test_disk_fails(void **state)
+{
+    (void)state;
+    for (unsigned nth = 1; nth <= 24; nth++) {
+        struct cluster k;
+        cluster_start(&k, 3, 50 + nth);
+        struct node *n = cluster_wait_leader(&k), *victim = &k.nodes[1 + nth % 3];
+        sim_run_for(k.sim, SECOND);
+        node_write(n, 1);
+        if (nth > 12) sim_disk_capacity(k.sim, victim->id, sim_disk_used(k.sim, victim->id) + nth * 1000);
+        else sim_disk_fail_nth(k.sim, victim->id, nth);
+        uint64_t v = 2;
+        for (; !victim->fatal && v < 4000; v++) {
+            for (unsigned i = 1; i <= 3; i++) {
+                if (!k.nodes[i].fatal) (void)!node_propose_sized(&k.nodes[i], v * 10 + i, v * 10 + i, 3000);
+            }
+            sim_run_for(k.sim, 3000);
+        }
+        assert_true(sim_run_until(k.sim, node_is_fatal, victim, 10 * SECOND));
+        assert_int_equal(victim->fatal_error, nth > 12 ? ERR_NO_SPACE : ERR_IO);
+        assert_non_null(strstr(victim->fatal_text, "write-ahead log"));
+        size_t applied = victim->n;
+        victim->leads = false;
+        struct node *other = NULL;
+        for (unsigned i = 1; i <= 3; i++) {
+            if (&k.nodes[i] != victim) other = &k.nodes[i];
+        }
+        sim_run_for(k.sim, 3 * SECOND);
+        node_write(other, 100000);
+        assert_int_equal(victim->n, applied); /* nothing more is called */
+        assert_int_equal(node_propose(victim, 5, 5), ERR_CLOSED);
+        node_close(victim);
+        sim_disk_capacity(k.sim, victim->id, 0);
+        node_boot(&k, victim->id);
+        assert_true(cluster_wait_value(&k, 100000, 0));
+        assert_same_logs(&k);
+        cluster_stop(&k);
+    }
+}
+
 static void test_flags(void **state)
 {
     (void)state;
@@ -262,7 +308,7 @@ int main(void)
         cmocka_unit_test(test_one_member),  cmocka_unit_test(test_three_members), cmocka_unit_test(test_forwarding),
         cmocka_unit_test(test_reads),       cmocka_unit_test(test_leader_dies),   cmocka_unit_test(test_restart_all),
         cmocka_unit_test(test_no_leader),   cmocka_unit_test(test_transfer),      cmocka_unit_test(test_messages),
-        cmocka_unit_test(test_back_pressure), cmocka_unit_test(test_flags),       cmocka_unit_test(test_ids),
+        cmocka_unit_test(test_back_pressure), cmocka_unit_test(test_disk_fails), cmocka_unit_test(test_flags),       cmocka_unit_test(test_ids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
