@@ -53,17 +53,19 @@ static int io_refuse(struct raft_io *io, const struct raft_configuration *conf)
 
 /* ---- term and vote ------------------------------------------------------------------------------- */
 
+/* A failure is final (consensus_fatal), and never told to libraft, whose way out of an election that cannot store its
+ * term reads a union wrongly. It goes on in memory, and nothing that it does leaves or reaches the disk any more. */
 static int save_meta(struct consensus *c, const struct meta *m)
 {
     struct err e = {{0}};
-    if (c->dead) return RAFT_IOERR;
+    if (c->dead) return 0;
     int rv = meta_write(c->env, c->cluster_id, c->id, m, &e);
     if (rv == 0) {
         c->meta = *m;
         return 0;
     }
     consensus_fatal(c, rv, "term and vote: %s", e.text);
-    return RAFT_IOERR;
+    return 0;
 }
 
 static int io_set_term(struct raft_io *io, raft_term term)
@@ -108,7 +110,7 @@ static int io_append(struct raft_io *io, struct raft_io_append *req, const struc
     mine->a.done = append_done;
     mine->a.data = mine;
     list_push_back(&c->appends, &mine->node);
-    wal_append(c->wal, &mine->a);
+    if (!c->dead) wal_append(c->wal, &mine->a); /* else it stays open: what is in memory only must not reach the disk */
     return 0;
 }
 
@@ -119,7 +121,7 @@ void io_release(struct consensus *c)
 
 static int io_truncate(struct raft_io *io, raft_index index)
 {
-    wal_truncate(SELF(io)->wal, index);
+    if (!SELF(io)->dead) wal_truncate(SELF(io)->wal, index);
     return 0;
 }
 
@@ -276,6 +278,10 @@ static bool to_frame(const struct raft_message *m, struct frame *f)
 static int io_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *m, raft_io_send_cb cb)
 {
     struct consensus *c = SELF(io);
+    if (c->dead) {
+        if (cb) io_complete_send(c, req, cb, RAFT_CANCELED);
+        return 0;
+    }
     struct peer *p = peers_find(c, m->server_id);
     if (!p || p->id == c->id || c->env_stopped) {
         if (cb) io_complete_send(c, req, cb, RAFT_NOCONNECTION);

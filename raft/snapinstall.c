@@ -210,7 +210,7 @@ static void step(struct env_io *io)
     if (io->status && !(io->op == ENV_IO_UNLINK && io->status == ERR_NOT_FOUND)) {
         consensus_fatal(c, io->status, "%s: %s", SNAP_RECEIVED, io->err.text);
     }
-    if (c->dead) return;
+    if (c->dead) return consensus_snapshots_idle(c);
     if (r->drop && r->state != RECV_DROPPING && r->state < RECV_RENAMING) return drop(r);
     switch (r->state) {
     case RECV_OPENING:

@@ -122,7 +122,7 @@ static void sender_step(struct env_io *io)
     if (io->status && !s->stop) {
         consensus_fatal(c, io->status, "%s: %s", s->path, io->err.text);
     }
-    if (c->dead) return;
+    if (c->dead) return consensus_snapshots_idle(c);
     if (io->op == ENV_IO_CLOSE) return sender_free(s);
     if (s->stop) return sender_stop(s, 0);
     if (io->op == ENV_IO_OPEN) return offer(s);

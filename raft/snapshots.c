@@ -445,7 +445,7 @@ static void taking_step(struct env_io *io)
     struct snap_taking *t = &c->snapshots->taking;
     if (io->status) consensus_fatal(c, io->status, "%s: %s", SNAP_TAKING, io->err.text);
     if (io->op == ENV_IO_OPEN && !io->status) t->file = io->file;
-    if (c->dead) return; /* snapshots_release lets go of it */
+    if (c->dead) return consensus_snapshots_idle(c); /* snapshots_release lets go of it */
     if (t->cancelled) return taking_cancelled(c);
     switch (io->op) {
     case ENV_IO_OPEN: taking_begin(c); break;

@@ -308,6 +308,17 @@ static void publish_attributes(struct core *c)
     core_propose_own(c, &command);
 }
 
+/* What this leader's clocks decided is not for the next leader to carry out: it may have renewed the lease since. */
+static void drop_own(struct core *c)
+{
+    list_for_each(node, &c->queued) {
+        struct core_request *r = container_of(node, struct core_request, node);
+        if (r->done != own_done) continue;
+        list_remove(&r->node);
+        core_answer(c, r, ERR_LEADER_CHANGED);
+    }
+}
+
 static void on_leader_changed(void *ctx, uint64_t leader_id, uint64_t term, bool is_self)
 {
     struct core *c = ctx;
@@ -315,6 +326,7 @@ static void on_leader_changed(void *ctx, uint64_t leader_id, uint64_t term, bool
     c->term = term;
     c->leader = is_self;
     c->blocked = false;
+    drop_own(c);
     c->next_publish_ms = 0;
     core_lease_reset(c);
     c->events.leader_changed(c->ctx, leader_id, is_self);
