@@ -146,9 +146,9 @@ static void test_label_selectors(void **state)
     };
     struct arena a = {0};
     for (size_t i = 0; i < sizeof(t) / sizeof(*t); i++)
-        if (selector_matches(parse(&a, t[i].selector), parse(&a, t[i].labels)) != t[i].fits)
+        if (label_selector_matches(parse(&a, t[i].selector), parse(&a, t[i].labels)) != t[i].fits)
             fail_msg("%s on %s: expected %d", t[i].selector, t[i].labels, t[i].fits);
-    assert_false(selector_matches(NULL, parse(&a, "{}")));
+    assert_false(label_selector_matches(NULL, parse(&a, "{}")));
     assert_false(selector_map_matches(parse(&a, "{}"), parse(&a, "{'a':'1'}")));
     assert_true(selector_map_matches(parse(&a, "{'a':'1'}"), parse(&a, "{'a':'1','b':'1'}")));
     assert_false(selector_map_matches(parse(&a, "{'a':'1'}"), NULL));
