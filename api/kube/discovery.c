@@ -118,7 +118,7 @@ void discovery_free_documents(void)
 
 static void respond_document(struct kube_request *q, enum document d, const char *content_type)
 {
-    struct blob *b;
+    struct blob *b = NULL;
     int code = get_document(d, &b);
     if (!code) {
         respond_blob(q, 200, content_type, b);

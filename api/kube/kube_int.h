@@ -274,6 +274,7 @@ struct mutation {
     struct slice releases[KUBE_MAX_CLAIMS]; /* keys given back by the same txn */
     size_t n_releases;
     int64_t revision; /* of the object after it */
+    int64_t lease;    /* to put it with */
     struct buf command;
 };
 
@@ -330,6 +331,9 @@ struct kube_api {
     struct list watches, retries;
     size_t n_watches;
     uv_timer_t *watch_timer, *retry_timer; /* heap handles: they live until the loop has closed them */
+    int64_t event_lease; /* 0 = none yet */
+    uint64_t event_lease_until_ms;
+    bool event_lease_asked;
     uint64_t random[64];
     size_t random_left;
 };
@@ -452,6 +456,10 @@ int service_release(struct kube_request *q, const struct json *service) MUST_CHE
 int mutate_claim(struct kube_request *q, const char *key);
 int mutate_unclaim(struct kube_request *q, const char *key);
 bool mutate_claim_was_taken(const struct kube_request *q, const char *key);
+
+/* event_lease.c: the lease that an Event is written with (0 for other kinds). false: it is being granted, and `again` runs then. */
+bool event_lease_ready(struct kube_request *q, void (*again)(struct kube_request *q), int64_t *ret_lease);
+void event_lease_lost(struct kube_api *api);
 
 /* delete.c: what else needs to delete. */
 int delete_options_parse(struct kube_request *q, const struct json *body) MUST_CHECK;

@@ -127,7 +127,7 @@ static int build(struct kube_request *q, struct txn_op *txn)
     }
     success[txn->n_success++] =
         m->action == MUTATE_PUT
-            ? (struct op){.type = OP_PUT, .put = {.key = m->key, .value = m->value}}
+            ? (struct op){.type = OP_PUT, .put = {.key = m->key, .value = m->value, .lease = m->lease}}
             : (struct op){.type = OP_DELETE, .del = {.key = m->key}};
     for (size_t i = 0; i < m->n_claims; i++) {
         struct slice key = m->claims[i];
@@ -169,10 +169,17 @@ static bool take_failure(struct kube_request *q, const struct op_result *r)
 }
 
 static void submit(struct kube_request *q);
+static void write_out(struct kube_request *q);
 
 static void write_failed(struct kube_request *q, int code)
 {
     struct mutation *m = &q->mut;
+    if (code == ERR_LEASE_NOT_FOUND && ++m->attempts < m->max_attempts) {
+        event_lease_lost(q->api);
+        request_core_reset(q);
+        write_out(q);
+        return;
+    }
     bool unknown = code == ERR_TIMEOUT || code == ERR_LEADER_CHANGED;
     if (unknown) m->uncertain = true;
     if ((unknown || code == ERR_NO_LEADER) && clock_mono_ms() + MUTATE_RETRY_MS < m->deadline_ms) {
@@ -221,6 +228,7 @@ static void submit(struct kube_request *q)
 static void write_out(struct kube_request *q)
 {
     struct mutation *m = &q->mut;
+    if (!event_lease_ready(q, write_out, &m->lease)) return;
     struct txn_op *txn = arena_calloc(&q->arena, 1, sizeof(*txn));
     int code = txn ? build(q, txn) : ERR_NOMEM;
     struct command command = {.type = COMMAND_OP, .op = {.type = OP_TXN, .txn = txn}};

@@ -2,6 +2,7 @@
 """The Kubernetes API over the wire: objects, conflicts, patches, deletion, lists, watches, allocation, errors."""
 import base64
 import json
+import os
 import threading
 import time
 
@@ -456,6 +457,59 @@ def discovery():
     tap.check("OpenAPI v3 of a group", "io.k8s.api.apps.v1.Deployment" in c.get("/openapi/v3/apis/apps/v1").json["components"]["schemas"])
 
 
+def through_etcd():
+    """The same store through etcdctl: the layout, objects written by hand, leases of events, compaction."""
+    import shutil
+    import subprocess
+    etcdctl = os.environ.get("ETCDCTL") or shutil.which("etcdctl")
+    if not etcdctl:
+        tap.skip("through etcd", "no etcdctl")
+        return
+
+    def ctl(*args, stdin=None):
+        r = subprocess.run([etcdctl, "--endpoints", "http://127.0.0.1:%d" % c.ports[0]] + list(args), input=stdin, text=True,
+                           capture_output=True, timeout=20, env=dict(os.environ, ETCDCTL_API="3"))
+        return r.stdout if r.returncode == 0 else "failed: " + r.stderr
+
+    keys = ctl("get", "/registry", "--prefix", "--keys-only").split()
+    if not keys or keys[0] == "failed:":
+        tap.skip("through etcd", "this server has no etcd API")
+        return
+    tap.check("the layout that Kubernetes people know", {"/registry/namespaces/default", "/registry/services/specs/default/kubernetes",
+              "/registry/services/endpoints/default/kubernetes", "/registry/configmaps/default/a"} <= set(keys), keys)
+    ctl("put", "/registry/configmaps/default/by-hand", '{"apiVersion":"v1","metadata":{"name":"by-hand","namespace":"default"},"data":{"x":"y"},"kind":"ConfigMap"}')
+    r = c.get(CM + "/by-hand")
+    tap.check("an object put by hand", r.status == 200 and r.json["data"] == {"x": "y"} and r.json["metadata"]["resourceVersion"].isdigit(), r)
+    tap.equal("and patched", c.patch(CM + "/by-hand", {"data": {"x": "z"}}).json["data"], {"x": "z"})
+    ctl("put", "/registry/configmaps/default/broken", "no object")
+    status_is("what is no object: get", c.get(CM + "/broken"), 500, "InternalError")
+    tap.equal("list", c.get(CM).status, 500)
+    ctl("del", "/registry/configmaps/default/broken")
+    tap.equal("and when it is gone", c.get(CM).status, 200)
+    e = c.post("/api/v1/namespaces/default/events", {"metadata": {"generateName": "e-"}, "involvedObject": {"kind": "Pod", "name": "x", "namespace": "default"}, "reason": "R", "message": "m", "type": "Normal"})
+    kv = json.loads(ctl("get", "/registry/events/default/" + e.json["metadata"]["name"], "-w", "json"))["kvs"][0] if e.status == 201 else {}
+    ttl = ctl("lease", "timetolive", "%x" % kv.get("lease", 0))
+    tap.check("events have a lease of an hour", e.status == 201 and "granted with TTL(3900s)" in ttl, (e, kv, ttl))
+    token = c.get(CM + "?limit=3").json["metadata"]["continue"]
+    rv = c.get(CM).json["metadata"]["resourceVersion"]
+    for i in range(3):
+        c.patch(CM + "/by-hand", {"data": {"n": str(i)}})
+    now = c.get(CM).json["metadata"]["resourceVersion"]
+    ctl("compact", now)
+    r = c.get(CM + "?limit=3&continue=" + token)
+    status_is("a page that was compacted", r, 410, "Expired", "The provided continue parameter is too old")
+    r = c.get(CM + "?limit=3&continue=" + r.json["metadata"]["continue"])
+    tap.check("can be gone on with", r.status == 200 and len(r.json["items"]) == 3, r)
+    status_is("an exact list", c.get(CM + "?resourceVersionMatch=Exact&resourceVersion=" + rv), 410, "Expired", "The resourceVersion for the provided list is too old.")
+    w = c.watch(CM + "?watch=1&resourceVersion=" + rv)
+    e = w.next()
+    tap.check("a watch: ERROR 410", e and e["type"] == "ERROR" and e["object"]["code"] == 410 and e["object"]["reason"] == "Expired" and
+              e["object"]["message"] == "The resourceVersion for the provided watch is too old.", e)
+    tap.equal("and its end", w.next(), None)
+    w.close()
+    c.delete(CM + "/by-hand")
+
+
 def restart():
     before = c.get("/api/v1/configmaps").json
     rv = before["metadata"]["resourceVersion"]
@@ -471,7 +525,7 @@ def restart():
 
 
 for part in (authentication, create_read, validation, updates, generations, patches, deletion, pods, services, namespaces, lists,
-             watches, errors, discovery, restart):
+             watches, errors, discovery, through_etcd, restart):
     try:
         part()
     except Exception as e:  # a part that breaks is a failure, and the next one still runs
