@@ -1,7 +1,8 @@
-/* Opening, turns, status, closing. Opening reads everything that can be wrong on the disk and restores the
- * snapshot; libraft itself starts in the first turn after it, because it may apply entries at once (a cluster of
- * one). From then on, everything happens in turns of the env: a tick, a frame, a completion. After each call
- * into libraft the guard calls `after_turn`, which looks at what has changed. */
+/* Opening, turns, status, closing. Opening reads everything that can be wrong on the disk and
+ * restores the snapshot; libraft itself starts in the first turn after it, because it may apply
+ * entries at once (a cluster of one). From then on, everything happens in turns of the env: a tick,
+ * a frame, a completion. After each call into libraft the guard calls `after_turn`, which looks at
+ * what has changed. */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -15,12 +16,13 @@
 #define HURRY_STEP_MS 75u
 #define HURRY_SPAN_MS 25u
 
-/* ---- libraft's memory ---------------------------------------------------------------------------- */
+/* ---- libraft's memory ------------------------------------------------------------------------ */
 
 static void *heap_malloc(void *data, size_t size)
 {
     (void)data;
-    /* libraft does not fill all it makes: the 8 bytes of a barrier, the padding of a configuration. */
+    /* libraft does not fill all it makes: the 8 bytes of a barrier, the padding of a configuration.
+     */
     return size <= 4096 ? mem_must_calloc(1, size) : mem_must_alloc(size);
 }
 
@@ -64,7 +66,7 @@ void consensus_use_heap(void)
     raft_heap_set(&heap);
 }
 
-/* ---- small questions ----------------------------------------------------------------------------- */
+/* ---- small questions ------------------------------------------------------------------------- */
 
 uint64_t consensus_now(const struct consensus *c)
 {
@@ -116,10 +118,11 @@ static void rolled_back(struct wal_append *a)
 {
     struct consensus *c = a->data;
     c->guard.dead = true;
-    consensus_fatal(c, ERR_CONFLICT,
-                    "a membership change that was never committed has been taken back at index %" PRIu64
-                    "; start this member again",
-                    a->first_index);
+    consensus_fatal(
+        c, ERR_CONFLICT,
+        "a membership change that was never committed has been taken back at index %" PRIu64
+        "; start this member again",
+        a->first_index);
 }
 
 static void guard_rolls_back(void *ctx, raft_index index)
@@ -130,7 +133,7 @@ static void guard_rolls_back(void *ctx, raft_index index)
     wal_truncate_sync(c->wal, &c->rollback, index);
 }
 
-/* ---- the state machine's side of libraft --------------------------------------------------------- */
+/* ---- the state machine's side of libraft ----------------------------------------------------- */
 
 static int fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result)
 {
@@ -162,7 +165,7 @@ static int fsm_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
     return rv;
 }
 
-/* ---- after each call into libraft ---------------------------------------------------------------- */
+/* ---- after each call into libraft ------------------------------------------------------------ */
 
 static void check_members(struct consensus *c)
 {
@@ -180,7 +183,8 @@ static void check_leader(struct consensus *c)
 {
     uint64_t leader = consensus_leader(c), term = c->raft.current_term;
     bool self = leader == c->id;
-    if (leader == c->seen_leader && self == c->seen_self && (leader == 0 || term == c->seen_term)) return;
+    if (leader == c->seen_leader && self == c->seen_self && (leader == 0 || term == c->seen_term))
+        return;
     if (leader && leader != c->seen_leader) c->leader_changes++;
     c->seen_leader = leader;
     c->seen_self = self;
@@ -220,7 +224,7 @@ static void ready_done(struct consensus_read *r, int error)
     if (error == 0) c->ready = true;
 }
 
-/* ---- turns --------------------------------------------------------------------------------------- */
+/* ---- turns ----------------------------------------------------------------------------------- */
 
 static void on_tick(void *ctx)
 {
@@ -268,9 +272,10 @@ static void on_frame(void *ctx, uint64_t peer_id, enum env_channel channel, stru
     }
 }
 
-/* Lets an election come before the whole timeout has passed: the connection to the leader broke, so it has
- * probably died, or this member has just started. If there is a leader, its next heartbeat comes first, or the
- * others refuse the pre-vote. One member after the other, in the order of their ids, so that votes do not split. */
+/* Lets an election come before the whole timeout has passed: the connection to the leader broke, so
+ * it has probably died, or this member has just started. If there is a leader, its next heartbeat
+ * comes first, or the others refuse the pre-vote. One member after the other, in the order of their
+ * ids, so that votes do not split. */
 static void hurry_election(struct consensus *c, uint64_t least_ms)
 {
     struct raft *r = &c->raft;
@@ -278,12 +283,14 @@ static void hurry_election(struct consensus *c, uint64_t least_ms)
     uint64_t rank = 0;
     for (unsigned i = 0; i < r->configuration.n; i++) {
         const struct raft_server *s = &r->configuration.servers[i];
-        rank += s->role == RAFT_VOTER && s->id < r->id && s->id != r->follower_state.current_leader.id;
+        rank +=
+            s->role == RAFT_VOTER && s->id < r->id && s->id != r->follower_state.current_leader.id;
     }
     uint64_t now = consensus_now(c), timeout = r->follower_state.randomized_election_timeout;
     uint64_t wait = least_ms + rank * HURRY_STEP_MS + c->env->ops->random(c->env) % HURRY_SPAN_MS;
     uint64_t elapsed = now - r->election_timer_start;
-    if (elapsed < timeout && timeout - elapsed > wait) r->election_timer_start = now + wait - timeout;
+    if (elapsed < timeout && timeout - elapsed > wait)
+        r->election_timer_start = now + wait - timeout;
 }
 
 static void on_link(void *ctx, uint64_t peer_id, bool up)
@@ -292,13 +299,14 @@ static void on_link(void *ctx, uint64_t peer_id, bool up)
     struct peer *p = peers_find(c, peer_id);
     if (c->dead || c->closing || !p) return;
     p->up = up;
-    if (!up && c->raft.state == RAFT_FOLLOWER && c->raft.follower_state.current_leader.id == peer_id) {
+    if (!up && c->raft.state == RAFT_FOLLOWER &&
+        c->raft.follower_state.current_leader.id == peer_id) {
         hurry_election(c, HURRY_LEAST_MS);
     }
     stream_link(c, p, up);
 }
 
-/* ---- opening ------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static void start_raft(struct env_task *t)
 {
@@ -312,7 +320,8 @@ static void start_raft(struct env_task *t)
         return;
     }
     c->started = true;
-    static const struct env_handlers handlers = {.tick = on_tick, .frame = on_frame, .link = on_link};
+    static const struct env_handlers handlers = {
+        .tick = on_tick, .frame = on_frame, .link = on_link};
     unsigned tick_ms = c->heartbeat_ms / TICKS_PER_HEARTBEAT;
     rv = c->env->ops->start(c->env, tick_ms ? tick_ms : 1, &handlers, c);
     if (rv) {
@@ -334,7 +343,8 @@ static int bootstrap(struct consensus *c, const struct consensus_config *config,
     for (unsigned i = 0; i < conf.n; i++) member |= conf.servers[i].id == c->id;
     if (!member) {
         raft_configuration_close(&conf);
-        return err_set(e, ERR_INVALID, "member %" PRIx64 " is not among the members of the new cluster", c->id);
+        return err_set(e, ERR_INVALID,
+                       "member %" PRIx64 " is not among the members of the new cluster", c->id);
     }
     CHECK(raft_configuration_encode(&conf, &buf) == 0);
     raft_configuration_close(&conf);
@@ -362,22 +372,27 @@ static void drop_loaded_before(struct wal_contents *l, uint64_t index)
     l->first_index += k;
 }
 
-/* Makes log and snapshot one: the log goes on where the snapshot ends, or what it holds is not needed. */
+/* Makes log and snapshot one: the log goes on where the snapshot ends, or what it holds is not
+ * needed. */
 static int join_snapshot(struct consensus *c, uint64_t index, uint64_t term, struct err *e)
 {
     struct wal_contents *l = &c->loaded;
     uint64_t last = l->n ? l->first_index + l->n - 1 : 0;
     if (l->n && l->first_index > index + 1) {
-        return err_set(e, ERR_CORRUPT, "wal: offset 0: the log begins at entry %" PRIu64 ", the snapshot ends at %" PRIu64,
+        return err_set(e, ERR_CORRUPT,
+                       "wal: offset 0: the log begins at entry %" PRIu64
+                       ", the snapshot ends at %" PRIu64,
                        l->first_index, index);
     }
     if (index == 0) {
         if (l->n && l->entries[0].type != RAFT_CHANGE) {
-            return err_set(e, ERR_CORRUPT, "wal: offset 0: the log does not begin with the members");
+            return err_set(e, ERR_CORRUPT,
+                           "wal: offset 0: the log does not begin with the members");
         }
         return 0;
     }
-    bool follows = l->n && last >= index && (index < l->first_index || l->entries[index - l->first_index].term == term);
+    bool follows = l->n && last >= index &&
+                   (index < l->first_index || l->entries[index - l->first_index].term == term);
     if (!follows) {
         /* A snapshot that was installed: the log before it was another history, or shorter. */
         bool known = l->n == 0 && l->reset_index == index;
@@ -410,14 +425,17 @@ static int open_state(struct consensus *c, const struct consensus_config *config
     if (rv) return rv;
     uint64_t term, index = snapshots_restored_index(c, &term);
     bool empty = c->loaded.n == 0 && index == 0;
-    if (no_meta && !empty) return err_set(e, ERR_CORRUPT, "meta: missing, although there is a log or a snapshot");
+    if (no_meta && !empty)
+        return err_set(e, ERR_CORRUPT, "meta: missing, although there is a log or a snapshot");
     if (empty && c->meta.term > 1 && config->new_cluster) {
-        return err_set(e, ERR_CORRUPT, "wal: empty, although this member has been in term %" PRIu64, c->meta.term);
+        return err_set(e, ERR_CORRUPT, "wal: empty, although this member has been in term %" PRIu64,
+                       c->meta.term);
     }
     if (empty && config->new_cluster) return bootstrap(c, config, e);
     if (!empty && c->loaded.n && c->loaded.entries[c->loaded.n - 1].term > c->meta.term) {
-        return err_set(e, ERR_CORRUPT, "meta: offset 24: term %" PRIu64 ", but the log is in term %" PRIu64, c->meta.term,
-                       c->loaded.entries[c->loaded.n - 1].term);
+        return err_set(e, ERR_CORRUPT,
+                       "meta: offset 24: term %" PRIu64 ", but the log is in term %" PRIu64,
+                       c->meta.term, c->loaded.entries[c->loaded.n - 1].term);
     }
     return join_snapshot(c, index, term, e);
 }
@@ -429,8 +447,10 @@ static void copy_config(struct consensus *c, const struct consensus_config *conf
     c->heartbeat_ms = config->heartbeat_ms ? config->heartbeat_ms : 100;
     c->election_ms = config->election_ms ? config->election_ms : 500;
     c->max_appends = config->max_appends ? config->max_appends : 4;
-    c->snapshot_log_bytes = config->snapshot_log_bytes ? config->snapshot_log_bytes : 64 * LIMIT_MiB;
-    c->trailing_log_bytes = config->trailing_log_bytes ? config->trailing_log_bytes : 16 * LIMIT_MiB;
+    c->snapshot_log_bytes =
+        config->snapshot_log_bytes ? config->snapshot_log_bytes : 64 * LIMIT_MiB;
+    c->trailing_log_bytes =
+        config->trailing_log_bytes ? config->trailing_log_bytes : 16 * LIMIT_MiB;
 }
 
 static void init_raft(struct consensus *c)
@@ -451,8 +471,9 @@ static void init_raft(struct consensus *c)
     raft_set_election_timeout(&c->raft, c->election_ms);
     raft_set_heartbeat_timeout(&c->raft, c->heartbeat_ms);
     raft_set_pre_vote(&c->raft, true);
-    raft_set_install_snapshot_timeout(&c->raft, 24 * 3600 * 1000); /* the stream says itself when it fails */
-    raft_set_snapshot_threshold(&c->raft, UINT32_MAX);              /* snapshots.c lowers it when it is time */
+    raft_set_install_snapshot_timeout(&c->raft,
+                                      24 * 3600 * 1000); /* the stream says itself when it fails */
+    raft_set_snapshot_threshold(&c->raft, UINT32_MAX);   /* snapshots.c lowers it when it is time */
     c->raft_started = true;
 }
 
@@ -466,8 +487,9 @@ static void consensus_free(struct consensus *c)
     mem_free(c);
 }
 
-int consensus_open(const struct consensus_config *config, struct env *env, const struct consensus_callbacks *callbacks,
-                   void *ctx, struct consensus **ret, struct err *e)
+int consensus_open(const struct consensus_config *config, struct env *env,
+                   const struct consensus_callbacks *callbacks, void *ctx, struct consensus **ret,
+                   struct err *e)
 {
     if (config->id == 0) return err_set(e, ERR_INVALID, "member id 0");
     consensus_use_heap();
@@ -501,7 +523,7 @@ int consensus_open(const struct consensus_config *config, struct env *env, const
     return 0;
 }
 
-/* ---- closing ------------------------------------------------------------------------------------- */
+/* ---- closing --------------------------------------------------------------------------------- */
 
 static void raft_closed(struct raft *r)
 {
@@ -524,7 +546,8 @@ static void wal_closed(void *ctx)
 static void close_disk(struct consensus *c)
 {
     if (c->dead) {
-        raft_close(&c->raft, raft_closed); /* the env lets operations under way finish before it stops */
+        raft_close(&c->raft,
+                   raft_closed); /* the env lets operations under way finish before it stops */
         return;
     }
     wal_close(c->wal, wal_closed, c);
@@ -552,7 +575,7 @@ void consensus_close(struct consensus *c, void (*closed)(void *ctx), void *ctx)
     consensus_snapshots_idle(c);
 }
 
-/* ---- the rest of the interface ------------------------------------------------------------------- */
+/* ---- the rest of the interface --------------------------------------------------------------- */
 
 int consensus_message(struct consensus *c, uint64_t to_id, struct slice payload)
 {
@@ -569,7 +592,8 @@ int consensus_message(struct consensus *c, uint64_t to_id, struct slice payload)
     return 0;
 }
 
-int consensus_transfer(struct consensus *c, uint64_t to_id, void (*done)(void *data, int error), void *data)
+int consensus_transfer(struct consensus *c, uint64_t to_id, void (*done)(void *data, int error),
+                       void *data)
 {
     if (c->dead || c->closing) return ERR_CLOSED;
     if (!consensus_leads(c)) return ERR_NOT_LEADER;
@@ -599,7 +623,8 @@ uint64_t consensus_match_index(const struct consensus *c, uint64_t member_id)
     const struct raft *r = &c->raft;
     if (!c->started || r->state != RAFT_LEADER) return 0;
     for (unsigned i = 0; i < r->configuration.n; i++) {
-        if (r->configuration.servers[i].id == member_id) return r->leader_state.progress[i].match_index;
+        if (r->configuration.servers[i].id == member_id)
+            return r->leader_state.progress[i].match_index;
     }
     return 0;
 }
@@ -615,7 +640,7 @@ void consensus_get_status(const struct consensus *c, struct consensus_status *re
     ret->commit_index = r->commit_index;
     ret->applied_index = r->last_applied;
     ret->last_index = consensus_last_index(c);
-    ret->role = consensus_leads(c) ? CONSENSUS_LEADER
+    ret->role = consensus_leads(c)                        ? CONSENSUS_LEADER
                 : c->started && r->state != RAFT_FOLLOWER ? CONSENSUS_CANDIDATE
                                                           : CONSENSUS_FOLLOWER;
     ret->ready = c->ready && ret->leader_id != 0;

@@ -1,4 +1,5 @@
-/* What the files of raft/ share behind consensus.h. One struct, one thread; each file owns its band of it.
+/* What the files of raft/ share behind consensus.h. One struct, one thread; each file owns its band
+ * of it.
  *
  *   consensus.c  opening, turns, status, closing      io.c        the raft_io under the guard
  *   propose.c    proposals and their fate             peers.c     members, and frames to them
@@ -21,13 +22,13 @@
 #define CONSENSUS_UNCOMMITTED_ENTRIES 256u
 #define CONSENSUS_UNCOMMITTED_BYTES (64 * LIMIT_MiB)
 #define CONSENSUS_INBOX_ENTRIES 1024u
-#define CONSENSUS_FRAME_BYTES (LIMIT_MiB)       /* of entries in one frame, or one entry */
-#define CONSENSUS_PROBE_BYTES (LIMIT_MiB)       /* to a peer whose log is not known yet */
-#define CONSENSUS_PEER_BYTES (16 * LIMIT_MiB)   /* of entries on their way to one peer */
+#define CONSENSUS_FRAME_BYTES (LIMIT_MiB)     /* of entries in one frame, or one entry */
+#define CONSENSUS_PROBE_BYTES (LIMIT_MiB)     /* to a peer whose log is not known yet */
+#define CONSENSUS_PEER_BYTES (16 * LIMIT_MiB) /* of entries on their way to one peer */
 
 struct snapshots;
 
-/* ---- peers.c ------------------------------------------------------------------------------------- */
+/* ---- peers.c --------------------------------------------------------------------------------- */
 
 struct peer {
     uint64_t id;
@@ -58,25 +59,29 @@ struct peer *peers_find(struct consensus *c, uint64_t id);
 bool peers_update(struct consensus *c, const struct raft_configuration *conf);
 int peers_from_config(struct consensus *c, const struct consensus_config *config, struct err *e);
 void peers_release(struct consensus *c);
-int peers_configuration(const struct consensus_config *config, struct raft_configuration *ret, struct err *e);
+int peers_configuration(const struct consensus_config *config, struct raft_configuration *ret,
+                        struct err *e);
 bool peers_decode_configuration(struct slice bytes, struct raft_configuration *ret);
 struct out_frame *out_new(struct consensus *c, uint64_t peer_id, enum env_channel channel);
 /* Adds bytes that outlive the frame (or belong to its payload), then hands it to the env. */
 void out_piece(struct out_frame *o, struct slice s);
 void out_send(struct out_frame *o);
 /* A frame without pieces, and nobody who waits for it. */
-void peers_send(struct consensus *c, uint64_t peer_id, enum env_channel channel, const struct frame *f);
+void peers_send(struct consensus *c, uint64_t peer_id, enum env_channel channel,
+                const struct frame *f);
 
-/* ---- meta.c -------------------------------------------------------------------------------------- */
+/* ---- meta.c ---------------------------------------------------------------------------------- */
 
 struct meta {
     uint64_t term, voted_for;
 };
 /* ERR_NOT_FOUND if there is none yet. */
-int meta_read(struct env *env, uint64_t cluster_id, uint64_t member_id, struct meta *ret, struct err *e);
-int meta_write(struct env *env, uint64_t cluster_id, uint64_t member_id, const struct meta *m, struct err *e);
+int meta_read(struct env *env, uint64_t cluster_id, uint64_t member_id, struct meta *ret,
+              struct err *e);
+int meta_write(struct env *env, uint64_t cluster_id, uint64_t member_id, const struct meta *m,
+               struct err *e);
 
-/* ---- propose.c ----------------------------------------------------------------------------------- */
+/* ---- propose.c ------------------------------------------------------------------------------- */
 
 struct proposal {
     uint64_t tag, term, deadline_ms;
@@ -105,11 +110,12 @@ void proposals_init(struct consensus *c);
 uint64_t proposals_applied(struct consensus *c, uint64_t origin, uint64_t life, uint64_t tag);
 void proposals_poll(struct consensus *c);
 void proposals_tick(struct consensus *c);
-void proposals_installed(struct consensus *c); /* a snapshot came: what it holds of ours is not known */
+void proposals_installed(
+    struct consensus *c); /* a snapshot came: what it holds of ours is not known */
 void proposals_frame(struct consensus *c, struct peer *p, const struct frame *f);
 void proposals_release(struct consensus *c);
 
-/* ---- readindex.c --------------------------------------------------------------------------------- */
+/* ---- readindex.c ----------------------------------------------------------------------------- */
 
 struct reads {
     struct list waiting, asked, confirmed; /* struct consensus_read */
@@ -126,27 +132,31 @@ void reads_tick(struct consensus *c);
 void reads_frame(struct consensus *c, struct peer *p, const struct frame *f);
 void reads_fail_all(struct consensus *c, int error);
 
-/* ---- io.c ---------------------------------------------------------------------------------------- */
+/* ---- io.c ------------------------------------------------------------------------------------ */
 
 void io_init(struct consensus *c);
 void io_release(struct consensus *c);
 /* A libraft message from the wire. */
 void io_frame(struct consensus *c, struct peer *p, const struct frame *f);
 /* Hands a whole received snapshot to libraft; the ticket is in its data. */
-void io_install(struct consensus *c, struct peer *p, const struct frame_snapshot *s, const struct raft_snapshot *snapshot);
+void io_install(struct consensus *c, struct peer *p, const struct frame_snapshot *s,
+                const struct raft_snapshot *snapshot);
 /* Completes in a later turn, for what needs no disk and no network. */
-void io_complete_send(struct consensus *c, struct raft_io_send *req, raft_io_send_cb cb, int status);
+void io_complete_send(struct consensus *c, struct raft_io_send *req, raft_io_send_cb cb,
+                      int status);
 
-/* ---- snapshots.c --------------------------------------------------------------------------------- */
+/* ---- snapshots.c ----------------------------------------------------------------------------- */
 
 int snapshots_open(struct consensus *c, struct err *e); /* finds and restores the newest */
 uint64_t snapshots_restored_index(const struct consensus *c, uint64_t *ret_term);
-struct raft_snapshot *snapshots_newest(struct consensus *c); /* for libraft, NULL if there is none */
+struct raft_snapshot *
+snapshots_newest(struct consensus *c); /* for libraft, NULL if there is none */
 int snapshots_fsm_snapshot(struct consensus *c, struct raft_buffer **bufs, unsigned *n_bufs);
 int snapshots_fsm_restore(struct consensus *c, const struct raft_buffer *ticket);
-int snapshots_put(struct consensus *c, struct raft_io_snapshot_put *req, const struct raft_snapshot *s,
-                  raft_io_snapshot_put_cb cb);
-int snapshots_get(struct consensus *c, struct raft_io_snapshot_get *req, raft_io_snapshot_get_cb cb);
+int snapshots_put(struct consensus *c, struct raft_io_snapshot_put *req,
+                  const struct raft_snapshot *s, raft_io_snapshot_put_cb cb);
+int snapshots_get(struct consensus *c, struct raft_io_snapshot_get *req,
+                  raft_io_snapshot_get_cb cb);
 void snapshots_applied(struct consensus *c, size_t entry_bytes);
 void snapshots_poll(struct consensus *c);
 void snapshots_tick(struct consensus *c);
@@ -156,14 +166,15 @@ bool snapshots_idle(const struct consensus *c);
 void snapshots_release(struct consensus *c);
 void snapshots_status(const struct consensus *c, struct consensus_status *ret);
 
-/* ---- snapstream.c -------------------------------------------------------------------------------- */
+/* ---- snapstream.c ---------------------------------------------------------------------------- */
 
 void stream_frame(struct consensus *c, struct peer *p, const struct frame *f);
 void stream_link(struct consensus *c, struct peer *p, bool up);
 void stream_tick(struct consensus *c);
-int stream_send(struct consensus *c, struct raft_io_send *req, const struct raft_message *m, raft_io_send_cb cb);
+int stream_send(struct consensus *c, struct raft_io_send *req, const struct raft_message *m,
+                raft_io_send_cb cb);
 
-/* ---- consensus.c --------------------------------------------------------------------------------- */
+/* ---- consensus.c ----------------------------------------------------------------------------- */
 
 struct completion {
     struct raft_io_send *req;
@@ -228,13 +239,15 @@ struct consensus {
 void consensus_use_heap(void);
 uint64_t consensus_now(const struct consensus *c);
 /* Ends everything: the fatal callback, and then nothing. */
-void consensus_fatal(struct consensus *c, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void consensus_fatal(struct consensus *c, int error, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 bool consensus_leads(const struct consensus *c);
 /* snapshots.c and snapstream.c: nothing of theirs is under way any more. */
 void consensus_snapshots_idle(struct consensus *c);
 /* The leader as libraft believes, 0 if none; this member only once it may serve. */
 uint64_t consensus_leader(const struct consensus *c);
 uint64_t consensus_last_index(const struct consensus *c);
-void consensus_decode_entry(struct slice entry, uint64_t *origin, uint64_t *life, uint64_t *tag, struct slice *payload);
+void consensus_decode_entry(struct slice entry, uint64_t *origin, uint64_t *life, uint64_t *tag,
+                            struct slice *payload);
 
 #endif

@@ -1,5 +1,5 @@
-/* The codec of peer frames: a head of four bytes, then fixed little-endian fields, then at most one run of bytes that
- * goes to the end of the frame. */
+/* The codec of peer frames: a head of four bytes, then fixed little-endian fields, then at most one
+ * run of bytes that goes to the end of the frame. */
 #include "raft/frames_int.h"
 
 #include "base/limits.h"
@@ -12,14 +12,28 @@
 const char *frame_kind_name(unsigned kind)
 {
     static const char *const names[] = {
-        "?",          "append",  "append-result",   "vote",           "vote-result",    "timeout-now",
-        "probe",      "probe-ack", "read-index",    "read-index-result", "propose",     "propose-refused",
-        "message",    "snapshot-offer", "snapshot-chunk", "snapshot-ack", "snapshot-abort",
+        "?",
+        "append",
+        "append-result",
+        "vote",
+        "vote-result",
+        "timeout-now",
+        "probe",
+        "probe-ack",
+        "read-index",
+        "read-index-result",
+        "propose",
+        "propose-refused",
+        "message",
+        "snapshot-offer",
+        "snapshot-chunk",
+        "snapshot-ack",
+        "snapshot-abort",
     };
     return kind < sizeof names / sizeof *names ? names[kind] : names[0];
 }
 
-/* ---- encoding ------------------------------------------------------------------------------------ */
+/* ---- encoding -------------------------------------------------------------------------------- */
 
 static void put_head(struct buf *out, enum frame_kind kind)
 {
@@ -32,10 +46,11 @@ static void put_u64s(struct buf *out, size_t n, const uint64_t *v)
     for (size_t i = 0; i < n; i++) (void)buf_append_u64(out, v[i]);
 }
 
-#define PUT(out, ...)                                                                                   \
+#define PUT(out, ...)                                                                              \
     put_u64s((out), sizeof((uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t), (uint64_t[]){__VA_ARGS__})
 
-void frame_encode_append(struct buf *out, const struct frame_append *a, const struct raft_entry *entries)
+void frame_encode_append(struct buf *out, const struct frame_append *a,
+                         const struct raft_entry *entries)
 {
     put_head(out, FRAME_APPEND);
     PUT(out, a->term, a->prev_index, a->prev_term, a->leader_commit);
@@ -57,7 +72,8 @@ static void put_snapshot(struct buf *out, const struct frame *f)
 static void put_vote(struct buf *out, const struct raft_request_vote *v)
 {
     PUT(out, v->term, v->candidate_id, v->last_log_index, v->last_log_term);
-    (void)buf_append_u32(out, (v->disrupt_leader ? VOTE_DISRUPT : 0) | (v->pre_vote ? VOTE_PRE : 0));
+    (void)buf_append_u32(out,
+                         (v->disrupt_leader ? VOTE_DISRUPT : 0) | (v->pre_vote ? VOTE_PRE : 0));
 }
 
 static void put_vote_result(struct buf *out, const struct raft_request_vote_result *v)
@@ -89,7 +105,9 @@ void frame_encode(struct buf *out, const struct frame *f)
         PUT(out, f->read.life, f->read.seq, f->read.index);
         (void)buf_append_u32(out, (uint32_t)f->read.status);
         break;
-    case FRAME_PROPOSE: PUT(out, f->propose.life, f->propose.seq, f->propose.term, f->propose.tag); break;
+    case FRAME_PROPOSE:
+        PUT(out, f->propose.life, f->propose.seq, f->propose.term, f->propose.tag);
+        break;
     case FRAME_PROPOSE_REFUSED:
         PUT(out, f->propose.life, f->propose.tag);
         (void)buf_append_u32(out, (uint32_t)f->propose.status);
@@ -102,7 +120,7 @@ void frame_encode(struct buf *out, const struct frame *f)
     }
 }
 
-/* ---- decoding ------------------------------------------------------------------------------------ */
+/* ---- decoding -------------------------------------------------------------------------------- */
 
 bool frame_configuration_ok(struct slice bytes)
 {
@@ -151,8 +169,10 @@ static const char *check_append(const struct frame_append *a)
         const uint8_t *p = a->table.data + (size_t)i * FRAME_ENTRY_BYTES;
         uint32_t type = table_u32(p + 8), len = table_u32(p + 12);
         if (len > left) return "entry beyond the frame";
-        if (type != RAFT_COMMAND && type != RAFT_BARRIER && type != RAFT_CHANGE) return "unknown type of entry";
-        if (table_u64(p) < term || table_u64(p) == 0 || table_u64(p) > a->term) return "terms out of order";
+        if (type != RAFT_COMMAND && type != RAFT_BARRIER && type != RAFT_CHANGE)
+            return "unknown type of entry";
+        if (table_u64(p) < term || table_u64(p) == 0 || table_u64(p) > a->term)
+            return "terms out of order";
         term = table_u64(p);
         if (type == RAFT_CHANGE && !frame_configuration_ok(slice_sub(a->data, at, len))) {
             return "malformed configuration";
@@ -279,7 +299,8 @@ static const char *get_body(struct reader *r, struct frame *f)
 int frame_decode(struct slice bytes, struct frame *ret, struct err *e)
 {
     struct reader r = reader_make(bytes);
-    unsigned version = reader_u8(&r), kind = reader_u8(&r), zero1 = reader_u8(&r), zero2 = reader_u8(&r);
+    unsigned version = reader_u8(&r), kind = reader_u8(&r), zero1 = reader_u8(&r),
+             zero2 = reader_u8(&r);
     if (r.failed) return err_set(e, ERR_CORRUPT, "frame of %zu bytes: too short", bytes.len);
     if (version != FRAME_VERSION) return err_set(e, ERR_CORRUPT, "frame of version %u", version);
     if (zero1 || zero2) return err_set(e, ERR_CORRUPT, "frame with reserved bytes set");
@@ -287,7 +308,9 @@ int frame_decode(struct slice bytes, struct frame *ret, struct err *e)
     const char *why = get_body(&r, &f);
     if (!why && r.failed) why = "too short";
     if (!why && reader_left(&r)) why = "bytes behind the end";
-    if (why) return err_set(e, ERR_CORRUPT, "%s frame of %zu bytes: %s", frame_kind_name(kind), bytes.len, why);
+    if (why)
+        return err_set(e, ERR_CORRUPT, "%s frame of %zu bytes: %s", frame_kind_name(kind),
+                       bytes.len, why);
     *ret = f;
     return 0;
 }

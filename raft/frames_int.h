@@ -1,8 +1,9 @@
 /* What members say to each other: every frame on the wire, its encoder, and the one decoder.
  *
- * Sans-I/O: bytes in, a struct that borrows from them out. The decoder trusts nothing: lengths, counts, kinds,
- * flags, term order inside an append and configurations inside entries are all checked, because libraft
- * (built without asserts) believes what it is given. docs/formats-raft.md has the layouts. */
+ * Sans-I/O: bytes in, a struct that borrows from them out. The decoder trusts nothing: lengths,
+ * counts, kinds, flags, term order inside an append and configurations inside entries are all
+ * checked, because libraft (built without asserts) believes what it is given. docs/formats-raft.md
+ * has the layouts. */
 #ifndef PINTLE_RAFT_FRAMES_INT_H
 #define PINTLE_RAFT_FRAMES_INT_H
 
@@ -32,7 +33,8 @@ enum frame_kind {
 #define FRAME_VERSION 1
 #define FRAME_HEAD_BYTES 4   /* version, kind, two zero bytes */
 #define FRAME_ENTRY_BYTES 16 /* of an append's table: term, type, length */
-#define FRAME_ENTRIES_MAX 60 /* in one frame: the table and each payload are pieces of an env_send */
+#define FRAME_ENTRIES_MAX                                                                          \
+    60 /* in one frame: the table and each payload are pieces of an env_send */
 
 struct frame_append {
     uint64_t term, prev_index, prev_term, leader_commit;
@@ -41,11 +43,11 @@ struct frame_append {
 };
 
 struct frame_snapshot {
-    uint64_t id;       /* the sender's, one for each stream */
-    uint64_t term;     /* the sender's current term */
+    uint64_t id;   /* the sender's, one for each stream */
+    uint64_t term; /* the sender's current term */
     uint64_t index, index_term, size;
-    uint64_t offset;   /* CHUNK: of `data`; ACK: all before it is in the receiver's hands */
-    int32_t status;    /* ACK: 0, or 1 = the receiver needs nothing more; ABORT: why, an ERR_ code */
+    uint64_t offset; /* CHUNK: of `data`; ACK: all before it is in the receiver's hands */
+    int32_t status;  /* ACK: 0, or 1 = the receiver needs nothing more; ABORT: why, an ERR_ code */
     struct slice data;
 };
 
@@ -76,19 +78,21 @@ struct frame {
 
 /* ERR_CORRUPT with a reason in `e`. `ret` borrows from `bytes`. */
 int frame_decode(struct slice bytes, struct frame *ret, struct err *e) MUST_CHECK;
-/* One entry of an append's table that frame_decode has accepted; `at` walks through the payloads. */
+/* One entry of an append's table that frame_decode has accepted; `at` walks through the payloads.
+ */
 struct raft_entry frame_append_entry(const struct frame_append *a, uint32_t i, size_t *at);
 
-/* Appends the frame to `out`; for APPEND without its payloads, for PROPOSE, MESSAGE and CHUNK without
- * theirs: these follow as pieces of their own. */
+/* Appends the frame to `out`; for APPEND without its payloads, for PROPOSE, MESSAGE and CHUNK
+ * without theirs: these follow as pieces of their own. */
 void frame_encode(struct buf *out, const struct frame *f);
 /* An append's head and table from entries. */
-void frame_encode_append(struct buf *out, const struct frame_append *a, const struct raft_entry *entries);
+void frame_encode_append(struct buf *out, const struct frame_append *a,
+                         const struct raft_entry *entries);
 
 const char *frame_kind_name(unsigned kind);
 
-/* A configuration as libraft encodes it, checked within its bounds, which libraft's own decoder does
- * not do. */
+/* A configuration as libraft encodes it, checked within its bounds, which libraft's own decoder
+ * does not do. */
 bool frame_configuration_ok(struct slice bytes);
 
 #endif

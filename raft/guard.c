@@ -1,4 +1,5 @@
-/* How libraft 0.15 is held to the thesis. Each function names the mask it belongs to; docs/raft.md the reasons. */
+/* How libraft 0.15 is held to the thesis. Each function names the mask it belongs to; docs/raft.md
+ * the reasons. */
 #include "raft/guard_int.h"
 
 #include <string.h>
@@ -32,7 +33,7 @@ static bool on(const struct guard *g, enum guard_mask mask)
     return g->masks & mask;
 }
 
-/* ---- libraft's state ----------------------------------------------------------------------------- */
+/* ---- libraft's state ------------------------------------------------------------------------- */
 
 static raft_index log_first(const struct raft *r)
 {
@@ -96,7 +97,7 @@ static raft_index quorum_match(const struct guard *g)
     return needed == 0 ? UINT64_MAX : needed <= n ? match[needed - 1] : 0;
 }
 
-/* ---- messages owned by the guard ----------------------------------------------------------------- */
+/* ---- messages owned by the guard ------------------------------------------------------------- */
 
 static void free_entries(struct raft_append_entries *a)
 {
@@ -124,14 +125,15 @@ static void call_recv(struct guard *g, struct raft_message *m)
     g->depth--;
 }
 
-/* ---- entries on their way in --------------------------------------------------------------------- */
+/* ---- entries on their way in ----------------------------------------------------------------- */
 
-/* GUARD_COMPACTED: what a snapshot covers is committed and so the same everywhere; libraft would append it
- * once more at the end of its log. */
+/* GUARD_COMPACTED: what a snapshot covers is committed and so the same everywhere; libraft would
+ * append it once more at the end of its log. */
 static void cut_compacted(struct guard *g, struct raft_append_entries *a)
 {
     raft_index covered = g->r->log.snapshot.last_index;
-    if (!on(g, GUARD_COMPACTED) || a->prev_log_index >= covered || a->term < g->r->current_term) return;
+    if (!on(g, GUARD_COMPACTED) || a->prev_log_index >= covered || a->term < g->r->current_term)
+        return;
     unsigned cut = (unsigned)(covered - a->prev_log_index);
     if (covered - a->prev_log_index >= a->n_entries) {
         free_entries(a);
@@ -144,7 +146,8 @@ static void cut_compacted(struct guard *g, struct raft_append_entries *a)
     g->masked++;
 }
 
-/* GUARD_COMMIT_CLAMP: beyond prev + n libraft would commit whatever happens to lie in its own log. */
+/* GUARD_COMMIT_CLAMP: beyond prev + n libraft would commit whatever happens to lie in its own log.
+ */
 static void clamp_commit(struct guard *g, struct raft_append_entries *a)
 {
     raft_index end = a->prev_log_index + a->n_entries;
@@ -153,8 +156,8 @@ static void clamp_commit(struct guard *g, struct raft_append_entries *a)
     g->masked++;
 }
 
-/* GUARD_CONFIGURATION: libraft cannot take back a configuration that it believes is committed (a restart makes it
- * believe so of any), nor one whose predecessor is no longer in its log. */
+/* GUARD_CONFIGURATION: libraft cannot take back a configuration that it believes is committed (a
+ * restart makes it believe so of any), nor one whose predecessor is no longer in its log. */
 static bool rolls_back(struct guard *g, const struct raft_append_entries *a)
 {
     const struct raft *r = g->r;
@@ -167,7 +170,8 @@ static bool rolls_back(struct guard *g, const struct raft_append_entries *a)
         if (local == a->entries[i].term) continue;
         if (index <= r->commit_index) return false; /* libraft refuses that itself, for good */
         bool believed = index <= r->configuration_index;
-        bool lost = r->configuration_uncommitted_index >= index && r->configuration_index < log_first(r);
+        bool lost =
+            r->configuration_uncommitted_index >= index && r->configuration_index < log_first(r);
         if (!believed && !lost) return false;
         g->masked++;
         g->dead = true;
@@ -201,7 +205,8 @@ static bool snapshot_under_way(const struct guard *g)
 
 static raft_term newest_append_term(const struct guard *g)
 {
-    return list_empty(&g->appends) ? 0 : container_of(g->appends.prev, struct guard_append, node)->term;
+    return list_empty(&g->appends) ? 0
+                                   : container_of(g->appends.prev, struct guard_append, node)->term;
 }
 
 /* GUARD_DRAIN: whether `m` has to wait until what is in flight is done. */
@@ -251,13 +256,15 @@ static void deliver_held(struct guard *g)
     }
 }
 
-/* ---- answers on their way in --------------------------------------------------------------------- */
+/* ---- answers on their way in ----------------------------------------------------------------- */
 
-/* GUARD_BARRIER: libraft commits up to its own last stored entry whenever that is on a majority. While its
- * barrier is not there, that entry is of an older term, so nobody's acknowledgement may arrive. */
+/* GUARD_BARRIER: libraft commits up to its own last stored entry whenever that is on a majority.
+ * While its barrier is not there, that entry is of an older term, so nobody's acknowledgement may
+ * arrive. */
 static bool must_stash(const struct guard *g, const struct raft_append_entries_result *a)
 {
-    if (!on(g, GUARD_BARRIER) || !leads(g) || a->term != g->r->current_term || a->rejected) return false;
+    if (!on(g, GUARD_BARRIER) || !leads(g) || a->term != g->r->current_term || a->rejected)
+        return false;
     return g->barrier_term != g->r->current_term || g->r->last_stored < g->barrier_index;
 }
 
@@ -289,14 +296,17 @@ static void unstash(struct guard *g)
     }
 }
 
-/* ---- votes --------------------------------------------------------------------------------------- */
+/* ---- votes ----------------------------------------------------------------------------------- */
 
-/* GUARD_STALE_LEADER: libraft has a leader until its own timer expires, so that an election needs the slowest
- * timer; the thesis (4.2.3) says for the minimum election timeout after its last word. */
+/* GUARD_STALE_LEADER: libraft has a leader until its own timer expires, so that an election needs
+ * the slowest timer; the thesis (4.2.3) says for the minimum election timeout after its last word.
+ */
 static void forget_stale_leader(struct guard *g)
 {
     struct raft *r = g->r;
-    if (!on(g, GUARD_STALE_LEADER) || r->state != RAFT_FOLLOWER || r->follower_state.current_leader.id == 0) return;
+    if (!on(g, GUARD_STALE_LEADER) || r->state != RAFT_FOLLOWER ||
+        r->follower_state.current_leader.id == 0)
+        return;
     if (g->io.time(&g->io) - r->election_timer_start < r->election_timeout) return;
     r->follower_state.current_leader.id = 0;
     g->masked++;
@@ -307,8 +317,8 @@ static bool refuses_vote(const struct guard *g, const struct raft_message *m)
     const struct raft_request_vote *v = &m->request_vote;
     const struct raft *r = g->r;
     if (on(g, GUARD_INSTALLING) && g->installing) return true;
-    return on(g, GUARD_DOUBLE_VOTE) && !v->pre_vote && v->term == r->current_term && r->voted_for != 0 &&
-           r->voted_for != v->candidate_id;
+    return on(g, GUARD_DOUBLE_VOTE) && !v->pre_vote && v->term == r->current_term &&
+           r->voted_for != 0 && r->voted_for != v->candidate_id;
 }
 
 static bool refuses_timeout_now(const struct guard *g)
@@ -317,7 +327,7 @@ static bool refuses_timeout_now(const struct guard *g)
     return on(g, GUARD_INSTALLING) && g->installing;
 }
 
-/* ---- raft_io, inwards ---------------------------------------------------------------------------- */
+/* ---- raft_io, inwards ------------------------------------------------------------------------ */
 
 static void guard_recv(struct raft_io *in, struct raft_message *m)
 {
@@ -349,8 +359,8 @@ static void guard_recv(struct raft_io *in, struct raft_message *m)
     guard_poll(g);
 }
 
-/* GUARD_TRANSFER: the target ignores TimeoutNow unless its log is exactly the leader's, and libraft sends it
- * once. */
+/* GUARD_TRANSFER: the target ignores TimeoutNow unless its log is exactly the leader's, and libraft
+ * sends it once. */
 static void repeat_timeout_now(struct guard *g)
 {
     struct raft *r = g->r;
@@ -358,7 +368,8 @@ static void repeat_timeout_now(struct guard *g)
     if (!on(g, GUARD_TRANSFER) || !leads(g) || !r->transfer || !r->transfer->send.data) return;
     const struct raft_server *s = server_of(r, r->transfer->id, &i);
     if (!s || r->leader_state.progress[i].match_index != log_last(r)) return;
-    struct raft_message m = {.type = RAFT_IO_TIMEOUT_NOW, .server_id = s->id, .server_address = s->address};
+    struct raft_message m = {
+        .type = RAFT_IO_TIMEOUT_NOW, .server_id = s->id, .server_address = s->address};
     m.timeout_now.term = r->current_term;
     m.timeout_now.last_log_index = log_last(r);
     m.timeout_now.last_log_term = guard_log_term(r, log_last(r));
@@ -384,11 +395,12 @@ static void guard_tick(struct raft_io *in)
     guard_poll(g);
 }
 
-/* ---- appends ------------------------------------------------------------------------------------- */
+/* ---- appends --------------------------------------------------------------------------------- */
 
 static bool held(const struct guard *g, const struct guard_append *a)
 {
-    if (!on(g, GUARD_HOLD) || !a->leader || !leads(g) || a->term != g->r->current_term) return false;
+    if (!on(g, GUARD_HOLD) || !a->leader || !leads(g) || a->term != g->r->current_term)
+        return false;
     if (g->n_messages > 0) return false; /* another term waits for us to finish */
     if (a->last <= g->barrier_index && g->barrier_term == a->term) return false;
     return a->last > quorum_match(g);
@@ -426,8 +438,8 @@ static void appended(struct raft_io_append *req, int status)
     guard_poll(g);
 }
 
-static int guard_append(struct raft_io *io, struct raft_io_append *req, const struct raft_entry entries[], unsigned n,
-                        raft_io_append_cb cb)
+static int guard_append(struct raft_io *io, struct raft_io_append *req,
+                        const struct raft_entry entries[], unsigned n, raft_io_append_cb cb)
 {
     struct guard *g = GUARD(io);
     struct guard_append *a = mem_must_calloc(1, sizeof *a);
@@ -449,10 +461,10 @@ static int guard_append(struct raft_io *io, struct raft_io_append *req, const st
     return rv;
 }
 
-/* ---- raft_io, outwards --------------------------------------------------------------------------- */
+/* ---- raft_io, outwards ----------------------------------------------------------------------- */
 
-/* GUARD_PROBE_BACK: libraft answers a failed send by starting over behind the match index, which is 0 until the
- * first acknowledgement, and by leaving a snapshot half sent. */
+/* GUARD_PROBE_BACK: libraft answers a failed send by starting over behind the match index, which is
+ * 0 until the first acknowledgement, and by leaving a snapshot half sent. */
 struct guard_send {
     struct raft_io_send in;
     struct guard *g;
@@ -479,7 +491,8 @@ static void append_sent(struct raft_io_send *in, int status)
     mem_free(s);
 }
 
-static int send_append(struct guard *g, struct raft_io_send *req, const struct raft_message *m, raft_io_send_cb cb)
+static int send_append(struct guard *g, struct raft_io_send *req, const struct raft_message *m,
+                       raft_io_send_cb cb)
 {
     if (on(g, GUARD_BARRIER) && g->barrier_term != g->r->current_term) {
         g->masked++;
@@ -494,20 +507,25 @@ static int send_append(struct guard *g, struct raft_io_send *req, const struct r
     return rv;
 }
 
-static int guard_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *m, raft_io_send_cb cb)
+static int guard_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *m,
+                      raft_io_send_cb cb)
 {
     struct guard *g = GUARD(io);
     if (m->type == RAFT_IO_APPEND_ENTRIES) return send_append(g, req, m, cb);
-    if (m->type != RAFT_IO_APPEND_ENTRIES_RESULT || g->context == GUARD_CTX_NONE) return g->in->send(g->in, req, m, cb);
-    /* Only where libraft can take it (not in GUARD_CTX_REPLY) may it be told that nothing was sent. */
+    if (m->type != RAFT_IO_APPEND_ENTRIES_RESULT || g->context == GUARD_CTX_NONE)
+        return g->in->send(g->in, req, m, cb);
+    /* Only where libraft can take it (not in GUARD_CTX_REPLY) may it be told that nothing was sent.
+     */
     bool other_term = g->context == GUARD_CTX_APPENDED && g->r->current_term != g->context_term;
-    bool nobody = g->context != GUARD_CTX_REPLY && (m->server_id == 0 || g->r->state != RAFT_FOLLOWER);
+    bool nobody =
+        g->context != GUARD_CTX_REPLY && (m->server_id == 0 || g->r->state != RAFT_FOLLOWER);
     if (on(g, GUARD_STALE_RESULT) && (other_term || nobody)) {
         g->masked++;
         return RAFT_NOCONNECTION;
     }
     const struct raft_append_entries_result *a = &m->append_entries_result;
-    if (!on(g, GUARD_CLIP) || a->rejected || a->last_log_index <= g->clip) return g->in->send(g->in, req, m, cb);
+    if (!on(g, GUARD_CLIP) || a->rejected || a->last_log_index <= g->clip)
+        return g->in->send(g->in, req, m, cb);
     struct raft_message clipped = *m;
     clipped.append_entries_result.last_log_index = g->clip;
     g->masked++;
@@ -530,7 +548,8 @@ static void snapshot_put_done(struct raft_io_snapshot_put *req, int status)
     guard_poll(g);
 }
 
-static int guard_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
+static int guard_snapshot_put(struct raft_io *io, unsigned trailing,
+                              struct raft_io_snapshot_put *req,
                               const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb)
 {
     struct guard *g = GUARD(io);
@@ -547,7 +566,8 @@ static int guard_snapshot_put(struct raft_io *io, unsigned trailing, struct raft
     return rv;
 }
 
-static int guard_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv)
+static int guard_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick,
+                       raft_io_recv_cb recv)
 {
     struct guard *g = GUARD(io);
     g->tick = tick;
@@ -577,15 +597,16 @@ static void guard_close(struct raft_io *io, raft_io_close_cb cb)
     g->in->close(g->in, inner_closed);
 }
 
-/* ---- passed through ------------------------------------------------------------------------------ */
+/* ---- passed through -------------------------------------------------------------------------- */
 
 static int guard_io_init(struct raft_io *io, raft_id id, const char *address)
 {
     return GUARD(io)->in->init(GUARD(io)->in, id, address);
 }
 
-static int guard_load(struct raft_io *io, raft_term *term, raft_id *voted_for, struct raft_snapshot **snapshot,
-                      raft_index *start_index, struct raft_entry *entries[], size_t *n_entries)
+static int guard_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
+                      struct raft_snapshot **snapshot, raft_index *start_index,
+                      struct raft_entry *entries[], size_t *n_entries)
 {
     struct raft_io *in = GUARD(io)->in;
     return in->load(in, term, voted_for, snapshot, start_index, entries, n_entries);
@@ -616,7 +637,8 @@ static int guard_truncate(struct raft_io *io, raft_index index)
     return GUARD(io)->in->truncate(GUARD(io)->in, index);
 }
 
-static int guard_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req, raft_io_snapshot_get_cb cb)
+static int guard_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req,
+                              raft_io_snapshot_get_cb cb)
 {
     return GUARD(io)->in->snapshot_get(GUARD(io)->in, req, cb);
 }
@@ -631,7 +653,7 @@ static int guard_random(struct raft_io *io, int min, int max)
     return GUARD(io)->in->random(GUARD(io)->in, min, max);
 }
 
-/* ---- after each call ----------------------------------------------------------------------------- */
+/* ---- after each call ------------------------------------------------------------------------- */
 
 static void barrier_applied(struct raft_barrier *b, int status)
 {

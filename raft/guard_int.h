@@ -1,9 +1,10 @@
-/* Between libraft 0.15 and whatever raft_io it runs on: holds it to the thesis. docs/raft.md has the table of what
- * libraft does wrong, which bit here masks it and which test fails without it.
+/* Between libraft 0.15 and whatever raft_io it runs on: holds it to the thesis. docs/raft.md has
+ * the table of what libraft does wrong, which bit here masks it and which test fails without it.
  *
- * The guard is itself a raft_io. It looks at every message, append, snapshot and tick on its way in either
- * direction, and lets pass, holds back, changes or drops it. It may look into struct raft, which 0.15 makes
- * public. It has no timers and no I/O of its own, so that it runs over raft/fixture.h too. */
+ * The guard is itself a raft_io. It looks at every message, append, snapshot and tick on its way in
+ * either direction, and lets pass, holds back, changes or drops it. It may look into struct raft,
+ * which 0.15 makes public. It has no timers and no I/O of its own, so that it runs over
+ * raft/fixture.h too. */
 #ifndef PINTLE_RAFT_GUARD_INT_H
 #define PINTLE_RAFT_GUARD_INT_H
 
@@ -14,21 +15,25 @@
 #include "base/list.h"
 
 enum guard_mask {
-    GUARD_BARRIER = 1 << 0,         /* an entry of the own term before anything else leaves; no commit by counting */
-    GUARD_CLIP = 1 << 1,            /* an acknowledgement covers only what was verified */
-    GUARD_HOLD = 1 << 2,            /* the leader's own appends count when a quorum of peers has them */
-    GUARD_STALE_RESULT = 1 << 3,    /* no acknowledgement to a leader of another term */
-    GUARD_APPENDING = 1 << 4,       /* no election while appends are in flight */
-    GUARD_INSTALLING = 1 << 5,      /* no election, no vote while a snapshot is installed */
-    GUARD_CONFIGURATION = 1 << 6,   /* a configuration that was taken for committed is rolled back by a restart */
-    GUARD_DRAIN = 1 << 7,           /* appends finish before another term's entries or a snapshot come */
-    GUARD_DOUBLE_VOTE = 1 << 8,     /* one vote a term, also for the target of a transfer */
-    GUARD_COMMIT_CLAMP = 1 << 9,    /* a follower commits no further than the message verifies */
-    GUARD_COMPACTED = 1 << 10,      /* entries that a snapshot already covers are not appended again */
-    GUARD_STALE_LEADER = 1 << 11,   /* a leader not heard from for an election timeout protects no one */
-    GUARD_TRANSFER = 1 << 12,       /* TimeoutNow is repeated until it is answered */
-    GUARD_PROBE_BACK = 1 << 13,     /* a failed send does not send a peer back to index 1 or out of a snapshot */
-    GUARD_SAME_TERM = 1 << 14,      /* a second leader of the own term is not believed */
+    GUARD_BARRIER =
+        1 << 0, /* an entry of the own term before anything else leaves; no commit by counting */
+    GUARD_CLIP = 1 << 1, /* an acknowledgement covers only what was verified */
+    GUARD_HOLD = 1 << 2, /* the leader's own appends count when a quorum of peers has them */
+    GUARD_STALE_RESULT = 1 << 3, /* no acknowledgement to a leader of another term */
+    GUARD_APPENDING = 1 << 4,    /* no election while appends are in flight */
+    GUARD_INSTALLING = 1 << 5,   /* no election, no vote while a snapshot is installed */
+    GUARD_CONFIGURATION =
+        1 << 6, /* a configuration that was taken for committed is rolled back by a restart */
+    GUARD_DRAIN = 1 << 7, /* appends finish before another term's entries or a snapshot come */
+    GUARD_DOUBLE_VOTE = 1 << 8,  /* one vote a term, also for the target of a transfer */
+    GUARD_COMMIT_CLAMP = 1 << 9, /* a follower commits no further than the message verifies */
+    GUARD_COMPACTED = 1 << 10,   /* entries that a snapshot already covers are not appended again */
+    GUARD_STALE_LEADER =
+        1 << 11,              /* a leader not heard from for an election timeout protects no one */
+    GUARD_TRANSFER = 1 << 12, /* TimeoutNow is repeated until it is answered */
+    GUARD_PROBE_BACK =
+        1 << 13, /* a failed send does not send a peer back to index 1 or out of a snapshot */
+    GUARD_SAME_TERM = 1 << 14, /* a second leader of the own term is not believed */
     GUARD_ALL = (1 << 15) - 1,
 };
 
@@ -85,8 +90,8 @@ struct guard {
 };
 
 void guard_init(struct guard *g, struct raft_io *in, struct raft *r);
-/* Calls `after` and does what libraft's new state asks for; to be called after every call into libraft that did not
- * come through the guard. */
+/* Calls `after` and does what libraft's new state asks for; to be called after every call into
+ * libraft that did not come through the guard. */
 void guard_poll(struct guard *g);
 /* Leader, and an entry of its own term is committed. */
 bool guard_may_serve(const struct guard *g);

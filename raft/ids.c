@@ -1,5 +1,6 @@
-/* Ids as etcd computes them (server/etcdserver/api/membership): SHA-1 over the sorted peer URLs of a member and the
- * cluster token, over the sorted member ids for the cluster; the first 8 bytes, big-endian. */
+/* Ids as etcd computes them (server/etcdserver/api/membership): SHA-1 over the sorted peer URLs of
+ * a member and the cluster token, over the sorted member ids for the cluster; the first 8 bytes,
+ * big-endian. */
 #include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,7 +54,8 @@ uint64_t consensus_cluster_id(const uint64_t *member_ids, size_t n)
     struct buf b;
     buf_init(&b, 0);
     for (size_t i = 0; i < n; i++) {
-        for (int shift = 56; shift >= 0; shift -= 8) (void)buf_append_byte(&b, (uint8_t)(sorted[i] >> shift));
+        for (int shift = 56; shift >= 0; shift -= 8)
+            (void)buf_append_byte(&b, (uint8_t)(sorted[i] >> shift));
     }
     CHECK(!b.failed);
     uint64_t id = sha1_u64(&b);

@@ -1,6 +1,6 @@
-/* The raft_io that really does it, over struct env: the log, term and vote, messages, time. All completions come in
- * later turns, appends in order. Everything that goes wrong with the disk is fatal and is never reported to libraft,
- * which would go on. */
+/* The raft_io that really does it, over struct env: the log, term and vote, messages, time. All
+ * completions come in later turns, appends in order. Everything that goes wrong with the disk is
+ * fatal and is never reported to libraft, which would go on. */
 #include <inttypes.h>
 
 #include "base/check.h"
@@ -9,7 +9,7 @@
 
 #define SELF(io) ((struct consensus *)(io)->impl)
 
-/* ---- loading ------------------------------------------------------------------------------------- */
+/* ---- loading --------------------------------------------------------------------------------- */
 
 static int io_do_init(struct raft_io *io, raft_id id, const char *address)
 {
@@ -17,8 +17,9 @@ static int io_do_init(struct raft_io *io, raft_id id, const char *address)
     return 0;
 }
 
-static int io_load(struct raft_io *io, raft_term *term, raft_id *voted_for, struct raft_snapshot **snapshot,
-                   raft_index *start_index, struct raft_entry *entries[], size_t *n_entries)
+static int io_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
+                   struct raft_snapshot **snapshot, raft_index *start_index,
+                   struct raft_entry *entries[], size_t *n_entries)
 {
     struct consensus *c = SELF(io);
     struct wal_contents *l = &c->loaded;
@@ -30,7 +31,8 @@ static int io_load(struct raft_io *io, raft_term *term, raft_id *voted_for, stru
     *start_index = l->n ? l->first_index : *snapshot ? (*snapshot)->index + 1 : 1;
     for (size_t i = 0; i < l->n; i++) {
         const struct wal_entry *from = &l->entries[i];
-        (*entries)[i] = (struct raft_entry){.term = from->term, .type = from->type, .buf = {from->data, from->len}};
+        (*entries)[i] = (struct raft_entry){
+            .term = from->term, .type = from->type, .buf = {from->data, from->len}};
     }
     l->n = 0; /* libraft owns the bytes now */
     wal_contents_release(l);
@@ -51,10 +53,11 @@ static int io_refuse(struct raft_io *io, const struct raft_configuration *conf)
     return RAFT_CANTBOOTSTRAP; /* consensus_open writes the first entry itself */
 }
 
-/* ---- term and vote ------------------------------------------------------------------------------- */
+/* ---- term and vote --------------------------------------------------------------------------- */
 
-/* A failure is final (consensus_fatal), and never told to libraft, whose way out of an election that cannot store its
- * term reads a union wrongly. It goes on in memory, and nothing that it does leaves or reaches the disk any more. */
+/* A failure is final (consensus_fatal), and never told to libraft, whose way out of an election
+ * that cannot store its term reads a union wrongly. It goes on in memory, and nothing that it does
+ * leaves or reaches the disk any more. */
 static int save_meta(struct consensus *c, const struct meta *m)
 {
     struct err e = {{0}};
@@ -78,7 +81,7 @@ static int io_set_vote(struct raft_io *io, raft_id id)
     return save_meta(SELF(io), &(struct meta){.term = SELF(io)->meta.term, .voted_for = id});
 }
 
-/* ---- the log ------------------------------------------------------------------------------------- */
+/* ---- the log --------------------------------------------------------------------------------- */
 
 struct io_append {
     struct wal_append a;
@@ -97,8 +100,8 @@ static void append_done(struct wal_append *a)
     cb(req, 0);
 }
 
-static int io_append(struct raft_io *io, struct raft_io_append *req, const struct raft_entry entries[], unsigned n,
-                     raft_io_append_cb cb)
+static int io_append(struct raft_io *io, struct raft_io_append *req,
+                     const struct raft_entry entries[], unsigned n, raft_io_append_cb cb)
 {
     struct consensus *c = SELF(io);
     struct io_append *mine = mem_must_calloc(1, sizeof *mine);
@@ -110,13 +113,17 @@ static int io_append(struct raft_io *io, struct raft_io_append *req, const struc
     mine->a.done = append_done;
     mine->a.data = mine;
     list_push_back(&c->appends, &mine->node);
-    if (!c->dead) wal_append(c->wal, &mine->a); /* else it stays open: what is in memory only must not reach the disk */
+    if (!c->dead)
+        wal_append(
+            c->wal,
+            &mine->a); /* else it stays open: what is in memory only must not reach the disk */
     return 0;
 }
 
 void io_release(struct consensus *c)
 {
-    for (struct list *n; (n = list_pop_front(&c->appends));) mem_free(container_of(n, struct io_append, node));
+    for (struct list *n; (n = list_pop_front(&c->appends));)
+        mem_free(container_of(n, struct io_append, node));
 }
 
 static int io_truncate(struct raft_io *io, raft_index index)
@@ -125,7 +132,7 @@ static int io_truncate(struct raft_io *io, raft_index index)
     return 0;
 }
 
-/* ---- sending ------------------------------------------------------------------------------------- */
+/* ---- sending --------------------------------------------------------------------------------- */
 
 static void run_completions(struct env_task *t)
 {
@@ -181,7 +188,8 @@ static unsigned frame_entries(const struct raft_entry *e, unsigned n, size_t *re
 {
     size_t bytes = 0;
     unsigned k = 0;
-    while (k < n && k < FRAME_ENTRIES_MAX && (k == 0 || bytes + e[k].buf.len <= CONSENSUS_FRAME_BYTES)) {
+    while (k < n && k < FRAME_ENTRIES_MAX &&
+           (k == 0 || bytes + e[k].buf.len <= CONSENSUS_FRAME_BYTES)) {
         bytes += e[k].buf.len;
         k++;
     }
@@ -196,7 +204,8 @@ static void send_append_frame(struct append_send *s, uint64_t peer_id, const str
     o->done = append_frame_sent;
     o->arg = s;
     frame_encode_append(&o->head, a, entries);
-    for (unsigned i = 0; i < a->n; i++) out_piece(o, slice_make(entries[i].buf.base, entries[i].buf.len));
+    for (unsigned i = 0; i < a->n; i++)
+        out_piece(o, slice_make(entries[i].buf.base, entries[i].buf.len));
     s->left++;
     out_send(o);
 }
@@ -213,12 +222,13 @@ static size_t send_window(struct consensus *c, const struct peer *p)
     return p->queued_bytes < CONSENSUS_PEER_BYTES ? CONSENSUS_PEER_BYTES - p->queued_bytes : 0;
 }
 
-static int send_append(struct consensus *c, struct raft_io_send *req, const struct raft_append_entries *m,
-                       struct peer *p, raft_io_send_cb cb)
+static int send_append(struct consensus *c, struct raft_io_send *req,
+                       const struct raft_append_entries *m, struct peer *p, raft_io_send_cb cb)
 {
     struct append_send *s = mem_must_calloc(1, sizeof *s);
     *s = (struct append_send){.c = c, .req = req, .cb = cb, .left = 1};
-    struct frame_append a = {.term = m->term, .prev_index = m->prev_log_index, .prev_term = m->prev_log_term};
+    struct frame_append a = {
+        .term = m->term, .prev_index = m->prev_log_index, .prev_term = m->prev_log_term};
     size_t window = send_window(c, p), sent = 0;
     unsigned at = 0;
     do {
@@ -235,7 +245,7 @@ static int send_append(struct consensus *c, struct raft_io_send *req, const stru
         a.prev_index = end;
     } while (at < m->n_entries);
     if (at < m->n_entries) s->status = RAFT_NOCONNECTION; /* libraft offers the rest again */
-    if (s->left == 1) { /* no room for even one */
+    if (s->left == 1) {                                   /* no room for even one */
         io_complete_send(c, req, cb, s->status);
         mem_free(s);
     } else {
@@ -264,7 +274,9 @@ static bool to_frame(const struct raft_message *m, struct frame *f)
     case RAFT_IO_APPEND_ENTRIES_RESULT:
         *f = (struct frame){.kind = FRAME_APPEND_RESULT, .append_result = m->append_entries_result};
         return true;
-    case RAFT_IO_REQUEST_VOTE: *f = (struct frame){.kind = FRAME_VOTE, .vote = m->request_vote}; return true;
+    case RAFT_IO_REQUEST_VOTE:
+        *f = (struct frame){.kind = FRAME_VOTE, .vote = m->request_vote};
+        return true;
     case RAFT_IO_REQUEST_VOTE_RESULT:
         *f = (struct frame){.kind = FRAME_VOTE_RESULT, .vote_result = m->request_vote_result};
         return true;
@@ -275,7 +287,8 @@ static bool to_frame(const struct raft_message *m, struct frame *f)
     }
 }
 
-static int io_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *m, raft_io_send_cb cb)
+static int io_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *m,
+                   raft_io_send_cb cb)
 {
     struct consensus *c = SELF(io);
     if (c->dead) {
@@ -305,7 +318,7 @@ static int io_send(struct raft_io *io, struct raft_io_send *req, const struct ra
     return 0;
 }
 
-/* ---- receiving ----------------------------------------------------------------------------------- */
+/* ---- receiving ------------------------------------------------------------------------------- */
 
 /* libraft wants the entries in one array and their bytes in one batch, both its own. */
 static void take_entries(const struct frame_append *a, struct raft_append_entries *m)
@@ -358,9 +371,11 @@ void io_frame(struct consensus *c, struct peer *p, const struct frame *f)
     c->recv(&c->io, &m);
 }
 
-void io_install(struct consensus *c, struct peer *p, const struct frame_snapshot *s, const struct raft_snapshot *snapshot)
+void io_install(struct consensus *c, struct peer *p, const struct frame_snapshot *s,
+                const struct raft_snapshot *snapshot)
 {
-    struct raft_message m = {.type = RAFT_IO_INSTALL_SNAPSHOT, .server_id = p->id, .server_address = p->address};
+    struct raft_message m = {
+        .type = RAFT_IO_INSTALL_SNAPSHOT, .server_id = p->id, .server_address = p->address};
     m.install_snapshot = (struct raft_install_snapshot){.term = s->term, .last_index = s->index};
     m.install_snapshot.last_term = s->index_term;
     m.install_snapshot.conf = snapshot->configuration;
@@ -369,7 +384,7 @@ void io_install(struct consensus *c, struct peer *p, const struct frame_snapshot
     c->recv(&c->io, &m);
 }
 
-/* ---- the rest ------------------------------------------------------------------------------------ */
+/* ---- the rest -------------------------------------------------------------------------------- */
 
 static int io_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
                            const struct raft_snapshot *s, raft_io_snapshot_put_cb cb)
@@ -378,7 +393,8 @@ static int io_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io
     return snapshots_put(SELF(io), req, s, cb);
 }
 
-static int io_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req, raft_io_snapshot_get_cb cb)
+static int io_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req,
+                           raft_io_snapshot_get_cb cb)
 {
     return snapshots_get(SELF(io), req, cb);
 }
@@ -393,7 +409,8 @@ static int io_random(struct raft_io *io, int min, int max)
     struct consensus *c = SELF(io);
     struct env *env = c->env;
     if (max <= min) return min;
-    if (c->raft.state == RAFT_CANDIDATE) { /* votes split, or are under way: try again before a whole timeout */
+    if (c->raft.state ==
+        RAFT_CANDIDATE) { /* votes split, or are under way: try again before a whole timeout */
         max = min * 3 / 4;
         min /= 4;
     }

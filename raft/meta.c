@@ -1,5 +1,6 @@
-/* Term and vote: one small file, replaced as a whole, durable before the call returns. A member that forgets a
- * vote can vote twice, so a file that cannot be read is never taken for an absent one. */
+/* Term and vote: one small file, replaced as a whole, durable before the call returns. A member
+ * that forgets a vote can vote twice, so a file that cannot be read is never taken for an absent
+ * one. */
 #include <inttypes.h>
 
 #include "base/crc32c.h"
@@ -9,7 +10,8 @@
 #define META_MAGIC 0x3141544d544e5000u /* "\0PNTMTA1" */
 #define META_BYTES 48u
 
-int meta_write(struct env *env, uint64_t cluster_id, uint64_t member_id, const struct meta *m, struct err *e)
+int meta_write(struct env *env, uint64_t cluster_id, uint64_t member_id, const struct meta *m,
+               struct err *e)
 {
     struct buf b;
     buf_init(&b, META_BYTES);
@@ -26,7 +28,8 @@ int meta_write(struct env *env, uint64_t cluster_id, uint64_t member_id, const s
     return rv;
 }
 
-static int parse(struct slice file, uint64_t cluster_id, uint64_t member_id, struct meta *ret, struct err *e)
+static int parse(struct slice file, uint64_t cluster_id, uint64_t member_id, struct meta *ret,
+                 struct err *e)
 {
     struct reader r = reader_make(file);
     uint64_t magic = reader_u64(&r), cluster = reader_u64(&r), member = reader_u64(&r);
@@ -34,22 +37,26 @@ static int parse(struct slice file, uint64_t cluster_id, uint64_t member_id, str
     m.voted_for = reader_u64(&r);
     uint32_t crc = reader_u32(&r), zero = reader_u32(&r);
     if (r.failed || reader_left(&r)) {
-        return err_set(e, ERR_CORRUPT, META_PATH ": offset %zu: %u bytes expected", file.len, META_BYTES);
+        return err_set(e, ERR_CORRUPT, META_PATH ": offset %zu: %u bytes expected", file.len,
+                       META_BYTES);
     }
-    if (magic != META_MAGIC) return err_set(e, ERR_CORRUPT, META_PATH ": offset 0: not a file of term and vote");
+    if (magic != META_MAGIC)
+        return err_set(e, ERR_CORRUPT, META_PATH ": offset 0: not a file of term and vote");
     if (crc != crc32c(0, file.data, 40) || zero) {
         return err_set(e, ERR_CORRUPT, META_PATH ": offset 40: checksum does not match");
     }
     if (cluster != cluster_id || member != member_id) {
         return err_set(e, ERR_CLUSTER_MISMATCH,
-                       META_PATH ": belongs to member %" PRIx64 " of cluster %" PRIx64 ", not to %" PRIx64 " of %" PRIx64,
+                       META_PATH ": belongs to member %" PRIx64 " of cluster %" PRIx64
+                                 ", not to %" PRIx64 " of %" PRIx64,
                        member, cluster, member_id, cluster_id);
     }
     *ret = m;
     return 0;
 }
 
-int meta_read(struct env *env, uint64_t cluster_id, uint64_t member_id, struct meta *ret, struct err *e)
+int meta_read(struct env *env, uint64_t cluster_id, uint64_t member_id, struct meta *ret,
+              struct err *e)
 {
     struct buf b;
     buf_init(&b, 4096);

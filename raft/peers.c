@@ -1,5 +1,5 @@
-/* Members, and frames on their way to them. The members of a running cluster are those of libraft's configuration,
- * whose addresses carry peer URL and name: "<url> <name>". */
+/* Members, and frames on their way to them. The members of a running cluster are those of libraft's
+ * configuration, whose addresses carry peer URL and name: "<url> <name>". */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,7 +48,8 @@ static void split_address(struct peer *p, const char *address)
     p->name = mem_must_strdup(space ? space + 1 : "");
 }
 
-/* Addresses come first: libraft's messages borrow them, so a peer keeps its own as long as it is a member. */
+/* Addresses come first: libraft's messages borrow them, so a peer keeps its own as long as it is a
+ * member. */
 static void rebuild_members(struct consensus *c)
 {
     mem_free(c->members);
@@ -63,7 +64,8 @@ static bool tell_env(struct consensus *c, const struct peer *p, const char *url)
 {
     if (p->id == c->id) return true;
     int rv = c->env->ops->set_peer(c->env, p->id, url);
-    if (rv && url) consensus_fatal(c, rv, "member %" PRIx64 ": peer URL %s: %s", p->id, url, err_text(rv));
+    if (rv && url)
+        consensus_fatal(c, rv, "member %" PRIx64 ": peer URL %s: %s", p->id, url, err_text(rv));
     return rv == 0;
 }
 
@@ -116,7 +118,8 @@ static int check_member(const struct consensus_member *m, struct err *e)
 {
     const char *name = m->name ? m->name : "", *url = m->peer_url ? m->peer_url : "";
     if (m->id == 0) return err_set(e, ERR_INVALID, "member %s: id 0", name);
-    if (!*url || strpbrk(url, " \t\r\n")) return err_set(e, ERR_INVALID, "member %s: peer URL \"%s\"", name, url);
+    if (!*url || strpbrk(url, " \t\r\n"))
+        return err_set(e, ERR_INVALID, "member %s: peer URL \"%s\"", name, url);
     return 0;
 }
 
@@ -127,12 +130,14 @@ static int compare_servers(const void *a, const void *b)
 }
 
 /* Sorted by id: every member must write the same first entry. */
-int peers_configuration(const struct consensus_config *config, struct raft_configuration *ret, struct err *e)
+int peers_configuration(const struct consensus_config *config, struct raft_configuration *ret,
+                        struct err *e)
 {
     struct raft_configuration conf;
     raft_configuration_init(&conf);
     int rv = config->n_members == 0 || config->n_members > LIMIT_MEMBERS
-                 ? err_set(e, ERR_INVALID, "a cluster has 1 to %d members, not %zu", LIMIT_MEMBERS, config->n_members)
+                 ? err_set(e, ERR_INVALID, "a cluster has 1 to %d members, not %zu", LIMIT_MEMBERS,
+                           config->n_members)
                  : 0;
     size_t voters = 0;
     for (size_t i = 0; i < config->n_members && !rv; i++) {
@@ -141,11 +146,14 @@ int peers_configuration(const struct consensus_config *config, struct raft_confi
         if (rv) break;
         voters += !m->learner;
         char *address = join_address(m->peer_url, m->name ? m->name : "");
-        int refused = raft_configuration_add(&conf, m->id, address, m->learner ? RAFT_STANDBY : RAFT_VOTER);
+        int refused =
+            raft_configuration_add(&conf, m->id, address, m->learner ? RAFT_STANDBY : RAFT_VOTER);
         mem_free(address);
         if (refused) {
-            rv = err_set(e, ERR_INVALID, "member %s (%" PRIx64 ", %s): %s", m->name ? m->name : "", m->id, m->peer_url,
-                         refused == RAFT_DUPLICATEID ? "another member has the same id" : raft_strerror(refused));
+            rv = err_set(e, ERR_INVALID, "member %s (%" PRIx64 ", %s): %s", m->name ? m->name : "",
+                         m->id, m->peer_url,
+                         refused == RAFT_DUPLICATEID ? "another member has the same id"
+                                                     : raft_strerror(refused));
         }
     }
     if (!rv && voters == 0) rv = err_set(e, ERR_INVALID, "a cluster needs a voting member");
@@ -202,7 +210,7 @@ void peers_release(struct consensus *c)
     c->n_peers = 0;
 }
 
-/* ---- frames -------------------------------------------------------------------------------------- */
+/* ---- frames ---------------------------------------------------------------------------------- */
 
 static void out_sent(struct env_send *s)
 {
@@ -249,7 +257,8 @@ void out_send(struct out_frame *o)
     c->env->ops->send(c->env, &o->s);
 }
 
-void peers_send(struct consensus *c, uint64_t peer_id, enum env_channel channel, const struct frame *f)
+void peers_send(struct consensus *c, uint64_t peer_id, enum env_channel channel,
+                const struct frame *f)
 {
     if (c->env_stopped) return;
     struct out_frame *o = out_new(c, peer_id, channel);

@@ -1,9 +1,11 @@
-/* Proposals and their fate. On the leader they go into libraft's log; anywhere else they are sent to the leader,
- * once, marked with the term in which it is believed to lead: it accepts them in that term only. So an entry that was
- * proposed in term T can only be in the log at term T, and once an entry of a later term has been applied here,
- * what is still pending of term T is lost for certain. Until then, or until the deadline, its fate is open.
+/* Proposals and their fate. On the leader they go into libraft's log; anywhere else they are sent
+ * to the leader, once, marked with the term in which it is believed to lead: it accepts them in
+ * that term only. So an entry that was proposed in term T can only be in the log at term T, and
+ * once an entry of a later term has been applied here, what is still pending of term T is lost for
+ * certain. Until then, or until the deadline, its fate is open.
  *
- * An entry carries its origin: the member, a number for that member's present life, and the caller's tag. */
+ * An entry carries its origin: the member, a number for that member's present life, and the
+ * caller's tag. */
 #include "base/check.h"
 #include "base/mem.h"
 #include "raft/consensus_int.h"
@@ -26,7 +28,8 @@ static void put64(uint8_t *p, uint64_t v)
     for (int i = 0; i < 8; i++) p[i] = (uint8_t)(v >> (8 * i));
 }
 
-static struct raft_buffer encode_entry(uint64_t origin, uint64_t life, uint64_t tag, struct slice payload)
+static struct raft_buffer encode_entry(uint64_t origin, uint64_t life, uint64_t tag,
+                                       struct slice payload)
 {
     struct raft_buffer b = {.len = CONSENSUS_ENTRY_HEAD + payload.len};
     uint8_t *p = b.base = raft_malloc(b.len);
@@ -38,7 +41,8 @@ static struct raft_buffer encode_entry(uint64_t origin, uint64_t life, uint64_t 
     return b;
 }
 
-void consensus_decode_entry(struct slice entry, uint64_t *origin, uint64_t *life, uint64_t *tag, struct slice *payload)
+void consensus_decode_entry(struct slice entry, uint64_t *origin, uint64_t *life, uint64_t *tag,
+                            struct slice *payload)
 {
     *origin = *life = *tag = 0;
     *payload = (struct slice){0};
@@ -49,15 +53,17 @@ void consensus_decode_entry(struct slice entry, uint64_t *origin, uint64_t *life
     *payload = slice_sub(entry, CONSENSUS_ENTRY_HEAD, SIZE_MAX);
 }
 
-/* ---- room ---------------------------------------------------------------------------------------- */
+/* ---- room ------------------------------------------------------------------------------------ */
 
-/* Few entries may wait for the own disk, so that batches form behind them; and not too much for a quorum. */
+/* Few entries may wait for the own disk, so that batches form behind them; and not too much for a
+ * quorum. */
 static bool leader_has_room(const struct consensus *c)
 {
     const struct raft *r = &c->raft;
     uint64_t last = consensus_last_index(c);
     if (r->transfer) return false;
-    if (last >= wal_last_index(c->wal) && last - wal_last_index(c->wal) >= c->max_appends) return false;
+    if (last >= wal_last_index(c->wal) && last - wal_last_index(c->wal) >= c->max_appends)
+        return false;
     uint64_t uncommitted = last - r->commit_index, bytes = 0;
     if (uncommitted >= CONSENSUS_UNCOMMITTED_ENTRIES) return false;
     if (uncommitted > r->log.size) return true; /* covered by a snapshot */
@@ -89,7 +95,7 @@ static int can_propose(const struct consensus *c, uint64_t *ret_leader)
     return c->proposals.n_forwarded < forward_limit(c) ? 0 : ERR_AGAIN;
 }
 
-/* ---- proposing ----------------------------------------------------------------------------------- */
+/* ---- proposing ------------------------------------------------------------------------------- */
 
 static void request_done(struct raft_apply *req, int status, void *result)
 {
@@ -120,7 +126,8 @@ static void add_pending(struct consensus *c, uint64_t tag)
 
 static struct proposal *find_pending(struct consensus *c, uint64_t tag)
 {
-    list_for_each(node, &c->proposals.pending) {
+    list_for_each(node, &c->proposals.pending)
+    {
         struct proposal *p = container_of(node, struct proposal, node);
         if (p->tag == tag) return p;
     }
@@ -150,7 +157,8 @@ static void forward_sent(struct out_frame *o, int status)
     if (!status || c->dead) return;
     struct proposal *p = find_pending(c, tag);
     /* A full queue took none of it; of a lost connection it is not known. */
-    if (p && p->forwarded) fail(c, p, status == ERR_LIMIT ? ERR_TOO_MANY_REQUESTS : ERR_LEADER_CHANGED);
+    if (p && p->forwarded)
+        fail(c, p, status == ERR_LIMIT ? ERR_TOO_MANY_REQUESTS : ERR_LEADER_CHANGED);
 }
 
 static void forward(struct consensus *c, uint64_t leader, struct slice entry, uint64_t tag)
@@ -181,7 +189,8 @@ int consensus_propose(struct consensus *c, struct slice entry, uint64_t tag)
     int rv = can_propose(c, &leader);
     if (rv == ERR_AGAIN) {
         c->proposals.want_writable = true;
-        if (!c->reads.task.queued) c->env->ops->defer(c->env, &c->reads.task); /* a turn to look again */
+        if (!c->reads.task.queued)
+            c->env->ops->defer(c->env, &c->reads.task); /* a turn to look again */
     }
     if (rv) return rv;
     if (leader != c->id) {
@@ -194,7 +203,7 @@ int consensus_propose(struct consensus *c, struct slice entry, uint64_t tag)
     return 0;
 }
 
-/* ---- their fate ---------------------------------------------------------------------------------- */
+/* ---- their fate ------------------------------------------------------------------------------ */
 
 uint64_t proposals_applied(struct consensus *c, uint64_t origin, uint64_t life, uint64_t tag)
 {
@@ -204,7 +213,8 @@ uint64_t proposals_applied(struct consensus *c, uint64_t origin, uint64_t life, 
     return tag;
 }
 
-/* Those of a term before the one that has been applied: they are not in the log and never will be. */
+/* Those of a term before the one that has been applied: they are not in the log and never will be.
+ */
 static void fail_overtaken(struct consensus *c)
 {
     uint64_t term = guard_log_term(&c->raft, c->raft.last_applied);
@@ -232,7 +242,7 @@ void proposals_tick(struct consensus *c)
     }
 }
 
-/* ---- on the leader: what others forward ---------------------------------------------------------- */
+/* ---- on the leader: what others forward ------------------------------------------------------ */
 
 static void refuse(struct consensus *c, uint64_t origin, uint64_t life, uint64_t tag, int error)
 {
@@ -243,7 +253,8 @@ static void refuse(struct consensus *c, uint64_t origin, uint64_t life, uint64_t
     peers_send(c, origin, ENV_CHANNEL_RAFT, &f);
 }
 
-/* Each once, whatever the network does: a window of the last 64 numbers of the peer's present life. */
+/* Each once, whatever the network does: a window of the last 64 numbers of the peer's present life.
+ */
 static bool seen_before(struct peer *p, uint64_t life, uint64_t seq)
 {
     if (p->propose_life != life) {
@@ -269,7 +280,8 @@ static void on_propose(struct consensus *c, struct peer *p, const struct frame *
     if (seen_before(p, f->propose.life, f->propose.seq)) return;
     struct proposals *s = &c->proposals;
     int error = 0;
-    if (c->raft.state != RAFT_LEADER || f->propose.term != c->raft.current_term || c->raft.transfer) {
+    if (c->raft.state != RAFT_LEADER || f->propose.term != c->raft.current_term ||
+        c->raft.transfer) {
         error = ERR_NO_LEADER;
     } else if (s->n_inbox >= CONSENSUS_INBOX_ENTRIES ||
                s->inbox_bytes + f->propose.entry.len > CONSENSUS_UNCOMMITTED_BYTES) {
@@ -319,7 +331,8 @@ static void on_refused(struct consensus *c, const struct frame *f)
     if (f->propose.life != c->life) return;
     struct proposal *p = find_pending(c, f->propose.tag);
     if (p && p->forwarded) {
-        bool known = f->propose.status == ERR_NO_LEADER || f->propose.status == ERR_TOO_MANY_REQUESTS;
+        bool known =
+            f->propose.status == ERR_NO_LEADER || f->propose.status == ERR_TOO_MANY_REQUESTS;
         fail(c, p, known ? f->propose.status : ERR_TOO_MANY_REQUESTS);
     }
 }

@@ -1,8 +1,9 @@
-/* Read points (thesis 6.4), by frames of our own. A round on the leader: it must have committed an entry of its
- * own term; it notes its commit index, asks the voters with PROBE(term, seq), and once a majority (itself counted) has
- * said that its term is still that one, nothing that was acknowledged before the round began is beyond the noted index.
- * Any other member asks the leader with READ_INDEX and gets the index. Then all that waited for the round wait
- * until it is applied here. One round at a time; what comes meanwhile shares the next one. */
+/* Read points (thesis 6.4), by frames of our own. A round on the leader: it must have committed an
+ * entry of its own term; it notes its commit index, asks the voters with PROBE(term, seq), and once
+ * a majority (itself counted) has said that its term is still that one, nothing that was
+ * acknowledged before the round began is beyond the noted index. Any other member asks the leader
+ * with READ_INDEX and gets the index. Then all that waited for the round wait until it is applied
+ * here. One round at a time; what comes meanwhile shares the next one. */
 #include "base/check.h"
 #include "raft/consensus_int.h"
 
@@ -57,7 +58,7 @@ void reads_fail_all(struct consensus *c, int error)
     fail_list(&c->reads.confirmed, error);
 }
 
-/* ---- a round ------------------------------------------------------------------------------------- */
+/* ---- a round --------------------------------------------------------------------------------- */
 
 static bool remote_waits(const struct consensus *c)
 {
@@ -161,7 +162,8 @@ static void ask_leader(struct consensus *c, uint64_t leader)
     send_question(c);
 }
 
-/* The round ends with the leadership that it was begun under; what waited for it waits for the next. */
+/* The round ends with the leadership that it was begun under; what waited for it waits for the
+ * next. */
 static void check_round(struct consensus *c, uint64_t leader)
 {
     struct reads *s = &c->reads;
@@ -197,7 +199,8 @@ static void finish_applied(struct consensus *c)
     struct reads *s = &c->reads;
     struct list now;
     list_init(&now);
-    list_for_each(node, &s->confirmed) {
+    list_for_each(node, &s->confirmed)
+    {
         if (container_of(node, struct consensus_read, node)->index > c->raft.last_applied) continue;
         list_remove(node);
         list_push_back(&now, node);
@@ -221,13 +224,16 @@ void reads_poll(struct consensus *c)
     finish_applied(c);
 }
 
-/* ---- frames -------------------------------------------------------------------------------------- */
+/* ---- frames ---------------------------------------------------------------------------------- */
 
 static void on_probe(struct consensus *c, const struct peer *p, const struct frame *f)
 {
-    /* Only a voter of that very term may say so. It need not wait for its disk: the term is there already. */
+    /* Only a voter of that very term may say so. It need not wait for its disk: the term is there
+     * already. */
     const struct peer *self = peers_find(c, c->id);
-    if (f->probe.term != c->raft.current_term || c->raft.state == RAFT_LEADER || !self || self->learner) return;
+    if (f->probe.term != c->raft.current_term || c->raft.state == RAFT_LEADER || !self ||
+        self->learner)
+        return;
     struct frame ack = {.kind = FRAME_PROBE_ACK};
     ack.probe.term = f->probe.term;
     ack.probe.seq = f->probe.seq;
@@ -260,7 +266,8 @@ static void on_question(struct consensus *c, struct peer *p, const struct frame 
 static void on_answer(struct consensus *c, const struct peer *p, const struct frame *f)
 {
     struct reads *s = &c->reads;
-    if (!s->round || s->asked_leader != p->id || f->read.life != c->life || f->read.seq != s->seq) return;
+    if (!s->round || s->asked_leader != p->id || f->read.life != c->life || f->read.seq != s->seq)
+        return;
     if (f->read.status == 0) {
         confirm(c, f->read.index);
     } else { /* it does not lead (yet, or any more): the next tick asks again */
@@ -282,14 +289,15 @@ void reads_frame(struct consensus *c, struct peer *p, const struct frame *f)
     }
 }
 
-/* ---- time ---------------------------------------------------------------------------------------- */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 static void expire(struct consensus *c, struct list *from)
 {
     uint64_t now = consensus_now(c);
     struct list late;
     list_init(&late);
-    list_for_each(node, from) {
+    list_for_each(node, from)
+    {
         if (container_of(node, struct consensus_read, node)->deadline_ms > now) continue;
         list_remove(node);
         list_push_back(&late, node);

@@ -1,6 +1,6 @@
-/* Offline: the data folder of a member of a new cluster that starts from a state. A snapshot at index 1, term 1 whose
- * configuration is the new members, and a term; no log. The term's file comes last: without it the folder is
- * not taken for a member's. */
+/* Offline: the data folder of a member of a new cluster that starts from a state. A snapshot at
+ * index 1, term 1 whose configuration is the new members, and a term; no log. The term's file comes
+ * last: without it the folder is not taken for a member's. */
 #include <inttypes.h>
 
 #include "base/mem.h"
@@ -21,11 +21,15 @@ static int check_empty(struct env *env, struct err *e)
         int rv = env->ops->mkdir(env, dirs[i], e);
         if (!rv) rv = env->ops->list(env, dirs[i], count_name, &names, e);
         if (rv) return rv;
-        if (names) return err_set(e, ERR_EXISTS, "the data folder is not empty: there is something in %s/", dirs[i]);
+        if (names)
+            return err_set(e, ERR_EXISTS, "the data folder is not empty: there is something in %s/",
+                           dirs[i]);
     }
     int rv = env->ops->read_file(env, "meta", 4096, &meta, NULL);
     buf_release(&meta);
-    return rv == ERR_NOT_FOUND ? 0 : err_set(e, ERR_EXISTS, "the data folder is not empty: there is a file meta");
+    return rv == ERR_NOT_FOUND
+               ? 0
+               : err_set(e, ERR_EXISTS, "the data folder is not empty: there is a file meta");
 }
 
 struct writing {
@@ -38,7 +42,8 @@ struct writing {
 
 static int write_out(struct writing *w, struct err *e)
 {
-    if (w->out.failed) return err_set(e, w->out.failed, SNAP_TAKING ": %s", err_text(w->out.failed));
+    if (w->out.failed)
+        return err_set(e, w->out.failed, SNAP_TAKING ": %s", err_text(w->out.failed));
     struct env_io io = {.op = ENV_IO_WRITE, .file = w->file, .offset = w->size, .n_iov = 1};
     io.iov[0] = buf_slice(&w->out);
     int rv = w->env->ops->io_sync(w->env, &io);
@@ -57,14 +62,16 @@ static int write_header(struct writing *w, const struct consensus_config *config
     rv = raft_configuration_encode(&conf, &buf);
     raft_configuration_close(&conf);
     if (rv) return err_set(e, ERR_NOMEM, "out of memory");
-    struct snapfile_header h = {.cluster_id = config->cluster_id, .index = 1, .term = 1, .configuration_index = 1};
+    struct snapfile_header h = {
+        .cluster_id = config->cluster_id, .index = 1, .term = 1, .configuration_index = 1};
     h.configuration = slice_make(buf.base, buf.len);
     snapfile_encode_header(&w->encoder, &h, &w->out);
     raft_free(buf.base);
     return write_out(w, e);
 }
 
-static int write_stream(struct writing *w, int (*read)(void *ctx, struct buf *out, struct err *e), void *ctx, struct err *e)
+static int write_stream(struct writing *w, int (*read)(void *ctx, struct buf *out, struct err *e),
+                        void *ctx, struct err *e)
 {
     for (;;) {
         buf_clear(&w->piece);
@@ -73,7 +80,8 @@ static int write_stream(struct writing *w, int (*read)(void *ctx, struct buf *ou
         if (w->piece.failed) return err_set(e, w->piece.failed, "%s", err_text(w->piece.failed));
         if (w->piece.len == 0) break;
         for (size_t at = 0; at < w->piece.len; at += SNAPFILE_BLOCK_BYTES) {
-            snapfile_encode_block(&w->encoder, slice_sub(buf_slice(&w->piece), at, SNAPFILE_BLOCK_BYTES), &w->out);
+            snapfile_encode_block(
+                &w->encoder, slice_sub(buf_slice(&w->piece), at, SNAPFILE_BLOCK_BYTES), &w->out);
         }
         rv = write_out(w, e);
         if (rv) return rv;
@@ -95,17 +103,21 @@ static bool is_member(const struct consensus_config *config)
 }
 
 int consensus_write_restored(const struct consensus_config *config, struct env *env,
-                             int (*read)(void *ctx, struct buf *out, struct err *e), void *ctx, struct err *e)
+                             int (*read)(void *ctx, struct buf *out, struct err *e), void *ctx,
+                             struct err *e)
 {
     struct writing w = {.env = env};
     char path[SNAP_PATH_BYTES];
     consensus_use_heap();
     if (!is_member(config)) {
-        return err_set(e, ERR_INVALID, "member %" PRIx64 " is not among the members of the new cluster", config->id);
+        return err_set(e, ERR_INVALID,
+                       "member %" PRIx64 " is not among the members of the new cluster",
+                       config->id);
     }
     int rv = check_empty(env, e);
     if (rv) return rv;
-    struct env_io io = {.op = ENV_IO_OPEN, .path = SNAP_TAKING, .flags = ENV_OPEN_WRITE | ENV_OPEN_CREATE};
+    struct env_io io = {
+        .op = ENV_IO_OPEN, .path = SNAP_TAKING, .flags = ENV_OPEN_WRITE | ENV_OPEN_CREATE};
     rv = env->ops->io_sync(env, &io);
     if (rv) return err_set(e, rv, SNAP_TAKING ": %.200s", io.err.text);
     w.file = io.file;

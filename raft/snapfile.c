@@ -11,9 +11,10 @@
 #define END_MAGIC 0x31444e45544e5000u  /* "\0PNTEND1" */
 #define END_BYTES 24u
 
-/* ---- encoding ------------------------------------------------------------------------------------ */
+/* ---- encoding -------------------------------------------------------------------------------- */
 
-void snapfile_encode_header(struct snapfile_encoder *s, const struct snapfile_header *h, struct buf *out)
+void snapfile_encode_header(struct snapfile_encoder *s, const struct snapfile_header *h,
+                            struct buf *out)
 {
     size_t start = out->len;
     (void)buf_append_u64(out, HEAD_MAGIC);
@@ -70,7 +71,7 @@ void snapfile_encode_end(struct snapfile_encoder *s, struct buf *out)
     if (!out->failed) close_block(s, out->data + start, 0, END_BYTES);
 }
 
-/* ---- decoding ------------------------------------------------------------------------------------ */
+/* ---- decoding -------------------------------------------------------------------------------- */
 
 void snapfile_decoder_init(struct snapfile_decoder *d)
 {
@@ -107,10 +108,13 @@ static int take_header(struct snapfile_decoder *d, struct slice in, size_t *used
     if (length > SNAPFILE_CONFIGURATION_MAX) return corrupt(e, 40, "configuration is too long");
     if (in.len < SNAPFILE_HEAD_BYTES + length) return 0;
     struct slice configuration = reader_bytes(&r, length);
-    d->crc = crc32c(crc32c(0, in.data, SNAPFILE_HEAD_BYTES - 4), configuration.data, configuration.len);
+    d->crc =
+        crc32c(crc32c(0, in.data, SNAPFILE_HEAD_BYTES - 4), configuration.data, configuration.len);
     if (d->crc != crc) return corrupt(e, 44, "header checksum does not match");
-    if (h.index == 0 || h.term == 0 || !frame_configuration_ok(configuration)) return corrupt(e, 16, "malformed header");
-    if (buf_append_slice(&d->configuration, configuration)) return err_set(e, ERR_NOMEM, "out of memory");
+    if (h.index == 0 || h.term == 0 || !frame_configuration_ok(configuration))
+        return corrupt(e, 16, "malformed header");
+    if (buf_append_slice(&d->configuration, configuration))
+        return err_set(e, ERR_NOMEM, "out of memory");
     h.configuration = buf_slice(&d->configuration);
     d->header = h;
     d->state = SNAPFILE_BLOCKS;
@@ -128,7 +132,8 @@ static int take_end(struct snapfile_decoder *d, struct reader *r, struct err *e)
     return 1;
 }
 
-static int unpack(struct snapfile_decoder *d, uint32_t raw, struct slice packed, struct slice *ret, struct err *e)
+static int unpack(struct snapfile_decoder *d, uint32_t raw, struct slice packed, struct slice *ret,
+                  struct err *e)
 {
     *ret = packed;
     if (packed.len == raw) return 0;
@@ -142,7 +147,8 @@ static int unpack(struct snapfile_decoder *d, uint32_t raw, struct slice packed,
 }
 
 static int take_block(struct snapfile_decoder *d, struct slice in, size_t *used,
-                      int (*block)(void *ctx, struct slice raw, struct err *e), void *ctx, struct err *e)
+                      int (*block)(void *ctx, struct slice raw, struct err *e), void *ctx,
+                      struct err *e)
 {
     if (in.len < SNAPFILE_BLOCK_HEAD) return 0;
     struct reader r = reader_make(in);
@@ -165,8 +171,9 @@ static int take_block(struct snapfile_decoder *d, struct slice in, size_t *used,
     return rv ? rv : 1;
 }
 
-int snapfile_feed(struct snapfile_decoder *d, struct slice piece, int (*block)(void *ctx, struct slice raw, struct err *e),
-                  void *ctx, struct err *e)
+int snapfile_feed(struct snapfile_decoder *d, struct slice piece,
+                  int (*block)(void *ctx, struct slice raw, struct err *e), void *ctx,
+                  struct err *e)
 {
     if (buf_append_slice(&d->pending, piece)) return err_set(e, ERR_NOMEM, "out of memory");
     size_t done = 0;
@@ -175,7 +182,8 @@ int snapfile_feed(struct snapfile_decoder *d, struct slice piece, int (*block)(v
         struct slice in = slice_sub(buf_slice(&d->pending), done, SIZE_MAX);
         size_t used = 0;
         if (d->state == SNAPFILE_ENDED) return corrupt(e, d->offset, "bytes behind the end");
-        rv = d->state == SNAPFILE_HEADER ? take_header(d, in, &used, e) : take_block(d, in, &used, block, ctx, e);
+        rv = d->state == SNAPFILE_HEADER ? take_header(d, in, &used, e)
+                                         : take_block(d, in, &used, block, ctx, e);
         done += used;
         d->offset += used;
     }

@@ -1,6 +1,7 @@
-/* The snapshot file: a header that says which point of which cluster it is and who the members were, the state machine's
- * byte stream in lz4 blocks, a trailer. Every block's checksum continues the one before it, from the header on, so
- * nothing can be missing, repeated or exchanged. docs/formats-raft.md has the layout.
+/* The snapshot file: a header that says which point of which cluster it is and who the members
+ * were, the state machine's byte stream in lz4 blocks, a trailer. Every block's checksum continues
+ * the one before it, from the header on, so nothing can be missing, repeated or exchanged.
+ * docs/formats-raft.md has the layout.
  *
  * Sans-I/O: the encoder appends to a buf, the decoder is fed with pieces of any size. */
 #ifndef PINTLE_RAFT_SNAPFILE_INT_H
@@ -24,13 +25,15 @@ struct snapfile_encoder {
     uint64_t raw_bytes, blocks;
 };
 
-void snapfile_encode_header(struct snapfile_encoder *s, const struct snapfile_header *h, struct buf *out);
+void snapfile_encode_header(struct snapfile_encoder *s, const struct snapfile_header *h,
+                            struct buf *out);
 void snapfile_encode_block(struct snapfile_encoder *s, struct slice raw, struct buf *out);
 void snapfile_encode_end(struct snapfile_encoder *s, struct buf *out);
 
 struct snapfile_decoder {
     enum { SNAPFILE_HEADER, SNAPFILE_BLOCKS, SNAPFILE_ENDED } state;
-    struct snapfile_header header; /* once state is past SNAPFILE_HEADER; borrows from `configuration` */
+    struct snapfile_header
+        header; /* once state is past SNAPFILE_HEADER; borrows from `configuration` */
     struct buf configuration, pending, raw;
     uint32_t crc;
     uint64_t offset, raw_bytes, blocks; /* offset: of the first byte in `pending` */
@@ -39,8 +42,9 @@ struct snapfile_decoder {
 void snapfile_decoder_init(struct snapfile_decoder *d);
 void snapfile_decoder_release(struct snapfile_decoder *d);
 /* `block` gets the stream. ERR_CORRUPT names the offset: "offset 4096: ...". */
-int snapfile_feed(struct snapfile_decoder *d, struct slice piece, int (*block)(void *ctx, struct slice raw, struct err *e),
-                  void *ctx, struct err *e) MUST_CHECK;
+int snapfile_feed(struct snapfile_decoder *d, struct slice piece,
+                  int (*block)(void *ctx, struct slice raw, struct err *e), void *ctx,
+                  struct err *e) MUST_CHECK;
 /* That was the end of the file. */
 int snapfile_finish(const struct snapfile_decoder *d, struct err *e) MUST_CHECK;
 

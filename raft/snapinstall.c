@@ -1,12 +1,15 @@
-/* Taking a snapshot in. The leader's chunks are written to snap/received.tmp; when it is whole and synced it is
- * read back, every checksum looked at, and fed to the state machine beside the old state. All that can fail has then
- * been done, and only then libraft hears of it: it drops its log, and what is left is a rename, a reset of the log on disk
- * and a swap of pointers. Should one of these fail, the member stops, and continues from what is on its disk.
+/* Taking a snapshot in. The leader's chunks are written to snap/received.tmp; when it is whole and
+ * synced it is read back, every checksum looked at, and fed to the state machine beside the old
+ * state. All that can fail has then been done, and only then libraft hears of it: it drops its log,
+ * and what is left is a rename, a reset of the log on disk and a swap of pointers. Should one of
+ * these fail, the member stops, and continues from what is on its disk.
  *
- *   NONE -offer-> OPENING -> WRITING -all bytes-> SYNCING -> CHECKING -good-> READY -libraft takes it-> RENAMING
- *     ^                                                        | bad            | libraft does not     |
- *     |<------------------------ DROPPING <--------------------+<---------------+                      v
- *     +<------------------------------------------------------------------------------------ RESETTING */
+ *   NONE -offer-> OPENING -> WRITING -all bytes-> SYNCING -> CHECKING -good-> READY -libraft takes
+ * it-> RENAMING ^                                                        | bad            | libraft
+ * does not     |
+ *     |<------------------------ DROPPING <--------------------+<---------------+ v
+ *     +<------------------------------------------------------------------------------------
+ * RESETTING */
 #include <inttypes.h>
 
 #include "base/check.h"
@@ -52,7 +55,8 @@ static void answer(struct consensus *c, enum frame_kind kind, int32_t status)
 static void forget_memory(struct snap_receiving *r)
 {
     struct consensus *c = owner(r);
-    for (struct list *n; (n = list_pop_front(&r->chunks));) mem_free(container_of(n, struct snap_chunk, node));
+    for (struct list *n; (n = list_pop_front(&r->chunks));)
+        mem_free(container_of(n, struct snap_chunk, node));
     if (r->restore) c->cb.restore_abort(c->ctx, r->restore);
     r->restore = NULL;
     if (r->decoding) snapfile_decoder_release(&r->decoder);
@@ -88,7 +92,7 @@ static void drop(struct snap_receiving *r)
     submit(r, ENV_IO_UNLINK);
 }
 
-/* ---- reading it back ----------------------------------------------------------------------------- */
+/* ---- reading it back ------------------------------------------------------------------------- */
 
 static void refuse_file(struct snap_receiving *r)
 {
@@ -160,7 +164,7 @@ static void check_piece(struct snap_receiving *r)
     submit(r, ENV_IO_CLOSE);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static void write_next(struct snap_receiving *r)
 {
@@ -243,13 +247,14 @@ static void step(struct env_io *io)
     }
 }
 
-/* ---- libraft's side ------------------------------------------------------------------------------ */
+/* ---- libraft's side -------------------------------------------------------------------------- */
 
-int install_put(struct consensus *c, struct raft_io_snapshot_put *req, const struct raft_snapshot *s,
-                raft_io_snapshot_put_cb cb)
+int install_put(struct consensus *c, struct raft_io_snapshot_put *req,
+                const struct raft_snapshot *s, raft_io_snapshot_put_cb cb)
 {
     struct snap_receiving *r = &c->snapshots->receiving;
-    if (r->state != RECV_READY || s->index != r->index || s->term != r->index_term) return RAFT_INVALID;
+    if (r->state != RECV_READY || s->index != r->index || s->term != r->index_term)
+        return RAFT_INVALID;
     r->req = req;
     r->cb = cb;
     r->bufs = s->bufs;
@@ -291,14 +296,17 @@ void install_tick(struct consensus *c)
     if (waiting && consensus_now(c) - r->progress_ms > RECEIVER_GIVE_UP_MS) drop(r);
 }
 
-/* ---- frames from the leader ---------------------------------------------------------------------- */
+/* ---- frames from the leader ------------------------------------------------------------------ */
 
-static bool same_snapshot(const struct snap_receiving *r, uint64_t peer_id, const struct frame_snapshot *s)
+static bool same_snapshot(const struct snap_receiving *r, uint64_t peer_id,
+                          const struct frame_snapshot *s)
 {
-    return r->peer_id == peer_id && r->index == s->index && r->index_term == s->index_term && r->size == s->size;
+    return r->peer_id == peer_id && r->index == s->index && r->index_term == s->index_term &&
+           r->size == s->size;
 }
 
-/* Whether libraft would answer that it has it all; then it is let say so, and nothing need be sent. */
+/* Whether libraft would answer that it has it all; then it is let say so, and nothing need be sent.
+ */
 static bool has_it(const struct consensus *c, const struct frame_snapshot *s)
 {
     raft_term term = guard_log_term(&c->raft, s->index);
@@ -316,7 +324,8 @@ static void on_unneeded(struct consensus *c, struct peer *p, const struct frame_
     f.snapshot.offset = 0;
     f.snapshot.data = (struct slice){0};
     peers_send(c, p->id, ENV_CHANNEL_BULK, &f);
-    struct raft_buffer ticket = {raft_calloc(1, sizeof(struct snap_ticket)), sizeof(struct snap_ticket)};
+    struct raft_buffer ticket = {raft_calloc(1, sizeof(struct snap_ticket)),
+                                 sizeof(struct snap_ticket)};
     struct raft_snapshot none = {.bufs = &ticket, .n_bufs = 1};
     raft_configuration_init(&none.configuration);
     io_install(c, p, s, &none);
@@ -326,7 +335,8 @@ static void begin(struct consensus *c, struct peer *p, const struct frame_snapsh
 {
     struct snap_receiving *r = &c->snapshots->receiving;
     CHECK(r->state == RECV_NONE);
-    *r = (struct snap_receiving){.state = RECV_OPENING, .peer_id = p->id, .id = s->id, .term = s->term};
+    *r = (struct snap_receiving){
+        .state = RECV_OPENING, .peer_id = p->id, .id = s->id, .term = s->term};
     r->index = s->index;
     r->index_term = s->index_term;
     r->size = s->size;
@@ -347,7 +357,8 @@ static void on_offer(struct consensus *c, struct peer *p, const struct frame_sna
         return begin(c, p, s);
     }
     if (!same_snapshot(r, p->id, s)) {
-        if (r->state <= RECV_WRITING && s->term >= r->term) drop(r); /* a newer leader, or a newer snapshot */
+        if (r->state <= RECV_WRITING && s->term >= r->term)
+            drop(r); /* a newer leader, or a newer snapshot */
         return;
     }
     r->id = s->id;
@@ -366,7 +377,8 @@ static void on_offer(struct consensus *c, struct peer *p, const struct frame_sna
     }
     uint64_t written = r->written;
     r->queued = written;
-    if (!list_empty(&r->chunks)) r->queued += container_of(r->chunks.next, struct snap_chunk, node)->len;
+    if (!list_empty(&r->chunks))
+        r->queued += container_of(r->chunks.next, struct snap_chunk, node)->len;
     r->written = r->queued;
     answer(c, FRAME_SNAPSHOT_ACK, 0); /* from there on */
     r->written = written;
@@ -375,7 +387,8 @@ static void on_offer(struct consensus *c, struct peer *p, const struct frame_sna
 static void on_chunk(struct consensus *c, const struct peer *p, const struct frame_snapshot *s)
 {
     struct snap_receiving *r = &c->snapshots->receiving;
-    if (r->state != RECV_WRITING || r->drop || !same_snapshot(r, p->id, s) || r->id != s->id) return;
+    if (r->state != RECV_WRITING || r->drop || !same_snapshot(r, p->id, s) || r->id != s->id)
+        return;
     if (s->offset != r->queued || r->queued - r->written > 2 * SNAP_WINDOW_BYTES) return;
     struct snap_chunk *k = mem_alloc(sizeof *k + s->data.len);
     if (!k) return; /* as if it had been lost */
@@ -394,12 +407,14 @@ void install_frame(struct consensus *c, struct peer *p, const struct frame *f)
     case FRAME_SNAPSHOT_OFFER: on_offer(c, p, &f->snapshot); break;
     case FRAME_SNAPSHOT_CHUNK: on_chunk(c, p, &f->snapshot); break;
     default: /* the sender gives up */
-        if (r->state != RECV_NONE && r->state <= RECV_WRITING && r->peer_id == p->id && r->id == f->snapshot.id) drop(r);
+        if (r->state != RECV_NONE && r->state <= RECV_WRITING && r->peer_id == p->id &&
+            r->id == f->snapshot.id)
+            drop(r);
         break;
     }
 }
 
-/* ---- closing ------------------------------------------------------------------------------------- */
+/* ---- closing --------------------------------------------------------------------------------- */
 
 void install_cancel(struct consensus *c)
 {

@@ -1,10 +1,11 @@
-/* Sending a snapshot: the file as it is, in chunks on the bulk channel, so that appends and probes never wait behind it. It is
- * offered first; the receiver says from which byte on it wants it, so that a lost connection costs only what was on
- * its way. Bytes in flight are bounded by the receiver's acknowledgements. Without progress it is offered again, and
- * after a while given up.
+/* Sending a snapshot: the file as it is, in chunks on the bulk channel, so that appends and probes
+ * never wait behind it. It is offered first; the receiver says from which byte on it wants it, so
+ * that a lost connection costs only what was on its way. Bytes in flight are bounded by the
+ * receiver's acknowledgements. Without progress it is offered again, and after a while given up.
  *
- * libraft asks again and again for a peer that lags; the requests join the stream that is under way, and are answered
- * when libraft itself has seen the peer catch up, or when the stream has failed. */
+ * libraft asks again and again for a peer that lags; the requests join the stream that is under
+ * way, and are answered when libraft itself has seen the peer catch up, or when the stream has
+ * failed. */
 #include <stdio.h>
 
 #include "base/check.h"
@@ -126,15 +127,17 @@ static void sender_step(struct env_io *io)
     if (io->op == ENV_IO_CLOSE) return sender_free(s);
     if (s->stop) return sender_stop(s, 0);
     if (io->op == ENV_IO_OPEN) return offer(s);
-    if (io->ret_len != io->len) return consensus_fatal(c, ERR_CORRUPT, "%s: shorter than it was", s->path);
+    if (io->ret_len != io->len)
+        return consensus_fatal(c, ERR_CORRUPT, "%s: shorter than it was", s->path);
     send_chunk(s);
 }
 
-/* ---- from libraft -------------------------------------------------------------------------------- */
+/* ---- from libraft ---------------------------------------------------------------------------- */
 
 static struct snap_sender *sender_for(struct consensus *c, uint64_t peer_id)
 {
-    list_for_each(node, &c->snapshots->senders) {
+    list_for_each(node, &c->snapshots->senders)
+    {
         struct snap_sender *s = container_of(node, struct snap_sender, node);
         if (s->peer_id == peer_id && !s->stop) return s;
     }
@@ -148,7 +151,8 @@ static void wait_for(struct snap_sender *s, struct raft_io_send *req, raft_io_se
     list_push_back(&s->waiters, &w->node);
 }
 
-int stream_send(struct consensus *c, struct raft_io_send *req, const struct raft_message *m, raft_io_send_cb cb)
+int stream_send(struct consensus *c, struct raft_io_send *req, const struct raft_message *m,
+                raft_io_send_cb cb)
 {
     const struct raft_install_snapshot *i = &m->install_snapshot;
     const struct snapshots *all = c->snapshots;
@@ -164,7 +168,8 @@ int stream_send(struct consensus *c, struct raft_io_send *req, const struct raft
         return 0;
     }
     s = mem_must_calloc(1, sizeof *s);
-    *s = (struct snap_sender){.c = c, .peer_id = m->server_id, .term = i->term, .index = i->last_index};
+    *s = (struct snap_sender){
+        .c = c, .peer_id = m->server_id, .term = i->term, .index = i->last_index};
     s->index_term = i->last_term;
     s->size = info->size;
     snprintf(s->path, sizeof s->path, "%s", info->path);
@@ -178,7 +183,7 @@ int stream_send(struct consensus *c, struct raft_io_send *req, const struct raft
     return 0;
 }
 
-/* ---- from the peer ------------------------------------------------------------------------------- */
+/* ---- from the peer --------------------------------------------------------------------------- */
 
 static void on_ack(struct snap_sender *s, const struct frame_snapshot *a)
 {
@@ -202,7 +207,9 @@ static void on_ack(struct snap_sender *s, const struct frame_snapshot *a)
 void sender_frame(struct consensus *c, struct peer *p, const struct frame *f)
 {
     struct snap_sender *s = sender_for(c, p->id);
-    if (!s || s->id != f->snapshot.id || s->index != f->snapshot.index || f->snapshot.offset > s->size) return;
+    if (!s || s->id != f->snapshot.id || s->index != f->snapshot.index ||
+        f->snapshot.offset > s->size)
+        return;
     if (f->kind == FRAME_SNAPSHOT_ACK) on_ack(s, &f->snapshot);
     else sender_stop(s, RAFT_NOCONNECTION);
 }
@@ -210,7 +217,8 @@ void sender_frame(struct consensus *c, struct peer *p, const struct frame *f)
 void stream_frame(struct consensus *c, struct peer *p, const struct frame *f)
 {
     bool abort = f->kind == FRAME_SNAPSHOT_ABORT;
-    if (f->kind == FRAME_SNAPSHOT_ACK || (abort && c->raft.state == RAFT_LEADER)) sender_frame(c, p, f);
+    if (f->kind == FRAME_SNAPSHOT_ACK || (abort && c->raft.state == RAFT_LEADER))
+        sender_frame(c, p, f);
     else install_frame(c, p, f);
 }
 
@@ -224,7 +232,8 @@ static bool still_wanted(const struct snap_sender *s)
 {
     const struct raft *r = &s->c->raft;
     for (unsigned i = 0; i < r->configuration.n; i++) {
-        if (r->configuration.servers[i].id == s->peer_id) return r->leader_state.progress[i].state == 2 /* snapshot */;
+        if (r->configuration.servers[i].id == s->peer_id)
+            return r->leader_state.progress[i].state == 2 /* snapshot */;
     }
     return false;
 }
@@ -232,7 +241,8 @@ static bool still_wanted(const struct snap_sender *s)
 void stream_tick(struct consensus *c)
 {
     uint64_t now = consensus_now(c);
-    list_for_each(node, &c->snapshots->senders) {
+    list_for_each(node, &c->snapshots->senders)
+    {
         struct snap_sender *s = container_of(node, struct snap_sender, node);
         if (s->stop || !s->file) continue;
         if (c->raft.state != RAFT_LEADER || c->raft.current_term != s->term) {
@@ -242,7 +252,8 @@ void stream_tick(struct consensus *c)
         } else if (now - s->progress_ms > SNAP_GIVE_UP_MS) {
             sender_stop(s, RAFT_NOCONNECTION);
         } else if (!s->answered && c->snapshots->newest.index > s->index) {
-            sender_stop(s, RAFT_NOCONNECTION); /* nobody there, and outdated by now: libraft starts with the newest */
+            sender_stop(s, RAFT_NOCONNECTION); /* nobody there, and outdated by now: libraft starts
+                                                  with the newest */
         } else {
             uint64_t patience = s->streaming || s->received ? SNAP_STALLED_MS : SNAP_OFFER_AGAIN_MS;
             if (now - s->progress_ms > patience && now - s->offer_ms > patience) offer(s);
@@ -250,11 +261,12 @@ void stream_tick(struct consensus *c)
     }
 }
 
-/* ---- closing ------------------------------------------------------------------------------------- */
+/* ---- closing --------------------------------------------------------------------------------- */
 
 void sender_cancel(struct consensus *c)
 {
-    list_for_each(node, &c->snapshots->senders) {
+    list_for_each(node, &c->snapshots->senders)
+    {
         struct snap_sender *s = container_of(node, struct snap_sender, node);
         if (!s->stop) sender_stop(s, RAFT_NOCONNECTION);
     }

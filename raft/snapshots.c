@@ -1,7 +1,8 @@
-/* Snapshots: finding and restoring the newest one when the member starts, and taking new ones. libraft decides the
- * moment (it cuts between two applies), we decide when it may: when the log since the last one has grown larger than
- * the limit and than that snapshot. The state is then written out in slices, a block for each turn of the bulk
- * lane, beside the log, to a temporary name; fsync; rename. A file with a final name is whole. */
+/* Snapshots: finding and restoring the newest one when the member starts, and taking new ones.
+ * libraft decides the moment (it cuts between two applies), we decide when it may: when the log
+ * since the last one has grown larger than the limit and than that snapshot. The state is then
+ * written out in slices, a block for each turn of the bulk lane, beside the log, to a temporary
+ * name; fsync; rename. A file with a final name is whole. */
 #include "raft/snapshots_int.h"
 
 #include <inttypes.h>
@@ -23,7 +24,7 @@ void snap_info_release(struct snap_info *i)
     *i = (struct snap_info){0};
 }
 
-/* ---- removing ------------------------------------------------------------------------------------ */
+/* ---- removing -------------------------------------------------------------------------------- */
 
 struct doomed {
     struct list node;
@@ -50,7 +51,8 @@ static void unlink_next(struct consensus *c)
     struct doomed *d = container_of(list_pop_front(&s->doomed), struct doomed, node);
     snprintf(s->unlink_path, sizeof s->unlink_path, "%s", d->path);
     mem_free(d);
-    s->unlink_io = (struct env_io){.op = ENV_IO_UNLINK, .lane = ENV_LANE_BULK, .path = s->unlink_path};
+    s->unlink_io =
+        (struct env_io){.op = ENV_IO_UNLINK, .lane = ENV_LANE_BULK, .path = s->unlink_path};
     s->unlink_io.done = unlinked;
     s->unlink_io.data = c;
     s->unlinking = true;
@@ -76,7 +78,7 @@ void snap_remember(struct consensus *c, struct snap_info *i)
     *i = (struct snap_info){0};
 }
 
-/* ---- opening ------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 struct found {
     uint64_t index[64], term[64];
@@ -110,8 +112,8 @@ static int feed_restore(void *ctx, struct slice raw, struct err *e)
     return c->cb.restore_feed(c->ctx, r->restore, raw, e);
 }
 
-static int read_through(struct consensus *c, struct env_file *file, struct snapfile_decoder *d, uint64_t *ret_size,
-                        struct err *e)
+static int read_through(struct consensus *c, struct env_file *file, struct snapfile_decoder *d,
+                        uint64_t *ret_size, struct err *e)
 {
     uint8_t *buffer = mem_alloc(READ_BYTES);
     if (!buffer) return err_set(e, ERR_NOMEM, "out of memory");
@@ -121,7 +123,9 @@ static int read_through(struct consensus *c, struct env_file *file, struct snapf
         io.len = READ_BYTES;
         rv = c->env->ops->io_sync(c->env, &io);
         if (rv) (void)err_set(e, rv, "offset %" PRIu64 ": %.200s", io.offset, io.err.text);
-        else rv = snapfile_feed(d, slice_make(buffer, io.ret_len), feed_restore, &c->snapshots->receiving, e);
+        else
+            rv = snapfile_feed(d, slice_make(buffer, io.ret_len), feed_restore,
+                               &c->snapshots->receiving, e);
         io.offset += io.ret_len;
     } while (!rv && io.ret_len == READ_BYTES);
     if (!rv) rv = snapfile_finish(d, e);
@@ -130,15 +134,17 @@ static int read_through(struct consensus *c, struct env_file *file, struct snapf
     return rv;
 }
 
-static int check_header(const struct consensus *c, const struct snap_info *i, const struct snapfile_header *h,
-                        struct err *e)
+static int check_header(const struct consensus *c, const struct snap_info *i,
+                        const struct snapfile_header *h, struct err *e)
 {
     if (h->cluster_id != c->cluster_id) {
-        return err_set(e, ERR_CLUSTER_MISMATCH, "offset 8: is of cluster %" PRIx64 ", not of %" PRIx64, h->cluster_id,
+        return err_set(e, ERR_CLUSTER_MISMATCH,
+                       "offset 8: is of cluster %" PRIx64 ", not of %" PRIx64, h->cluster_id,
                        c->cluster_id);
     }
     if (h->index != i->index || h->term != i->term) {
-        return err_set(e, ERR_CORRUPT, "offset 16: is of entry %" PRIu64 " of term %" PRIu64, h->index, h->term);
+        return err_set(e, ERR_CORRUPT, "offset 16: is of entry %" PRIu64 " of term %" PRIu64,
+                       h->index, h->term);
     }
     return 0;
 }
@@ -159,7 +165,8 @@ static int restore_file(struct consensus *c, struct snap_info *i, struct err *e)
     if (!rv) rv = check_header(c, i, &d.header, &why);
     if (!rv) {
         i->configuration_index = d.header.configuration_index;
-        if (buf_append_slice(&i->configuration, d.header.configuration)) rv = err_set(&why, ERR_NOMEM, "out of memory");
+        if (buf_append_slice(&i->configuration, d.header.configuration))
+            rv = err_set(&why, ERR_NOMEM, "out of memory");
     }
     void *restore = r->restore;
     r->restore = NULL;
@@ -213,7 +220,7 @@ uint64_t snapshots_restored_index(const struct consensus *c, uint64_t *ret_term)
     return c->snapshots->newest.index;
 }
 
-/* ---- for libraft --------------------------------------------------------------------------------- */
+/* ---- for libraft ----------------------------------------------------------------------------- */
 
 struct raft_snapshot *snap_for_raft(const struct snap_info *i)
 {
@@ -222,7 +229,8 @@ struct raft_snapshot *snap_for_raft(const struct snap_info *i)
     r->index = i->index;
     r->term = i->term;
     r->configuration_index = i->configuration_index;
-    CHECK(peers_decode_configuration(buf_slice(&i->configuration), &r->configuration)); /* was checked when read */
+    CHECK(peers_decode_configuration(buf_slice(&i->configuration),
+                                     &r->configuration)); /* was checked when read */
     *ticket = (struct snap_ticket){i->index, i->term};
     r->bufs = raft_malloc(sizeof *r->bufs);
     r->bufs[0] = (struct raft_buffer){ticket, sizeof *ticket};
@@ -260,7 +268,8 @@ static void get_done(struct raft_io_send *later, int status)
 
 int snapshots_get(struct consensus *c, struct raft_io_snapshot_get *req, raft_io_snapshot_get_cb cb)
 {
-    /* libraft wants the one that its log begins behind; that is the newest that it has been told of. */
+    /* libraft wants the one that its log begins behind; that is the newest that it has been told
+     * of. */
     if (c->snapshots->newest.index != c->raft.log.snapshot.last_index) return RAFT_NOTFOUND;
     struct get *g = mem_must_alloc(sizeof *g);
     *g = (struct get){.c = c, .req = req, .cb = cb, .snapshot = snapshots_newest(c)};
@@ -275,7 +284,7 @@ int snapshots_fsm_restore(struct consensus *c, const struct raft_buffer *ticket)
     return install_restore(c, ticket->base);
 }
 
-/* ---- taking -------------------------------------------------------------------------------------- */
+/* ---- taking ---------------------------------------------------------------------------------- */
 
 bool snapshots_busy(const struct consensus *c)
 {
@@ -296,7 +305,8 @@ int snapshots_fsm_snapshot(struct consensus *c, struct raft_buffer **bufs, unsig
     struct snapshots *s = c->snapshots;
     struct snap_taking *t = &s->taking;
     const struct raft_snapshot *pending = &c->raft.snapshot.pending;
-    if (c->dead || c->closing || snapshots_busy(c) || c->raft.transfer || configuration_open(c)) return RAFT_BUSY;
+    if (c->dead || c->closing || snapshots_busy(c) || c->raft.transfer || configuration_open(c))
+        return RAFT_BUSY;
     void *handle;
     if (c->cb.snapshot_open(c->ctx, &handle)) return RAFT_BUSY;
     *t = (struct snap_taking){.active = true, .handle = handle, .log_bytes = s->log_bytes};
@@ -348,7 +358,8 @@ static int next_blocks(struct consensus *c)
     if (rv) return rv;
     if (t->raw.failed) return t->raw.failed;
     for (size_t at = 0; at < t->raw.len; at += SNAPFILE_BLOCK_BYTES) {
-        snapfile_encode_block(&t->encoder, slice_sub(buf_slice(&t->raw), at, SNAPFILE_BLOCK_BYTES), &t->out);
+        snapfile_encode_block(&t->encoder, slice_sub(buf_slice(&t->raw), at, SNAPFILE_BLOCK_BYTES),
+                              &t->out);
     }
     if (done) {
         snapfile_encode_end(&t->encoder, &t->out);
@@ -383,7 +394,8 @@ static void taking_continue(struct consensus *c)
 static void taking_begin(struct consensus *c)
 {
     struct snap_taking *t = &c->snapshots->taking;
-    struct snapfile_header h = {.cluster_id = c->cluster_id, .index = t->info.index, .term = t->info.term};
+    struct snapfile_header h = {
+        .cluster_id = c->cluster_id, .index = t->info.index, .term = t->info.term};
     h.configuration_index = t->info.configuration_index;
     h.configuration = buf_slice(&t->info.configuration);
     snapfile_encode_header(&t->encoder, &h, &t->out);
@@ -396,7 +408,8 @@ void snap_trim_log(struct consensus *c)
     if (c->raft.log.offset) wal_release(c->wal, c->raft.log.offset);
 }
 
-/* How many entries before `index` stay for slow followers: counted in bytes, libraft counts entries. */
+/* How many entries before `index` stay for slow followers: counted in bytes, libraft counts
+ * entries. */
 static unsigned trailing_entries(const struct consensus *c, uint64_t index)
 {
     const struct raft_log *l = &c->raft.log;
@@ -463,8 +476,8 @@ static void taking_step(struct env_io *io)
     }
 }
 
-int snapshots_put(struct consensus *c, struct raft_io_snapshot_put *req, const struct raft_snapshot *s,
-                  raft_io_snapshot_put_cb cb)
+int snapshots_put(struct consensus *c, struct raft_io_snapshot_put *req,
+                  const struct raft_snapshot *s, raft_io_snapshot_put_cb cb)
 {
     struct snap_taking *t = &c->snapshots->taking;
     if (c->raft.snapshot.pending.term == 0) return install_put(c, req, s, cb);
@@ -482,7 +495,7 @@ int snapshots_put(struct consensus *c, struct raft_io_snapshot_put *req, const s
     return 0;
 }
 
-/* ---- policy -------------------------------------------------------------------------------------- */
+/* ---- policy ---------------------------------------------------------------------------------- */
 
 void snapshots_applied(struct consensus *c, size_t entry_bytes)
 {
@@ -525,14 +538,14 @@ void snapshots_tick(struct consensus *c)
     install_tick(c);
 }
 
-/* ---- closing ------------------------------------------------------------------------------------- */
+/* ---- closing --------------------------------------------------------------------------------- */
 
 bool snapshots_idle(const struct consensus *c)
 {
     const struct snapshots *s = c->snapshots;
     if (c->dead) return true;
-    return !s->taking.active && s->receiving.state == RECV_NONE && list_empty(&s->senders) && !s->unlinking &&
-           list_empty(&s->doomed);
+    return !s->taking.active && s->receiving.state == RECV_NONE && list_empty(&s->senders) &&
+           !s->unlinking && list_empty(&s->doomed);
 }
 
 void snapshots_cancel(struct consensus *c)
@@ -553,7 +566,8 @@ void snapshots_release(struct consensus *c)
     snap_info_release(&s->newest);
     snap_info_release(&s->older);
     snap_info_release(&s->taking.info);
-    for (struct list *n; (n = list_pop_front(&s->doomed));) mem_free(container_of(n, struct doomed, node));
+    for (struct list *n; (n = list_pop_front(&s->doomed));)
+        mem_free(container_of(n, struct doomed, node));
     mem_free(s);
     c->snapshots = NULL;
 }

@@ -1,5 +1,5 @@
-/* What snapshots.c (taking, opening), snapinstall.c (receiving, installing) and snapsend.c (sending) share. libraft sees
- * only tickets: which snapshot, never its bytes. */
+/* What snapshots.c (taking, opening), snapinstall.c (receiving, installing) and snapsend.c
+ * (sending) share. libraft sees only tickets: which snapshot, never its bytes. */
 #ifndef PINTLE_RAFT_SNAPSHOTS_INT_H
 #define PINTLE_RAFT_SNAPSHOTS_INT_H
 
@@ -121,14 +121,15 @@ void snap_info_release(struct snap_info *i);
 /* A new newest: the third newest goes. Takes what `i` owns. */
 void snap_remember(struct consensus *c, struct snap_info *i);
 void snap_unlink(struct consensus *c, const char *path);
-/* As libraft wants it: configuration, one buffer with the ticket. NULL if the configuration does not decode. */
+/* As libraft wants it: configuration, one buffer with the ticket. NULL if the configuration does
+ * not decode. */
 struct raft_snapshot *snap_for_raft(const struct snap_info *i);
 /* Gives back log memory and segments behind a snapshot. */
 void snap_trim_log(struct consensus *c);
 
 /* snapinstall.c */
-int install_put(struct consensus *c, struct raft_io_snapshot_put *req, const struct raft_snapshot *s,
-                raft_io_snapshot_put_cb cb);
+int install_put(struct consensus *c, struct raft_io_snapshot_put *req,
+                const struct raft_snapshot *s, raft_io_snapshot_put_cb cb);
 int install_restore(struct consensus *c, const struct snap_ticket *t);
 void install_poll(struct consensus *c);
 void install_tick(struct consensus *c);

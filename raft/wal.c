@@ -1,15 +1,18 @@
-/* Appending. The happy path: wal_append puts the request into the queue; wal_flush takes what fits into one record -
- * head, table of entries, payloads by reference - and gives it to the log lane as one write + fdatasync; when
- * that is done, the requests complete in order and the next record forms from what came meanwhile.
+/* Appending. The happy path: wal_append puts the request into the queue; wal_flush takes what fits
+ * into one record - head, table of entries, payloads by reference - and gives it to the log lane as
+ * one write + fdatasync; when that is done, the requests complete in order and the next record
+ * forms from what came meanwhile.
  *
- * What makes it wait: a record under way; a segment that is full while the next one is not ready yet; an extension that
- * is writing zeros where the record would go. What makes it fail: any error from the disk, for good. */
+ * What makes it wait: a record under way; a segment that is full while the next one is not ready
+ * yet; an extension that is writing zeros where the record would go. What makes it fail: any error
+ * from the disk, for good. */
 #include "base/check.h"
 #include "base/crc32c.h"
 #include "base/mem.h"
 #include "raft/wal_format_int.h"
 
-#define REFERENCED_MAX (ENV_IOV_MAX - 4) /* payloads in one write by reference; beyond, they are copied */
+#define REFERENCED_MAX                                                                             \
+    (ENV_IOV_MAX - 4) /* payloads in one write by reference; beyond, they are copied */
 
 static void put32(uint8_t *p, uint32_t v)
 {
@@ -41,7 +44,8 @@ void wal_fatal(struct wal *w, const struct env_io *io, const char *what)
     if (w->failed) return;
     w->failed = true;
     struct err e;
-    err_set(&e, 0, "write-ahead log: %s: %.160s", what, io->err.text[0] ? io->err.text : err_text(io->status));
+    err_set(&e, 0, "write-ahead log: %s: %.160s", what,
+            io->err.text[0] ? io->err.text : err_text(io->status));
     w->o.fatal(w->o.ctx, io->status, e.text);
 }
 
@@ -65,7 +69,7 @@ static struct wal_segment *current(struct wal *w)
     return container_of(w->segments.prev, struct wal_segment, node);
 }
 
-/* ---- forming a record ---------------------------------------------------------------------------- */
+/* ---- forming a record ------------------------------------------------------------------------ */
 
 static size_t append_bytes(const struct wal_append *a)
 {
@@ -127,7 +131,8 @@ static uint32_t add_payloads(struct wal *w, struct env_io *io, uint32_t crc)
 {
     bool copy = w->record.count > REFERENCED_MAX;
     buf_clear(&w->copy);
-    list_for_each(node, &w->flying) {
+    list_for_each(node, &w->flying)
+    {
         struct wal_append *a = container_of(node, struct wal_append, node);
         for (unsigned i = 0; i < a->n; i++) {
             struct slice s = slice_make(a->entries[i].buf.base, a->entries[i].buf.len);
@@ -143,7 +148,8 @@ static void encode_table(struct wal *w)
     buf_clear(&w->head);
     uint8_t *head = buf_reserve(&w->head, WAL_RECORD_HEAD);
     if (head) w->head.len += WAL_RECORD_HEAD;
-    list_for_each(node, &w->flying) {
+    list_for_each(node, &w->flying)
+    {
         struct wal_append *a = container_of(node, struct wal_append, node);
         for (unsigned i = 0; i < a->n; i++) {
             (void)buf_append_u64(&w->head, a->entries[i].term);
@@ -174,7 +180,7 @@ static int encode_record(struct wal *w, struct env_io *io)
     return 0;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static void written(struct env_io *io);
 
@@ -188,7 +194,8 @@ static void remember(struct wal *w)
     if (h->kind == WAL_TRUNCATE) w->last_index = h->index - 1;
     if (h->kind == WAL_RESET) {
         w->last_index = h->index;
-        list_for_each(node, &w->segments) container_of(node, struct wal_segment, node)->max_index = 0;
+        list_for_each(node, &w->segments) container_of(node, struct wal_segment, node)->max_index =
+            0;
     }
     if (h->kind == WAL_ENTRIES && w->last_index > s->max_index) s->max_index = w->last_index;
 }
@@ -229,7 +236,8 @@ static bool has_room(struct wal *w, uint64_t bytes)
 static uint64_t peek_bytes(struct wal *w)
 {
     uint64_t length = 0;
-    list_for_each(node, &w->queue) {
+    list_for_each(node, &w->queue)
+    {
         uint64_t more = append_bytes(container_of(node, struct wal_append, node));
         if (length && length + more > WAL_GROUP_BYTES) break;
         length += more;
@@ -314,7 +322,8 @@ static int write_now(struct wal *w, struct wal_append *a, struct err *e)
     return 0;
 }
 
-int wal_append_sync(struct wal *w, uint64_t index, uint64_t term, unsigned short type, struct slice data, struct err *e)
+int wal_append_sync(struct wal *w, uint64_t index, uint64_t term, unsigned short type,
+                    struct slice data, struct err *e)
 {
     struct raft_entry entry = {.term = term, .type = type};
     entry.buf.base = (void *)(uintptr_t)data.data;
@@ -355,7 +364,7 @@ void wal_reset(struct wal *w, struct wal_append *a, uint64_t index, uint64_t ter
     enqueue(w, a, WAL_RESET);
 }
 
-/* ---- seals, ticks, closing ----------------------------------------------------------------------- */
+/* ---- seals, ticks, closing ------------------------------------------------------------------- */
 
 static void seal_done(struct env_io *io)
 {
@@ -371,10 +380,12 @@ static void seal_done(struct env_io *io)
 static bool seal(struct wal *w, bool sync)
 {
     w->sealed = true;
-    if (w->pos + WAL_RECORD_HEAD > w->o.segment_bytes || (w->extending && w->pos + WAL_RECORD_HEAD > w->prepared)) {
+    if (w->pos + WAL_RECORD_HEAD > w->o.segment_bytes ||
+        (w->extending && w->pos + WAL_RECORD_HEAD > w->prepared)) {
         return false;
     }
-    struct wal_head h = {.salt = current(w)->salt, .prev_crc = w->last_crc, .seq = w->seq, .kind = WAL_SEAL};
+    struct wal_head h = {
+        .salt = current(w)->salt, .prev_crc = w->last_crc, .seq = w->seq, .kind = WAL_SEAL};
     buf_clear(&w->head);
     uint8_t *p = buf_reserve(&w->head, WAL_RECORD_HEAD);
     if (!p) return false;
@@ -416,16 +427,20 @@ static void file_closed(struct env_io *io)
 
 static void drop_queue(struct wal *w)
 {
-    for (struct list *n; (n = list_pop_front(&w->queue));) drop_owned(container_of(n, struct wal_append, node));
-    for (struct list *n; (n = list_pop_front(&w->flying));) drop_owned(container_of(n, struct wal_append, node));
+    for (struct list *n; (n = list_pop_front(&w->queue));)
+        drop_owned(container_of(n, struct wal_append, node));
+    for (struct list *n; (n = list_pop_front(&w->flying));)
+        drop_owned(container_of(n, struct wal_append, node));
 }
 
 void wal_free(struct wal *w)
 {
     if (!w) return;
     drop_queue(w);
-    for (struct list *n; (n = list_pop_front(&w->segments));) mem_free(container_of(n, struct wal_segment, node));
-    for (struct list *n; (n = list_pop_front(&w->freeing));) mem_free(container_of(n, struct wal_segment, node));
+    for (struct list *n; (n = list_pop_front(&w->segments));)
+        mem_free(container_of(n, struct wal_segment, node));
+    for (struct list *n; (n = list_pop_front(&w->freeing));)
+        mem_free(container_of(n, struct wal_segment, node));
     mem_free(w->next);
     buf_release(&w->head);
     buf_release(&w->copy);
@@ -434,7 +449,8 @@ void wal_free(struct wal *w)
 
 static void close_file(struct wal *w, struct env_file **file, struct env_io *io)
 {
-    *io = (struct env_io){.op = ENV_IO_CLOSE, .lane = ENV_LANE_LOG, .file = *file, .done = file_closed, .data = w};
+    *io = (struct env_io){
+        .op = ENV_IO_CLOSE, .lane = ENV_LANE_LOG, .file = *file, .done = file_closed, .data = w};
     *file = NULL;
     w->busy++;
     w->o.env->ops->io(w->o.env, io);

@@ -1,4 +1,5 @@
-/* Layout of WAL files (docs/formats-raft.md), and what wal.c, wal_load.c and wal_segment.c share. */
+/* Layout of WAL files (docs/formats-raft.md), and what wal.c, wal_load.c and wal_segment.c share.
+ */
 #ifndef PINTLE_RAFT_WAL_FORMAT_INT_H
 #define PINTLE_RAFT_WAL_FORMAT_INT_H
 
@@ -17,7 +18,7 @@
 #define WAL_FIRST_BYTES (LIMIT_MiB)       /* of a new segment, before it is used */
 #define WAL_SEGMENT_DEFAULT (64 * LIMIT_MiB)
 #define WAL_SEGMENT_MIN (64 * LIMIT_KiB)
-#define WAL_GROUP_BYTES (8 * LIMIT_MiB)   /* of appends gathered into one record */
+#define WAL_GROUP_BYTES (8 * LIMIT_MiB) /* of appends gathered into one record */
 #define WAL_PATH_BYTES 40
 
 enum wal_kind { WAL_ENTRIES = 1, WAL_TRUNCATE, WAL_RESET, WAL_SEAL };
@@ -43,9 +44,10 @@ struct wal_segment {
     struct list node;
 };
 
-void wal_segment_head(uint8_t out[WAL_SEGMENT_HEAD], const struct wal_options *o, uint64_t number, uint64_t salt);
-int wal_segment_head_check(struct slice file, const struct wal_options *o, uint64_t number, const char *path,
-                           uint64_t *ret_salt, struct err *e);
+void wal_segment_head(uint8_t out[WAL_SEGMENT_HEAD], const struct wal_options *o, uint64_t number,
+                      uint64_t salt);
+int wal_segment_head_check(struct slice file, const struct wal_options *o, uint64_t number,
+                           const char *path, uint64_t *ret_salt, struct err *e);
 void wal_segment_path(char out[WAL_PATH_BYTES], uint64_t number);
 
 /* Making the next segment ready, on the bulk lane beside the appends. */

@@ -1,15 +1,17 @@
 /* The write-ahead log: entries, truncations and resets, in order, durable when `done` comes.
  *
- * Files: wal/<16 hex digits>.wal, numbered without a gap; wal/spare.tmp, a used segment that waits for its next life.
- * A segment is written ahead (zeros, or what its last life left), so that an append changes no file size and
- * fdatasync has only data to write. A segment's header carries a random salt, each record repeats it, and records are
- * chained by sequence number and checksum: what an earlier life left is never mistaken for a record.
+ * Files: wal/<16 hex digits>.wal, numbered without a gap; wal/spare.tmp, a used segment that waits
+ * for its next life. A segment is written ahead (zeros, or what its last life left), so that an
+ * append changes no file size and fdatasync has only data to write. A segment's header carries a
+ * random salt, each record repeats it, and records are chained by sequence number and checksum:
+ * what an earlier life left is never mistaken for a record.
  *
- * One write + fdatasync is under way at a time and holds one record; appends that arrive meanwhile form the
- * next one. So a crash can tear only the last record. When the log is opened, a bad record with nothing valid behind it
- * is that torn one, and is cut; a bad record with something valid behind it is damage, and is refused. After a
- * quiet tick a seal is written (not synced) behind the last record, and on a clean close too: with it even damage
- * to the last record is told from a torn write.
+ * One write + fdatasync is under way at a time and holds one record; appends that arrive meanwhile
+ * form the next one. So a crash can tear only the last record. When the log is opened, a bad record
+ * with nothing valid behind it is that torn one, and is cut; a bad record with something valid
+ * behind it is damage, and is refused. After a quiet tick a seal is written (not synced) behind the
+ * last record, and on a clean close too: with it even damage to the last record is told from a torn
+ * write.
  *
  * One thread. Any disk error ends in `fatal`, after which nothing completes any more. */
 #ifndef PINTLE_RAFT_WAL_INT_H
@@ -49,7 +51,8 @@ struct wal_contents {
 void wal_contents_release(struct wal_contents *c);
 
 /* Reads all of it and makes it ready to append. `env` must not have been started. */
-int wal_open(const struct wal_options *o, struct wal **ret, struct wal_contents *contents, struct err *e) MUST_CHECK;
+int wal_open(const struct wal_options *o, struct wal **ret, struct wal_contents *contents,
+             struct err *e) MUST_CHECK;
 
 /* Embedded by the caller; entries and their bytes are borrowed until `done`. */
 struct wal_append {
@@ -67,9 +70,10 @@ struct wal_append {
 
 /* An append at an index that is already there replaces it and all behind it. */
 void wal_append(struct wal *w, struct wal_append *a);
-/* Before anything else is appended, and before the env has started: one entry, durable when it returns. */
-int wal_append_sync(struct wal *w, uint64_t index, uint64_t term, unsigned short type, struct slice data,
-                    struct err *e) MUST_CHECK;
+/* Before anything else is appended, and before the env has started: one entry, durable when it
+ * returns. */
+int wal_append_sync(struct wal *w, uint64_t index, uint64_t term, unsigned short type,
+                    struct slice data, struct err *e) MUST_CHECK;
 /* The same for a reset. */
 int wal_reset_sync(struct wal *w, uint64_t index, uint64_t term, struct err *e) MUST_CHECK;
 /* Drops `index` and all behind it; ordered with the appends. */
@@ -92,8 +96,8 @@ struct wal_stats {
 };
 void wal_get_stats(const struct wal *w, struct wal_stats *ret);
 
-/* After everything has completed: seals, closes the files, frees it, calls back. After a fatal error
- * nothing more is written. */
+/* After everything has completed: seals, closes the files, frees it, calls back. After a fatal
+ * error nothing more is written. */
 void wal_close(struct wal *w, void (*closed)(void *ctx), void *ctx);
 /* The env has stopped: frees it at once. */
 void wal_free(struct wal *w);

@@ -1,7 +1,7 @@
-/* Reading the log back. Segments in order; in each, records in order, every one chained to the one before. The
- * first record that does not fit ends the segment: the next segment must go on exactly where it ended, or there must be
- * nothing valid behind it, in this segment or in a later one. Then it was the torn end of the last write, and
- * is cut. Everything else is ERR_CORRUPT. */
+/* Reading the log back. Segments in order; in each, records in order, every one chained to the one
+ * before. The first record that does not fit ends the segment: the next segment must go on exactly
+ * where it ended, or there must be nothing valid behind it, in this segment or in a later one. Then
+ * it was the torn end of the last write, and is cut. Everything else is ERR_CORRUPT. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,15 +80,17 @@ static int read_file(struct wal *w, const char *path, struct buf *out, struct er
         out->len += io.ret_len;
         if (io.ret_len < READ_BYTES) break;
     }
-    /* If only the process died, the last record was perhaps read from memory that no disk has yet. */
+    /* If only the process died, the last record was perhaps read from memory that no disk has yet.
+     */
     io.op = ENV_IO_SYNC;
-    if (!rv && (rv = env->ops->io_sync(env, &io))) (void)err_set(e, rv, "%s: %.200s", path, io.err.text);
+    if (!rv && (rv = env->ops->io_sync(env, &io)))
+        (void)err_set(e, rv, "%s: %.200s", path, io.err.text);
     struct env_io close = {.op = ENV_IO_CLOSE, .file = io.file};
     (void)env->ops->io_sync(env, &close);
     return rv;
 }
 
-/* ---- what a record says -------------------------------------------------------------------------- */
+/* ---- what a record says ---------------------------------------------------------------------- */
 
 static void drop_from(struct wal_contents *c, uint64_t index)
 {
@@ -96,7 +98,8 @@ static void drop_from(struct wal_contents *c, uint64_t index)
     if (c->n == 0) c->first_index = 0;
 }
 
-static int push_entry(struct loading *l, uint64_t index, uint64_t term, unsigned short type, struct slice data)
+static int push_entry(struct loading *l, uint64_t index, uint64_t term, unsigned short type,
+                      struct slice data)
 {
     struct wal_contents *c = l->c;
     if (c->n == l->size) {
@@ -117,9 +120,11 @@ static int push_entry(struct loading *l, uint64_t index, uint64_t term, unsigned
 /* 0, ERR_NOMEM or ERR_CORRUPT: a record whose checksum is right and that still makes no sense. */
 static int take_entries(struct loading *l, const struct wal_head *h, struct slice payload)
 {
-    if (h->count == 0 || h->index == 0 || h->count > payload.len / WAL_TABLE_ENTRY) return ERR_CORRUPT;
+    if (h->count == 0 || h->index == 0 || h->count > payload.len / WAL_TABLE_ENTRY)
+        return ERR_CORRUPT;
     struct reader table = reader_make(slice_sub(payload, 0, (size_t)h->count * WAL_TABLE_ENTRY));
-    struct reader data = reader_make(slice_sub(payload, (size_t)h->count * WAL_TABLE_ENTRY, SIZE_MAX));
+    struct reader data =
+        reader_make(slice_sub(payload, (size_t)h->count * WAL_TABLE_ENTRY, SIZE_MAX));
     if (l->c->n && h->index > l->c->first_index + l->c->n) return ERR_CORRUPT;
     if (l->c->n == 0 && l->c->reset_index && h->index != l->c->reset_index + 1) return ERR_CORRUPT;
     drop_from(l->c, h->index);
@@ -127,7 +132,8 @@ static int take_entries(struct loading *l, const struct wal_head *h, struct slic
         uint64_t term = reader_u64(&table);
         uint32_t type = reader_u32(&table), len = reader_u32(&table);
         struct slice bytes = reader_bytes(&data, len);
-        if (data.failed || term == 0 || type < RAFT_COMMAND || type > RAFT_CHANGE) return ERR_CORRUPT;
+        if (data.failed || term == 0 || type < RAFT_COMMAND || type > RAFT_CHANGE)
+            return ERR_CORRUPT;
         if (type == RAFT_CHANGE && !frame_configuration_ok(bytes)) return ERR_CORRUPT;
         if (l->c->n && term < l->c->entries[l->c->n - 1].term) return ERR_CORRUPT;
         int rv = push_entry(l, h->index + i, term, (unsigned short)type, bytes);
@@ -136,7 +142,8 @@ static int take_entries(struct loading *l, const struct wal_head *h, struct slic
     return reader_left(&data) ? ERR_CORRUPT : 0;
 }
 
-static int take_record(struct loading *l, struct wal_segment *s, const struct wal_head *h, struct slice payload)
+static int take_record(struct loading *l, struct wal_segment *s, const struct wal_head *h,
+                       struct slice payload)
 {
     int rv = 0;
     switch (h->kind) {
@@ -149,7 +156,8 @@ static int take_record(struct loading *l, struct wal_segment *s, const struct wa
         drop_from(l->c, 0);
         l->c->reset_index = h->index;
         l->c->reset_term = h->term;
-        list_for_each(node, &l->w->segments) container_of(node, struct wal_segment, node)->max_index = 0;
+        list_for_each(node, &l->w->segments) container_of(node, struct wal_segment, node)
+            ->max_index = 0;
         s->max_index = 0;
         break;
     default: rv = ERR_CORRUPT;
@@ -157,7 +165,7 @@ static int take_record(struct loading *l, struct wal_segment *s, const struct wa
     return rv;
 }
 
-/* ---- segments ------------------------------------------------------------------------------------ */
+/* ---- segments -------------------------------------------------------------------------------- */
 
 /* Whether anything valid lies behind a bad record: then it was not the last one. */
 static bool valid_behind(struct slice file, uint64_t pos, uint64_t salt, uint64_t *ret_pos)
@@ -180,7 +188,8 @@ static int corrupt(struct err *e, const struct wal_segment *s, uint64_t pos, con
 }
 
 /* Reads records until one does not fit; *ret_sealed: a seal says that there never was one. */
-static int load_records(struct loading *l, struct wal_segment *s, struct slice file, bool *ret_sealed, struct err *e)
+static int load_records(struct loading *l, struct wal_segment *s, struct slice file,
+                        bool *ret_sealed, struct err *e)
 {
     struct wal *w = l->w;
     struct wal_head h;
@@ -190,7 +199,8 @@ static int load_records(struct loading *l, struct wal_segment *s, struct slice f
     while (record_at(file, w->pos, s->salt, &h)) {
         if (l->started && (h.seq != w->seq || h.prev_crc != w->last_crc)) {
             /* What is missing was where the segment before ended. */
-            if (l->before && w->pos == WAL_SEGMENT_HEAD) return corrupt(e, l->before, end, "damaged record");
+            if (l->before && w->pos == WAL_SEGMENT_HEAD)
+                return corrupt(e, l->before, end, "damaged record");
             return corrupt(e, s, w->pos, "record does not follow the one before it");
         }
         if (h.kind == WAL_SEAL) {
@@ -203,7 +213,8 @@ static int load_records(struct loading *l, struct wal_segment *s, struct slice f
         struct slice payload = slice_make(file.data + w->pos + WAL_RECORD_HEAD, h.length);
         int rv = take_record(l, s, &h, payload);
         if (rv == ERR_NOMEM) return err_set(e, rv, "%s: out of memory", s->path);
-        if (rv) return corrupt(e, s, w->pos, "record makes no sense although its checksum is right");
+        if (rv)
+            return corrupt(e, s, w->pos, "record makes no sense although its checksum is right");
         l->started = true;
         w->seq = h.seq + 1;
         w->last_crc = h.crc;
@@ -251,7 +262,7 @@ out:
     return rv;
 }
 
-/* ---- the folder ---------------------------------------------------------------------------------- */
+/* ---- the folder ------------------------------------------------------------------------------ */
 
 static void each_name(void *ctx, const char *name)
 {
@@ -286,7 +297,8 @@ static int load_segments(struct loading *l, struct err *e)
 {
     for (size_t i = 0; i < l->n_numbers; i++) {
         if (i && l->numbers[i] != l->numbers[i - 1] + 1) {
-            return err_set(e, ERR_CORRUPT, WAL_DIR "/%016" PRIx64 ".wal: missing", l->numbers[i - 1] + 1);
+            return err_set(e, ERR_CORRUPT, WAL_DIR "/%016" PRIx64 ".wal: missing",
+                           l->numbers[i - 1] + 1);
         }
         int rv = load_segment(l, l->numbers[i], e);
         if (rv) return rv;
@@ -294,8 +306,8 @@ static int load_segments(struct loading *l, struct err *e)
     return 0;
 }
 
-/* The log goes on in its last segment, also when that was only made ready and never used: what is chained is
- * the records, wherever they are. */
+/* The log goes on in its last segment, also when that was only made ready and never used: what is
+ * chained is the records, wherever they are. */
 static int open_last(struct wal *w, struct err *e)
 {
     struct wal_segment *last = container_of(w->segments.prev, struct wal_segment, node);
@@ -331,7 +343,8 @@ out:
     return rv;
 }
 
-int wal_open(const struct wal_options *o, struct wal **ret, struct wal_contents *contents, struct err *e)
+int wal_open(const struct wal_options *o, struct wal **ret, struct wal_contents *contents,
+             struct err *e)
 {
     struct wal *w = mem_must_calloc(1, sizeof *w);
     w->o = *o;

@@ -1,6 +1,7 @@
-/* The life of a segment: written ahead as new.tmp (or taken over from spare.tmp), given its header, renamed to its
- * number; extended by zeros ahead of the appends; and, when none of its entries is needed any more, turned into
- * the spare or removed. All of it on the bulk lane, beside the appends. */
+/* The life of a segment: written ahead as new.tmp (or taken over from spare.tmp), given its header,
+ * renamed to its number; extended by zeros ahead of the appends; and, when none of its entries is
+ * needed any more, turned into the spare or removed. All of it on the bulk lane, beside the
+ * appends. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -27,7 +28,8 @@ void wal_segment_path(char out[WAL_PATH_BYTES], uint64_t number)
     snprintf(out, WAL_PATH_BYTES, WAL_DIR "/%016" PRIx64 ".wal", number);
 }
 
-void wal_segment_head(uint8_t out[WAL_SEGMENT_HEAD], const struct wal_options *o, uint64_t number, uint64_t salt)
+void wal_segment_head(uint8_t out[WAL_SEGMENT_HEAD], const struct wal_options *o, uint64_t number,
+                      uint64_t salt)
 {
     memset(out, 0, WAL_SEGMENT_HEAD);
     put64(out, WAL_MAGIC);
@@ -38,8 +40,8 @@ void wal_segment_head(uint8_t out[WAL_SEGMENT_HEAD], const struct wal_options *o
     put32(out + 60, crc32c(0, out, 60));
 }
 
-int wal_segment_head_check(struct slice file, const struct wal_options *o, uint64_t number, const char *path,
-                           uint64_t *ret_salt, struct err *e)
+int wal_segment_head_check(struct slice file, const struct wal_options *o, uint64_t number,
+                           const char *path, uint64_t *ret_salt, struct err *e)
 {
     struct reader r = reader_make(file);
     struct slice head = slice_sub(file, 0, 60);
@@ -47,18 +49,21 @@ int wal_segment_head_check(struct slice file, const struct wal_options *o, uint6
     uint64_t its_number = reader_u64(&r), salt = reader_u64(&r);
     (void)reader_bytes(&r, 20);
     uint32_t crc = reader_u32(&r);
-    if (r.failed) return err_set(e, ERR_CORRUPT, "%s: offset %zu: header cut short", path, file.len);
+    if (r.failed)
+        return err_set(e, ERR_CORRUPT, "%s: offset %zu: header cut short", path, file.len);
     if (magic != WAL_MAGIC) return err_set(e, ERR_CORRUPT, "%s: offset 0: not a log segment", path);
     if (crc != crc32c(0, head.data, head.len)) {
         return err_set(e, ERR_CORRUPT, "%s: offset 0: header checksum does not match", path);
     }
     if (cluster != o->cluster_id || member != o->member_id) {
         return err_set(e, ERR_CLUSTER_MISMATCH,
-                       "%s: belongs to member %" PRIx64 " of cluster %" PRIx64 ", not to %" PRIx64 " of %" PRIx64, path,
-                       member, cluster, o->member_id, o->cluster_id);
+                       "%s: belongs to member %" PRIx64 " of cluster %" PRIx64 ", not to %" PRIx64
+                       " of %" PRIx64,
+                       path, member, cluster, o->member_id, o->cluster_id);
     }
     if (its_number != number) {
-        return err_set(e, ERR_CORRUPT, "%s: offset 24: is segment number %" PRIx64, path, its_number);
+        return err_set(e, ERR_CORRUPT, "%s: offset 24: is segment number %" PRIx64, path,
+                       its_number);
     }
     *ret_salt = salt;
     return 0;
@@ -83,7 +88,9 @@ static uint64_t first_bytes(const struct wal *w)
 static struct wal_segment *segment_new(struct wal *w)
 {
     struct wal_segment *s = mem_must_calloc(1, sizeof *s);
-    uint64_t newest = list_empty(&w->segments) ? 0 : container_of(w->segments.prev, struct wal_segment, node)->number;
+    uint64_t newest = list_empty(&w->segments)
+                          ? 0
+                          : container_of(w->segments.prev, struct wal_segment, node)->number;
     s->number = newest + 1;
     do s->salt = w->o.env->ops->random(w->o.env);
     while (s->salt == 0);
@@ -98,7 +105,8 @@ int wal_segment_create_sync(struct wal *w, struct err *e)
 {
     struct env *env = w->o.env;
     struct wal_segment *s = segment_new(w);
-    struct env_io io = {.op = ENV_IO_OPEN, .path = WAL_NEW, .flags = ENV_OPEN_WRITE | ENV_OPEN_CREATE};
+    struct env_io io = {
+        .op = ENV_IO_OPEN, .path = WAL_NEW, .flags = ENV_OPEN_WRITE | ENV_OPEN_CREATE};
     int rv = env->ops->io_sync(env, &io);
     if (rv) goto failed;
     io.op = ENV_IO_WRITE_SYNC;
@@ -127,7 +135,7 @@ failed:
     return err_set(e, rv, "%s: %.200s", WAL_NEW, io.err.text[0] ? io.err.text : err_text(rv));
 }
 
-/* ---- extension ----------------------------------------------------------------------------------- */
+/* ---- extension ------------------------------------------------------------------------------- */
 
 static void extended(struct env_io *io)
 {
@@ -163,7 +171,7 @@ void wal_extend(struct wal *w)
     w->o.env->ops->io(w->o.env, io);
 }
 
-/* ---- the next segment ---------------------------------------------------------------------------- */
+/* ---- the next segment ------------------------------------------------------------------------ */
 
 static void next_step(struct env_io *io);
 
@@ -238,7 +246,8 @@ bool wal_switch(struct wal *w)
 {
     if (w->next_state != WAL_NEXT_READY || w->extending) return false;
     struct env_io *io = mem_must_calloc(1, sizeof *io);
-    *io = (struct env_io){.op = ENV_IO_CLOSE, .lane = ENV_LANE_LOG, .file = w->file, .done = old_closed, .data = w};
+    *io = (struct env_io){
+        .op = ENV_IO_CLOSE, .lane = ENV_LANE_LOG, .file = w->file, .done = old_closed, .data = w};
     w->busy++;
     w->o.env->ops->io(w->o.env, io);
     w->file = w->next_file;
@@ -253,7 +262,7 @@ bool wal_switch(struct wal *w)
     return true;
 }
 
-/* ---- giving back --------------------------------------------------------------------------------- */
+/* ---- giving back ----------------------------------------------------------------------------- */
 
 static void freed(struct env_io *io)
 {
@@ -279,7 +288,8 @@ void wal_free_segments(struct wal *w)
     struct wal_segment *s = container_of(w->freeing.next, struct wal_segment, node);
     struct env_io *io = &w->free_io;
     bool keep = !w->have_spare && w->next_state == WAL_NEXT_NONE;
-    *io = (struct env_io){.op = keep ? ENV_IO_RENAME : ENV_IO_UNLINK, .lane = ENV_LANE_BULK, .path = s->path};
+    *io = (struct env_io){
+        .op = keep ? ENV_IO_RENAME : ENV_IO_UNLINK, .lane = ENV_LANE_BULK, .path = s->path};
     io->path2 = keep ? WAL_SPARE : NULL;
     io->done = freed;
     io->data = w;

@@ -1,5 +1,5 @@
-/* Members of a consensus in the simulated world, each with a state machine that is a list of what was applied. For the
- * tests of raft/; header only, because each test is one program. */
+/* Members of a consensus in the simulated world, each with a state machine that is a list of what
+ * was applied. For the tests of raft/; header only, because each test is one program. */
 #ifndef PINTLE_TESTS_UNIT_RAFT_CLUSTER_H
 #define PINTLE_TESTS_UNIT_RAFT_CLUSTER_H
 
@@ -61,7 +61,8 @@ struct cluster {
     size_t pad;
 };
 
-static void node_apply(void *ctx, uint64_t index, uint64_t term, struct slice entry, uint64_t own_tag)
+static void node_apply(void *ctx, uint64_t index, uint64_t term, struct slice entry,
+                       uint64_t own_tag)
 {
     struct node *n = ctx;
     (void)term;
@@ -123,7 +124,8 @@ static int node_snapshot_next(void *ctx, void *snapshot, size_t max, struct buf 
         assert_int_equal(buf_append_u64(out, s->log[s->at].index), 0);
         assert_int_equal(buf_append_u64(out, s->log[s->at].value), 0);
         for (size_t i = 0; i < n->padding; i++) {
-            assert_int_equal(buf_append_byte(out, (uint8_t)((s->at * 2654435761u + i * 40503u) >> 7)), 0);
+            assert_int_equal(
+                buf_append_byte(out, (uint8_t)((s->at * 2654435761u + i * 40503u) >> 7)), 0);
         }
         s->at++;
     }
@@ -217,7 +219,7 @@ static const struct consensus_callbacks node_callbacks = {
     .fatal = node_fatal,
 };
 
-/* ---- lives --------------------------------------------------------------------------------------- */
+/* ---- lives ----------------------------------------------------------------------------------- */
 
 static int node_try_boot(struct cluster *k, uint64_t id, struct err *e)
 {
@@ -283,7 +285,8 @@ UNUSED static void cluster_init(struct cluster *k, unsigned n, uint64_t seed)
         snprintf(k->names[i], sizeof k->names[i], "n%u", i + 1);
         k->members[i] = (struct consensus_member){i + 1, k->names[i], k->urls[i], false};
     }
-    k->config = (struct consensus_config){.cluster_id = 77, .members = k->members, .n_members = n, .new_cluster = true};
+    k->config = (struct consensus_config){
+        .cluster_id = 77, .members = k->members, .n_members = n, .new_cluster = true};
     k->config.segment_bytes = 256 * 1024;
 }
 
@@ -307,7 +310,7 @@ UNUSED static void cluster_stop(struct cluster *k)
     sim_free(k->sim);
 }
 
-/* ---- what happens -------------------------------------------------------------------------------- */
+/* ---- what happens ---------------------------------------------------------------------------- */
 
 static struct node *cluster_leader(struct cluster *k)
 {

@@ -1,6 +1,7 @@
-/* Consensus alone under everything at once: crashes, partitions, slow disks, frames lost, repeated and out of
- * order, snapshots all the time. No acknowledged entry is lost, none is applied twice, all members apply the same, and
- * a read point sees what was acknowledged before it. CHAOS_SEED=n runs one seed, CHAOS_SEEDS=n so many. */
+/* Consensus alone under everything at once: crashes, partitions, slow disks, frames lost, repeated
+ * and out of order, snapshots all the time. No acknowledged entry is lost, none is applied twice,
+ * all members apply the same, and a read point sees what was acknowledged before it. CHAOS_SEED=n
+ * runs one seed, CHAOS_SEEDS=n so many. */
 #include <inttypes.h>
 
 #include "cluster.h"
@@ -25,7 +26,8 @@ static struct chaos *chaos_of(struct node *n)
     return container_of(n->cluster, struct chaos, k);
 }
 
-static void chaos_apply(void *ctx, uint64_t index, uint64_t term, struct slice entry, uint64_t own_tag)
+static void chaos_apply(void *ctx, uint64_t index, uint64_t term, struct slice entry,
+                        uint64_t own_tag)
 {
     struct node *n = ctx;
     struct chaos *x = chaos_of(n);
@@ -40,11 +42,13 @@ static void chaos_apply(void *ctx, uint64_t index, uint64_t term, struct slice e
     }
     struct applied *seen = &x->history[index];
     if (seen->index && (seen->value != value || seen->index != term)) {
-        fail_msg("seed %" PRIu64 ": index %" PRIu64 " is %" PRIu64 " (term %" PRIu64 ") and %" PRIu64 " (term %" PRIu64 ")",
+        fail_msg("seed %" PRIu64 ": index %" PRIu64 " is %" PRIu64 " (term %" PRIu64
+                 ") and %" PRIu64 " (term %" PRIu64 ")",
                  x->seed, index, seen->value, seen->index, value, term);
     }
     *seen = (struct applied){term, value}; /* the term in the place of the index */
-    if (x->state[value] == 2) fail_msg("seed %" PRIu64 ": value %" PRIu64 " was said not to be applied", x->seed, value);
+    if (x->state[value] == 2)
+        fail_msg("seed %" PRIu64 ": value %" PRIu64 " was said not to be applied", x->seed, value);
     if (own_tag) {
         assert_int_equal(own_tag, value);
         x->state[value] = 1;
@@ -58,7 +62,9 @@ static void chaos_failed(void *ctx, uint64_t tag, int error)
     struct chaos *x = chaos_of(n);
     if (x->down[n->id]) return;
     if (error == ERR_NO_LEADER || error == ERR_TOO_MANY_REQUESTS) {
-        if (x->state[tag] == 1) fail_msg("seed %" PRIu64 ": value %" PRIu64 " failed after it was applied", x->seed, tag);
+        if (x->state[tag] == 1)
+            fail_msg("seed %" PRIu64 ": value %" PRIu64 " failed after it was applied", x->seed,
+                     tag);
         x->state[tag] = 2;
     }
 }
@@ -91,7 +97,8 @@ static void chaos_read_done(struct consensus_read *r, int error)
     struct chaos_read *q = container_of(r, struct chaos_read, r);
     for (size_t i = 0; i < q->n_must_see && error == 0 && !q->x->down[q->n->id]; i++) {
         if (!node_has(q->n, q->must_see[i])) {
-            fail_msg("seed %" PRIu64 ": a read on %d does not see %" PRIu64, q->x->seed, (int)q->n->id, q->must_see[i]);
+            fail_msg("seed %" PRIu64 ": a read on %d does not see %" PRIu64, q->x->seed,
+                     (int)q->n->id, q->must_see[i]);
         }
     }
     q->x->reads += error == 0;
@@ -171,14 +178,16 @@ static void chaos_load(struct chaos *x)
         }
         if (sim_chance(&x->r, 200000)) chaos_read(x, n);
         if (sim_chance(&x->r, 3000)) ignored = consensus_snapshot(n->c);
-        if (sim_chance(&x->r, 2000)) ignored = consensus_transfer(n->c, 1 + id % x->k.n, chaos_transferred, NULL);
+        if (sim_chance(&x->r, 2000))
+            ignored = consensus_transfer(n->c, 1 + id % x->k.n, chaos_transferred, NULL);
     }
 }
 
 static void check_fatal(struct chaos *x)
 {
     for (unsigned i = 1; i <= x->k.n; i++) {
-        if (x->k.nodes[i].fatal) fail_msg("seed %" PRIu64 ": member %u: %s", x->seed, i, x->k.nodes[i].fatal_text);
+        if (x->k.nodes[i].fatal)
+            fail_msg("seed %" PRIu64 ": member %u: %s", x->seed, i, x->k.nodes[i].fatal_text);
     }
 }
 
@@ -201,11 +210,14 @@ static void chaos_check(struct chaos *x)
     const struct node *n = &x->k.nodes[1];
     uint8_t *seen = mem_must_calloc(VALUES_MAX, 1);
     for (size_t i = 0; i < n->n; i++) {
-        if (seen[n->log[i].value]++) fail_msg("seed %" PRIu64 ": %" PRIu64 " was applied twice", x->seed, n->log[i].value);
+        if (seen[n->log[i].value]++)
+            fail_msg("seed %" PRIu64 ": %" PRIu64 " was applied twice", x->seed, n->log[i].value);
     }
     for (uint64_t v = 1; v < x->next_value; v++) {
-        if (x->state[v] == 1 && !seen[v]) fail_msg("seed %" PRIu64 ": acknowledged %" PRIu64 " is lost", x->seed, v);
-        if (x->state[v] == 2 && seen[v]) fail_msg("seed %" PRIu64 ": refused %" PRIu64 " was applied", x->seed, v);
+        if (x->state[v] == 1 && !seen[v])
+            fail_msg("seed %" PRIu64 ": acknowledged %" PRIu64 " is lost", x->seed, v);
+        if (x->state[v] == 2 && seen[v])
+            fail_msg("seed %" PRIu64 ": refused %" PRIu64 " was applied", x->seed, v);
     }
     mem_free(seen);
     assert_same_logs(&x->k);
@@ -256,8 +268,9 @@ static void chaos_run(uint64_t seed)
     }
     chaos_check(x);
     if (getenv("CHAOS_SEED")) {
-        print_message("seed %" PRIu64 ": %" PRIu64 " values, %" PRIu64 " acknowledged, %" PRIu64 " reads\n", seed, x->next_value,
-                      x->applied, x->reads);
+        print_message("seed %" PRIu64 ": %" PRIu64 " values, %" PRIu64 " acknowledged, %" PRIu64
+                      " reads\n",
+                      seed, x->next_value, x->applied, x->reads);
     }
     assert_true(x->applied > 0);
     cluster_stop(&x->k);
@@ -272,7 +285,9 @@ static void test_chaos(void **state)
     chaos_callbacks.apply = chaos_apply;
     chaos_callbacks.proposal_failed = chaos_failed;
     const char *one = getenv("CHAOS_SEED"), *many = getenv("CHAOS_SEEDS");
-    uint64_t first = one ? strtoull(one, NULL, 0) : 1, n = one ? 1 : many ? strtoull(many, NULL, 0) : 12;
+    uint64_t first = one ? strtoull(one, NULL, 0) : 1, n = one    ? 1
+                                                           : many ? strtoull(many, NULL, 0)
+                                                                  : 12;
     for (uint64_t seed = first; seed < first + n; seed++) chaos_run(seed);
 }
 

@@ -1,4 +1,5 @@
-/* The whole of consensus.h in the simulated world: writing, forwarding, reading, leader change, restart. */
+/* The whole of consensus.h in the simulated world: writing, forwarding, reading, leader change,
+ * restart. */
 #include "cluster.h"
 
 static void test_one_member(void **state)
@@ -174,7 +175,8 @@ static void test_transfer(void **state)
         int result = 1;
         struct transfer_wait w = {&result};
         assert_int_equal(consensus_transfer(to->c, n->id, transfer_done, &result), ERR_NOT_LEADER);
-        assert_int_equal(consensus_transfer(n->c, 99, transfer_done, &result), ERR_MEMBER_NOT_FOUND);
+        assert_int_equal(consensus_transfer(n->c, 99, transfer_done, &result),
+                         ERR_MEMBER_NOT_FOUND);
         assert_int_equal(consensus_transfer(n->c, to->id, transfer_done, &result), 0);
         assert_int_equal(consensus_transfer(n->c, to->id, transfer_done, &result), ERR_BUSY);
         uint64_t start = sim_now_us(k.sim);
@@ -238,12 +240,14 @@ static void test_disk_fails(void **state)
         struct node *n = cluster_wait_leader(&k), *victim = &k.nodes[1 + nth % 3];
         sim_run_for(k.sim, SECOND);
         node_write(n, 1);
-        if (nth > 12) sim_disk_capacity(k.sim, victim->id, sim_disk_used(k.sim, victim->id) + nth * 1000);
+        if (nth > 12)
+            sim_disk_capacity(k.sim, victim->id, sim_disk_used(k.sim, victim->id) + nth * 1000);
         else sim_disk_fail_nth(k.sim, victim->id, nth);
         uint64_t v = 2;
         for (; !victim->fatal && v < 4000; v++) {
             for (unsigned i = 1; i <= 3; i++) {
-                if (!k.nodes[i].fatal) (void)!node_propose_sized(&k.nodes[i], v * 10 + i, v * 10 + i, 3000);
+                if (!k.nodes[i].fatal)
+                    (void)!node_propose_sized(&k.nodes[i], v * 10 + i, v * 10 + i, 3000);
             }
             sim_run_for(k.sim, 3000);
         }
@@ -294,7 +298,8 @@ static void test_ids(void **state)
 {
     (void)state;
     /* As etcd names them: three members of the default token. */
-    const char *u1[] = {"http://127.0.0.1:2380"}, *two[] = {"http://b:1", "http://a:1"}, *sorted[] = {"http://a:1", "http://b:1"};
+    const char *u1[] = {"http://127.0.0.1:2380"}, *two[] = {"http://b:1", "http://a:1"},
+               *sorted[] = {"http://a:1", "http://b:1"};
     assert_int_equal(consensus_member_id(two, 2, "t"), consensus_member_id(sorted, 2, "t"));
     assert_int_not_equal(consensus_member_id(two, 2, "t"), consensus_member_id(two, 2, "u"));
     uint64_t id = consensus_member_id(u1, 1, "etcd-cluster");
@@ -305,10 +310,13 @@ static void test_ids(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_member),  cmocka_unit_test(test_three_members), cmocka_unit_test(test_forwarding),
-        cmocka_unit_test(test_reads),       cmocka_unit_test(test_leader_dies),   cmocka_unit_test(test_restart_all),
-        cmocka_unit_test(test_no_leader),   cmocka_unit_test(test_transfer),      cmocka_unit_test(test_messages),
-        cmocka_unit_test(test_back_pressure), cmocka_unit_test(test_disk_fails), cmocka_unit_test(test_flags),       cmocka_unit_test(test_ids),
+        cmocka_unit_test(test_one_member),  cmocka_unit_test(test_three_members),
+        cmocka_unit_test(test_forwarding),  cmocka_unit_test(test_reads),
+        cmocka_unit_test(test_leader_dies), cmocka_unit_test(test_restart_all),
+        cmocka_unit_test(test_no_leader),   cmocka_unit_test(test_transfer),
+        cmocka_unit_test(test_messages),    cmocka_unit_test(test_back_pressure),
+        cmocka_unit_test(test_disk_fails),  cmocka_unit_test(test_flags),
+        cmocka_unit_test(test_ids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
-/* The codec of peer frames: what is encoded comes back; everything else is refused; nothing is read out of bounds
- * (every input lies at the end of an allocation of exactly its size, for the sanitizers). */
+/* The codec of peer frames: what is encoded comes back; everything else is refused; nothing is read
+ * out of bounds (every input lies at the end of an allocation of exactly its size, for the
+ * sanitizers). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -47,16 +48,20 @@ static void samples(struct buf out[], unsigned *ret_n)
         buf_init(&out[n], 0);
         switch (f.kind) {
         case FRAME_APPEND:
-            f.append = (struct frame_append){.term = 3, .prev_index = 4, .prev_term = 2, .leader_commit = 5, .n = 3};
+            f.append = (struct frame_append){
+                .term = 3, .prev_index = 4, .prev_term = 2, .leader_commit = 5, .n = 3};
             frame_encode_append(&out[n], &f.append, entries);
-            for (int i = 0; i < 3; i++) assert_int_equal(buf_append(&out[n], entries[i].buf.base, entries[i].buf.len), 0);
+            for (int i = 0; i < 3; i++)
+                assert_int_equal(buf_append(&out[n], entries[i].buf.base, entries[i].buf.len), 0);
             n++;
             continue;
-        case FRAME_APPEND_RESULT: f.append_result = (struct raft_append_entries_result){3, 4, 5}; break;
-        case FRAME_VOTE:
-            f.vote = (struct raft_request_vote){3, 4, 5, 6, true, true};
+        case FRAME_APPEND_RESULT:
+            f.append_result = (struct raft_append_entries_result){3, 4, 5};
             break;
-        case FRAME_VOTE_RESULT: f.vote_result = (struct raft_request_vote_result){3, true, raft_tribool_false}; break;
+        case FRAME_VOTE: f.vote = (struct raft_request_vote){3, 4, 5, 6, true, true}; break;
+        case FRAME_VOTE_RESULT:
+            f.vote_result = (struct raft_request_vote_result){3, true, raft_tribool_false};
+            break;
         case FRAME_TIMEOUT_NOW: f.timeout_now = (struct raft_timeout_now){3, 4, 5}; break;
         case FRAME_PROPOSE: f.propose.tag = 7; break;
         case FRAME_PROPOSE_REFUSED:
@@ -67,7 +72,8 @@ static void samples(struct buf out[], unsigned *ret_n)
         case FRAME_SNAPSHOT_CHUNK:
         case FRAME_SNAPSHOT_ACK:
         case FRAME_SNAPSHOT_ABORT:
-            f.snapshot = (struct frame_snapshot){.id = 1, .term = 3, .index = 9, .index_term = 2, .size = 100, .offset = 50};
+            f.snapshot = (struct frame_snapshot){
+                .id = 1, .term = 3, .index = 9, .index_term = 2, .size = 100, .offset = 50};
             break;
         default: break;
         }
@@ -133,11 +139,13 @@ static void test_cut_short(void **state)
     unsigned n;
     samples(b, &n);
     for (unsigned i = 0; i < n; i++) {
-        bool tail = i + 1 == FRAME_PROPOSE || i + 1 == FRAME_MESSAGE || i + 1 == FRAME_SNAPSHOT_CHUNK;
+        bool tail =
+            i + 1 == FRAME_PROPOSE || i + 1 == FRAME_MESSAGE || i + 1 == FRAME_SNAPSHOT_CHUNK;
         for (size_t len = 0; len < b[i].len; len++) {
             struct err e = {{0}};
             int rv = decode_copy(b[i].data, len, &e);
-            if (rv == 0) assert_true(tail && len + 7 >= b[i].len); /* a shorter payload is a payload */
+            if (rv == 0)
+                assert_true(tail && len + 7 >= b[i].len); /* a shorter payload is a payload */
             else assert_int_equal(rv, ERR_CORRUPT);
             if (rv) assert_true(e.text[0]);
         }
@@ -199,18 +207,25 @@ static void test_senseless(void **state)
         unsigned short type;
         bool good;
     } cases[] = {
-        {3, 4, 3, 1, RAFT_COMMAND, true}, {3, 4, 3, 2, RAFT_COMMAND, false}, /* terms go back */
-        {0, 4, 3, 0, RAFT_COMMAND, false}, {2, 4, 2, 1, RAFT_COMMAND, false}, /* an entry of a later term */
-        {3, 0, 3, 1, RAFT_COMMAND, false}, {3, 4, 0, 1, RAFT_COMMAND, false}, {3, 4, 4, 0, RAFT_COMMAND, false},
-        {3, 4, 3, 1, 9, false},            {3, 4, 3, 1, RAFT_CHANGE, false},  /* "a" is no configuration */
+        {3, 4, 3, 1, RAFT_COMMAND, true},
+        {3, 4, 3, 2, RAFT_COMMAND, false}, /* terms go back */
+        {0, 4, 3, 0, RAFT_COMMAND, false},
+        {2, 4, 2, 1, RAFT_COMMAND, false}, /* an entry of a later term */
+        {3, 0, 3, 1, RAFT_COMMAND, false},
+        {3, 4, 0, 1, RAFT_COMMAND, false},
+        {3, 4, 4, 0, RAFT_COMMAND, false},
+        {3, 4, 3, 1, 9, false},
+        {3, 4, 3, 1, RAFT_CHANGE, false}, /* "a" is no configuration */
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct buf out = {0};
         e[0].type = cases[i].type;
-        f.append = (struct frame_append){.term = cases[i].term, .prev_index = cases[i].prev, .n = cases[i].n};
+        f.append = (struct frame_append){
+            .term = cases[i].term, .prev_index = cases[i].prev, .n = cases[i].n};
         f.append.prev_term = cases[i].prev_term;
         frame_encode_append(&out, &f.append, e);
-        for (unsigned k = 0; k < cases[i].n; k++) assert_int_equal(buf_append(&out, e[k].buf.base, 1), 0);
+        for (unsigned k = 0; k < cases[i].n; k++)
+            assert_int_equal(buf_append(&out, e[k].buf.base, 1), 0);
         assert_int_equal(decode_copy(out.data, out.len, NULL), cases[i].good ? 0 : ERR_CORRUPT);
         buf_release(&out);
     }
@@ -223,7 +238,8 @@ static void test_configurations(void **state)
     assert_true(frame_configuration_ok(slice_make(conf, 20)));
     assert_true(frame_configuration_ok(slice_make(conf, 24)));
     assert_false(frame_configuration_ok(slice_make(conf, 28)));
-    for (size_t len = 0; len < 20; len++) assert_false(frame_configuration_ok(slice_make(conf, len)));
+    for (size_t len = 0; len < 20; len++)
+        assert_false(frame_configuration_ok(slice_make(conf, len)));
     conf[1] = LIMIT_MEMBERS + 1;
     assert_false(frame_configuration_ok(slice_make(conf, 24)));
     conf[1] = 1;
@@ -237,8 +253,9 @@ static void test_configurations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_cut_short),      cmocka_unit_test(test_fuzz),
-        cmocka_unit_test(test_senseless),  cmocka_unit_test(test_configurations),
+        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_cut_short),
+        cmocka_unit_test(test_fuzz),           cmocka_unit_test(test_senseless),
+        cmocka_unit_test(test_configurations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

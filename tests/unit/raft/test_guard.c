@@ -1,6 +1,6 @@
-/* Every defect of libraft 0.15 that the guard masks: visible with its mask off, gone with it on. docs/raft.md lists them
- * by the same names. First the ones that need a cluster (raft/fixture.h), then the others on one instance whose
- * disk, network and clock are moved by hand. */
+/* Every defect of libraft 0.15 that the guard masks: visible with its mask off, gone with it on.
+ * docs/raft.md lists them by the same names. First the ones that need a cluster (raft/fixture.h),
+ * then the others on one instance whose disk, network and clock are moved by hand. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,7 +15,7 @@
 #include "base/mem.h"
 #include "raft/consensus_int.h"
 
-/* ---- three members in the fixture ---------------------------------------------------------------- */
+/* ---- three members in the fixture ------------------------------------------------------------ */
 
 static struct raft_fixture fixture;
 static struct guard guards[3];
@@ -160,7 +160,8 @@ static void test_old_term(void **state)
     assert_false(commits_old_term(GUARD_ALL));
 }
 
-/* A stale suffix is acknowledged, and entries that nobody has are committed: true if two members differ. */
+/* A stale suffix is acknowledged, and entries that nobody has are committed: true if two members
+ * differ. */
 static bool diverges(unsigned masks)
 {
     fixture_start(masks);
@@ -175,10 +176,12 @@ static bool diverges(unsigned masks)
     raft_fixture_step_until_state_is(&fixture, 1, RAFT_LEADER, 10000);
     cut(1, 2);
     heal(0, 1);
-    for (int k = 0; k < 10000 && member(0)->current_term < member(1)->current_term; k++) raft_fixture_step(&fixture);
+    for (int k = 0; k < 10000 && member(0)->current_term < member(1)->current_term; k++)
+        raft_fixture_step(&fixture);
     propose(1, 301); /* before the answer to the first heartbeat comes */
     propose(1, 302);
-    for (raft_time end = fixture.time + 3000; fixture.time < end && machines[1].n < 3;) raft_fixture_step(&fixture);
+    for (raft_time end = fixture.time + 3000; fixture.time < end && machines[1].n < 3;)
+        raft_fixture_step(&fixture);
     cut(0, 1);
     cut(1, 2);
     heal(0, 2);
@@ -189,7 +192,8 @@ static bool diverges(unsigned masks)
     raft_fixture_step_until_elapsed(&fixture, 1500);
     for (unsigned i = 0; i < 3; i++) {
         unsigned n = machines[i].n < machines[1].n ? machines[i].n : machines[1].n;
-        if (memcmp(machines[i].value, machines[1].value, n * sizeof *machines[i].value) != 0) return fixture_stop(true);
+        if (memcmp(machines[i].value, machines[1].value, n * sizeof *machines[i].value) != 0)
+            return fixture_stop(true);
     }
     return fixture_stop(false);
 }
@@ -228,7 +232,8 @@ static void test_frozen_commit(void **state)
     assert_true(committed_under_load(GUARD_ALL) > 2000);
 }
 
-/* What the rest of raft/ relies on: an entry's index is raft_last_applied() + 1 when it is applied. */
+/* What the rest of raft/ relies on: an entry's index is raft_last_applied() + 1 when it is applied.
+ */
 static void test_index_of_apply(void **state)
 {
     (void)state;
@@ -237,12 +242,13 @@ static void test_index_of_apply(void **state)
     for (uint64_t v = 1; v <= 5; v++) propose(0, v);
     raft_fixture_step_until_elapsed(&fixture, 1000);
     assert_int_equal(machines[0].n, 5);
-    for (unsigned i = 1; i < 5; i++) assert_int_equal(machines[0].index[i], machines[0].index[i - 1] + 1);
+    for (unsigned i = 1; i < 5; i++)
+        assert_int_equal(machines[0].index[i], machines[0].index[i - 1] + 1);
     fixture_stop(true);
     assert_int_equal(machines[0].index[0] + 1, 3); /* members, barrier, then these */
 }
 
-/* ---- one instance, moved by hand ----------------------------------------------------------------- */
+/* ---- one instance, moved by hand ------------------------------------------------------------- */
 
 struct rig_append {
     struct raft_io_append *req;
@@ -302,14 +308,16 @@ static struct raft_buffer rig_configuration(unsigned n)
     struct raft_buffer buf;
     static const char *const names[] = {"1", "2", "3", "4"};
     raft_configuration_init(&conf);
-    for (unsigned i = 0; i < n; i++) assert_int_equal(raft_configuration_add(&conf, i + 1, names[i], RAFT_VOTER), 0);
+    for (unsigned i = 0; i < n; i++)
+        assert_int_equal(raft_configuration_add(&conf, i + 1, names[i], RAFT_VOTER), 0);
     assert_int_equal(raft_configuration_encode(&conf, &buf), 0);
     raft_configuration_close(&conf);
     return buf;
 }
 
-static int rig_load(struct raft_io *io, raft_term *term, raft_id *voted_for, struct raft_snapshot **snapshot,
-                    raft_index *start, struct raft_entry *entries[], size_t *n)
+static int rig_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
+                    struct raft_snapshot **snapshot, raft_index *start,
+                    struct raft_entry *entries[], size_t *n)
 {
     struct rig *g = RIG(io);
     *term = g->term;
@@ -323,7 +331,8 @@ static int rig_load(struct raft_io *io, raft_term *term, raft_id *voted_for, str
         bool change = i == 0 || i + 1 == g->extra_member_at;
         e->term = g->terms[i];
         e->type = change ? RAFT_CHANGE : RAFT_COMMAND;
-        e->buf = change ? rig_configuration(i == 0 ? 3 : 4) : (struct raft_buffer){raft_calloc(1, 8), 8};
+        e->buf =
+            change ? rig_configuration(i == 0 ? 3 : 4) : (struct raft_buffer){raft_calloc(1, 8), 8};
     }
     if (g->snapshot) {
         struct raft_snapshot *s = *snapshot = raft_calloc(1, sizeof *s);
@@ -361,7 +370,8 @@ static int rig_set_vote(struct raft_io *io, raft_id id)
     return 0;
 }
 
-static int rig_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *m, raft_io_send_cb cb)
+static int rig_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *m,
+                    raft_io_send_cb cb)
 {
     struct rig *g = RIG(io);
     assert_true(g->n_sent < 256);
@@ -370,8 +380,8 @@ static int rig_send(struct raft_io *io, struct raft_io_send *req, const struct r
     return 0;
 }
 
-static int rig_append(struct raft_io *io, struct raft_io_append *req, const struct raft_entry entries[], unsigned n,
-                      raft_io_append_cb cb)
+static int rig_append(struct raft_io *io, struct raft_io_append *req,
+                      const struct raft_entry entries[], unsigned n, raft_io_append_cb cb)
 {
     struct rig *g = RIG(io);
     (void)entries, (void)n;
@@ -386,8 +396,8 @@ static int rig_truncate(struct raft_io *io, raft_index index)
     return 0;
 }
 
-static int rig_put(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req, const struct raft_snapshot *s,
-                   raft_io_snapshot_put_cb cb)
+static int rig_put(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
+                   const struct raft_snapshot *s, raft_io_snapshot_put_cb cb)
 {
     (void)trailing;
     RIG(io)->put_bufs = s->bufs;
@@ -442,7 +452,8 @@ static struct rig *rig_new(unsigned masks, raft_term term, unsigned n, const raf
                              .snapshot_put = rig_put,
                              .time = rig_time,
                              .random = rig_random};
-    g->fsm = (struct raft_fsm){.version = 1, .apply = rig_apply, .snapshot = machine_snapshot, .restore = machine_restore};
+    g->fsm = (struct raft_fsm){
+        .version = 1, .apply = rig_apply, .snapshot = machine_snapshot, .restore = machine_restore};
     guard_masks = masks;
     guard_init(&g->guard, &g->io, &g->raft);
     guard_masks = GUARD_ALL;
@@ -476,19 +487,20 @@ static void deliver(struct rig *g, raft_id from, struct raft_message m)
     g->recv(&g->io, &m);
 }
 
-static void append_entries(struct rig *g, raft_id from, raft_term term, raft_index prev, raft_term prev_term,
-                           raft_index commit, unsigned n)
+static void append_entries(struct rig *g, raft_id from, raft_term term, raft_index prev,
+                           raft_term prev_term, raft_index commit, unsigned n)
 {
     struct raft_message m = {.type = RAFT_IO_APPEND_ENTRIES};
-    m.append_entries = (struct raft_append_entries){.term = term, .prev_log_index = prev, .prev_log_term = prev_term};
+    m.append_entries = (struct raft_append_entries){
+        .term = term, .prev_log_index = prev, .prev_log_term = prev_term};
     m.append_entries.leader_commit = commit;
     m.append_entries.n_entries = n;
     if (n) {
         uint8_t *batch = raft_calloc(n, 8);
         m.append_entries.entries = raft_calloc(n, sizeof *m.append_entries.entries);
         for (unsigned i = 0; i < n; i++) {
-            m.append_entries.entries[i] =
-                (struct raft_entry){.term = term, .type = RAFT_COMMAND, .buf = {batch + 8 * i, 8}, .batch = batch};
+            m.append_entries.entries[i] = (struct raft_entry){
+                .term = term, .type = RAFT_COMMAND, .buf = {batch + 8 * i, 8}, .batch = batch};
         }
     }
     deliver(g, from, m);
@@ -519,15 +531,18 @@ static unsigned count_sent(const struct rig *g, unsigned short type)
 static void vote(struct rig *g, raft_id from, raft_term term, bool pre)
 {
     struct raft_message m = {.type = RAFT_IO_REQUEST_VOTE_RESULT};
-    m.request_vote_result = (struct raft_request_vote_result){
-        .term = term, .vote_granted = true, .pre_vote = pre ? raft_tribool_true : raft_tribool_false};
+    m.request_vote_result =
+        (struct raft_request_vote_result){.term = term,
+                                          .vote_granted = true,
+                                          .pre_vote = pre ? raft_tribool_true : raft_tribool_false};
     deliver(g, from, m);
 }
 
 static void ask_vote(struct rig *g, raft_id from, raft_term term, bool pre, bool disrupt)
 {
     struct raft_message m = {.type = RAFT_IO_REQUEST_VOTE};
-    m.request_vote = (struct raft_request_vote){.term = term, .candidate_id = from, .last_log_index = 100};
+    m.request_vote =
+        (struct raft_request_vote){.term = term, .candidate_id = from, .last_log_index = 100};
     m.request_vote.last_log_term = term;
     m.request_vote.pre_vote = pre;
     m.request_vote.disrupt_leader = disrupt;
@@ -576,7 +591,8 @@ static bool shows_ack_to_next_leader(unsigned masks)
     append_entries(g, 3, 3, 2, 1, 1, 0); /* another leader, which has no entry 3 */
     append_done(g);
     const struct raft_message *m = last_sent(g, RAFT_IO_APPEND_ENTRIES_RESULT, 3);
-    return rig_free(g, m && m->append_entries_result.rejected == 0 && m->append_entries_result.last_log_index > 2);
+    return rig_free(g, m && m->append_entries_result.rejected == 0 &&
+                           m->append_entries_result.last_log_index > 2);
 }
 
 static bool shows_election_while_appending(unsigned masks)
@@ -592,7 +608,8 @@ static bool shows_timeout_now_while_appending(unsigned masks)
 {
     struct rig *g = rig_started(rig_new(masks, 1, 3, three));
     append_entries(g, 2, 2, 3, 1, 1, 1);
-    struct raft_message m = {.type = RAFT_IO_TIMEOUT_NOW, .timeout_now = {.term = 2, .last_log_index = 4, .last_log_term = 2}};
+    struct raft_message m = {.type = RAFT_IO_TIMEOUT_NOW,
+                             .timeout_now = {.term = 2, .last_log_index = 4, .last_log_term = 2}};
     deliver(g, 2, m);
     return rig_free(g, g->raft.state == RAFT_CANDIDATE);
 }
@@ -602,8 +619,10 @@ static struct rig *installing(unsigned masks)
     struct rig *g = rig_started(rig_new(masks, 1, 3, three));
     struct raft_message m = {.type = RAFT_IO_INSTALL_SNAPSHOT};
     struct raft_buffer conf = rig_configuration(3);
-    m.install_snapshot = (struct raft_install_snapshot){.term = 2, .last_index = 10, .last_term = 2, .conf_index = 1};
-    assert_true(peers_decode_configuration(slice_make(conf.base, conf.len), &m.install_snapshot.conf));
+    m.install_snapshot = (struct raft_install_snapshot){
+        .term = 2, .last_index = 10, .last_term = 2, .conf_index = 1};
+    assert_true(
+        peers_decode_configuration(slice_make(conf.base, conf.len), &m.install_snapshot.conf));
     raft_free(conf.base);
     m.install_snapshot.data = (struct raft_buffer){raft_calloc(1, 8), 8};
     deliver(g, 2, m);
@@ -622,10 +641,13 @@ static bool shows_election_while_installing(unsigned masks)
     if (!candidate) { /* with the mask on it goes on as it should */
         g->put_cb(put, 0);
         assert_int_equal(g->raft.last_applied, 10);
-        assert_int_equal(last_sent(g, RAFT_IO_APPEND_ENTRIES_RESULT, 2)->append_entries_result.last_log_index, 10);
+        assert_int_equal(
+            last_sent(g, RAFT_IO_APPEND_ENTRIES_RESULT, 2)->append_entries_result.last_log_index,
+            10);
         return rig_free(g, false);
     }
-    raft_free(g->raft.candidate_state.votes); /* libraft would now read them as a leader's address */
+    raft_free(
+        g->raft.candidate_state.votes); /* libraft would now read them as a leader's address */
     g->raft.state = RAFT_FOLLOWER;
     memset(&g->raft.follower_state, 0, sizeof g->raft.follower_state);
     struct raft_buffer *bufs = g->put_bufs;
@@ -688,11 +710,13 @@ static void test_compacted_entries(void **state)
     g->snapshot = 5;
     rig_started(g);
     append_entries(g, 2, 2, 0, 0, 5, 3); /* all of it is in the snapshot */
-    assert_int_equal(last_sent(g, RAFT_IO_APPEND_ENTRIES_RESULT, 2)->append_entries_result.last_log_index, 5);
+    assert_int_equal(
+        last_sent(g, RAFT_IO_APPEND_ENTRIES_RESULT, 2)->append_entries_result.last_log_index, 5);
     append_entries(g, 2, 2, 3, 1, 5, 4); /* half of it is */
     assert_int_equal(raft_last_index(&g->raft), 7);
     append_done(g);
-    assert_int_equal(last_sent(g, RAFT_IO_APPEND_ENTRIES_RESULT, 2)->append_entries_result.last_log_index, 7);
+    assert_int_equal(
+        last_sent(g, RAFT_IO_APPEND_ENTRIES_RESULT, 2)->append_entries_result.last_log_index, 7);
     rig_free(g, true);
 }
 
@@ -713,7 +737,8 @@ static bool shows_lost_timeout_now(unsigned masks)
     make_leader(g);
     append_done(g);
     struct raft_message m = {.type = RAFT_IO_APPEND_ENTRIES_RESULT};
-    m.append_entries_result = (struct raft_append_entries_result){.term = g->term, .last_log_index = 4};
+    m.append_entries_result =
+        (struct raft_append_entries_result){.term = g->term, .last_log_index = 4};
     deliver(g, 2, m);
     assert_int_equal(raft_transfer(&g->raft, &transfer, 2, NULL), 0);
     for (int i = 0; i < 3; i++) {
@@ -760,11 +785,11 @@ static void test_second_leader(void **state)
     rig_free(g, true);
 }
 
-#define MASKED(name, shows, mask, without)                                                              \
-    static void name(void **state)                                                                      \
-    {                                                                                                   \
-        (void)state;                                                                                    \
-        assert_masked(shows, mask, without);                                                            \
+#define MASKED(name, shows, mask, without)                                                         \
+    static void name(void **state)                                                                 \
+    {                                                                                              \
+        (void)state;                                                                               \
+        assert_masked(shows, mask, without);                                                       \
     }
 
 MASKED(test_unverified_commit, shows_unverified_commit, GUARD_COMMIT_CLAMP, 0)

@@ -229,7 +229,8 @@ static int decode(struct slice file, struct buf *out, size_t piece, struct err *
     struct snapfile_decoder d;
     snapfile_decoder_init(&d);
     int rv = 0;
-    for (size_t at = 0; at < file.len && !rv; at += piece) rv = snapfile_feed(&d, slice_sub(file, at, piece), swallow, out, e);
+    for (size_t at = 0; at < file.len && !rv; at += piece)
+        rv = snapfile_feed(&d, slice_sub(file, at, piece), swallow, out, e);
     if (!rv) rv = snapfile_finish(&d, e);
     snapfile_decoder_release(&d);
     return rv;
@@ -241,9 +242,11 @@ static void test_every_byte(void **state)
     static const uint8_t conf[24] = {1, 1, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 'u', 0, 1};
     struct snapfile_encoder enc;
     struct buf file = {0}, out = {0}, raw = {0};
-    struct snapfile_header h = {.cluster_id = 1, .index = 2, .term = 3, .configuration = slice_make(conf, sizeof conf)};
+    struct snapfile_header h = {
+        .cluster_id = 1, .index = 2, .term = 3, .configuration = slice_make(conf, sizeof conf)};
     snapfile_encode_header(&enc, &h, &file);
-    for (int i = 0; i < 300; i++) assert_int_equal(buf_append_byte(&raw, (uint8_t)(i < 200 ? 7 : i * 37)), 0);
+    for (int i = 0; i < 300; i++)
+        assert_int_equal(buf_append_byte(&raw, (uint8_t)(i < 200 ? 7 : i * 37)), 0);
     snapfile_encode_block(&enc, buf_slice(&raw), &file);
     snapfile_encode_block(&enc, slice_sub(buf_slice(&raw), 250, 40), &file);
     snapfile_encode_end(&enc, &file);
@@ -296,15 +299,19 @@ static void test_write_restored(void **state)
     k.config.new_cluster = false;
     for (uint64_t id = 1; id <= 3; id++) {
         struct err e = {{0}};
-        struct source bad = {.next = 1, .last = 1000, .error = ERR_CORRUPT}, good = {.next = 1, .last = 1000};
+        struct source bad = {.next = 1, .last = 1000, .error = ERR_CORRUPT},
+                      good = {.next = 1, .last = 1000};
         struct env *env = sim_boot(k.sim, id);
         k.config.id = 99;
-        assert_int_equal(consensus_write_restored(&k.config, env, read_source, &good, &e), ERR_INVALID);
+        assert_int_equal(consensus_write_restored(&k.config, env, read_source, &good, &e),
+                         ERR_INVALID);
         k.config.id = id;
-        assert_int_equal(consensus_write_restored(&k.config, env, read_source, &bad, &e), ERR_CORRUPT);
+        assert_int_equal(consensus_write_restored(&k.config, env, read_source, &bad, &e),
+                         ERR_CORRUPT);
         assert_string_equal(e.text, "damaged at offset 17");
         assert_int_equal(consensus_write_restored(&k.config, env, read_source, &good, &e), 0);
-        assert_int_equal(consensus_write_restored(&k.config, env, read_source, &good, &e), ERR_EXISTS);
+        assert_int_equal(consensus_write_restored(&k.config, env, read_source, &good, &e),
+                         ERR_EXISTS);
         sim_release(env);
     }
     cluster_boot(&k);
@@ -326,10 +333,14 @@ static void test_write_restored(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_byte),   cmocka_unit_test(test_taken_by_bytes),
-        cmocka_unit_test(test_on_demand),    cmocka_unit_test(test_install),
-        cmocka_unit_test(test_install_over_bad_links), cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_crash_at_every_step),  cmocka_unit_test(test_write_restored),
+        cmocka_unit_test(test_every_byte),
+        cmocka_unit_test(test_taken_by_bytes),
+        cmocka_unit_test(test_on_demand),
+        cmocka_unit_test(test_install),
+        cmocka_unit_test(test_install_over_bad_links),
+        cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_crash_at_every_step),
+        cmocka_unit_test(test_write_restored),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* The write-ahead log on the simulated disk: what is written comes back; torn ends are cut; every other damage is
- * refused with file and offset. */
+/* The write-ahead log on the simulated disk: what is written comes back; torn ends are cut; every
+ * other damage is refused with file and offset. */
 #include "cluster.h"
 
 #include "raft/consensus_int.h"
@@ -39,7 +39,8 @@ static void world_init(struct world *w, uint64_t seed)
 static int world_try_open(struct world *w, struct err *e)
 {
     w->env = sim_boot(w->sim, 1);
-    struct wal_options o = {.env = w->env, .cluster_id = 1, .member_id = 1, .segment_bytes = w->segment_bytes};
+    struct wal_options o = {
+        .env = w->env, .cluster_id = 1, .member_id = 1, .segment_bytes = w->segment_bytes};
     o.fatal = on_fatal;
     o.ctx = w;
     w->failed = w->closed = false;
@@ -127,13 +128,15 @@ static size_t len_of(uint64_t index, size_t scale)
     return (size_t)(index * 37 % 101) * scale / 100;
 }
 
-static struct write *begin_write(struct world *w, uint64_t first, unsigned n, uint64_t term, size_t scale)
+static struct write *begin_write(struct world *w, uint64_t first, unsigned n, uint64_t term,
+                                 size_t scale)
 {
     struct write *x = mem_must_calloc(1, sizeof *x);
     x->world = w;
     for (unsigned i = 0; i < n; i++) {
         size_t len = len_of(first + i, scale);
-        x->entries[i] = (struct raft_entry){.term = term, .type = RAFT_COMMAND, .buf = {mem_must_alloc(len), len}};
+        x->entries[i] = (struct raft_entry){
+            .term = term, .type = RAFT_COMMAND, .buf = {mem_must_alloc(len), len}};
         fill(x->entries[i].buf.base, len, first + i);
     }
     x->a.first_index = first;
@@ -381,7 +384,8 @@ static void test_recycled(void **state)
     }
 }
 
-/* Crashes at every disk operation: what was acknowledged is there, and nothing that was not written. */
+/* Crashes at every disk operation: what was acknowledged is there, and nothing that was not
+ * written. */
 static void test_crash_anywhere(void **state)
 {
     (void)state;
@@ -457,11 +461,11 @@ static void test_foreign_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_comes_back),          cmocka_unit_test(test_groups),
-        cmocka_unit_test(test_truncate_reset),      cmocka_unit_test(test_torn_at_every_byte),
-        cmocka_unit_test(test_flip_at_every_byte),  cmocka_unit_test(test_missing_segment),
-        cmocka_unit_test(test_recycled),            cmocka_unit_test(test_crash_anywhere),
-        cmocka_unit_test(test_full_disk),           cmocka_unit_test(test_foreign_files),
+        cmocka_unit_test(test_comes_back),         cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_truncate_reset),     cmocka_unit_test(test_torn_at_every_byte),
+        cmocka_unit_test(test_flip_at_every_byte), cmocka_unit_test(test_missing_segment),
+        cmocka_unit_test(test_recycled),           cmocka_unit_test(test_crash_anywhere),
+        cmocka_unit_test(test_full_disk),          cmocka_unit_test(test_foreign_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
