@@ -48,7 +48,8 @@ static int bad(struct merge *m, const char *what, const struct json *v)
 
 /* ---- values that are only in the patch -------------------------------------------------------- */
 
-/* A copy without directives and nulls; *ret is NULL when the value asks for its own deletion. */
+/* A copy without directives and nulls; *ret is NULL for an object with $patch: with nothing to delete or
+ * replace it says nothing (Kubernetes does the same). */
 static int copy_plain(struct merge *m, const struct json *v, struct json **ret)
 {
     int rc = 0;
@@ -59,7 +60,7 @@ static int copy_plain(struct merge *m, const struct json *v, struct json **ret)
     *ret = copy;
     if (v->type < JSON_ARRAY) return 0;
     *copy = (struct json){.type = v->type};
-    if (v->type == JSON_OBJECT && json_is_str(json_get(v, DIRECTIVE), "delete")) {
+    if (v->type == JSON_OBJECT && json_get(v, DIRECTIVE)) {
         *ret = NULL;
         return 0;
     }
@@ -355,7 +356,9 @@ static int replace_object(struct merge *m, struct json *original, const struct j
     int rc = copy ? 0 : ERR_NOMEM;
     if (!json_is_str(directive, "replace") && !json_is_str(directive, "delete"))
         return bad(m, "unknown $patch", directive);
-    if (!rc && json_is_str(directive, "replace")) rc = copy_plain(m, patch, &copy);
+    for (size_t i = 0; !rc && json_is_str(directive, "replace") && i < patch->count; i++)
+        if (!is_directive(patch->members[i].name) && patch->members[i].value->type != JSON_NULL)
+            rc = set_or_drop(m, copy, patch->members[i].name, patch->members[i].value);
     if (!rc) *original = *copy;
     return rc;
 }

@@ -41,6 +41,9 @@ static void test_objects_and_scalars(void **state)
         "{'spec':{'securityContext':{'$patch':'replace','fsGroup':3}}}", "{'spec':{'securityContext':{'fsGroup':3}}}");
     pod("{'spec':{'securityContext':{'runAsUser':1}}}", "{'spec':{'securityContext':{'$patch':'delete'}}}",
         "{'spec':{'securityContext':{}}}");
+    /* with nothing to replace or delete, $patch says nothing */
+    pod("{'spec':{}}", "{'spec':{'nodeSelector':{'$patch':'replace','a':'b'},'securityContext':{'$patch':'delete'}}}",
+        "{'spec':{}}");
     pod("{'spec':{'nodeSelector':{'a':'b'}}}", "{'spec':{'nodeSelector':null}}", "{'spec':{}}");
 }
 
