@@ -94,7 +94,8 @@ static int call_with(struct ctl *c, struct h2_client *client, const char *method
         error = "out of memory";
     if (!error) {
         ctl_wait(c, &w.done);
-        if (w.status == 4 || (w.status == 14 && !w.text[0])) error = "context deadline exceeded";
+        if (!w.done) error = "the connection was lost";
+        else if (w.status == 4 || (w.status == 14 && !w.text[0])) error = "context deadline exceeded";
         else if (w.status) error = w.text;
         else if (pb_to_json(&c->arena, buf_slice(&w.answer), fields, ret) != 0) error = "the server's answer cannot be decoded";
     }
