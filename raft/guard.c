@@ -377,6 +377,20 @@ static void repeat_timeout_now(struct guard *g)
     (void)g->in->send(g->in, &unused, &m, NULL);
 }
 
+/* GUARD_PRE_VOTE: libraft asks for pre-votes once, and then raises its term at each attempt; cut
+ * off from the others it would come back with a term that deposes their leader (thesis 9.6). */
+static void begin_with_pre_vote(struct guard *g)
+{
+    struct raft *r = g->r;
+    if (!on(g, GUARD_PRE_VOTE) || r->state != RAFT_CANDIDATE || !r->pre_vote) return;
+    if (r->candidate_state.in_pre_vote) return;
+    raft_time elapsed = g->io.time(&g->io) - r->election_timer_start;
+    if (elapsed < r->candidate_state.randomized_election_timeout) return;
+    r->candidate_state.in_pre_vote = true;
+    r->candidate_state.disrupt_leader = false; /* a transfer's leave was for one attempt */
+    g->masked++;
+}
+
 static void guard_tick(struct raft_io *in)
 {
     struct guard *g = in->data;
@@ -387,6 +401,7 @@ static void guard_tick(struct raft_io *in)
     if (withhold) {
         g->masked++;
     } else {
+        begin_with_pre_vote(g);
         g->depth++;
         g->tick(&g->io);
         g->depth--;

@@ -34,7 +34,8 @@ enum guard_mask {
     GUARD_PROBE_BACK =
         1 << 13, /* a failed send does not send a peer back to index 1 or out of a snapshot */
     GUARD_SAME_TERM = 1 << 14, /* a second leader of the own term is not believed */
-    GUARD_ALL = (1 << 15) - 1,
+    GUARD_PRE_VOTE = 1 << 15,  /* each new attempt of a candidate begins with a pre-vote */
+    GUARD_ALL = (1 << 16) - 1,
 };
 
 /* Tests turn masks off with it before guard_init; GUARD_ALL everywhere else. */

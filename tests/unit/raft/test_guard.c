@@ -760,6 +760,20 @@ static bool shows_probe_from_start(unsigned masks)
     return rig_free(g, g->raft.leader_state.progress[1].next_index == 1);
 }
 
+static bool shows_rising_term(unsigned masks)
+{
+    struct rig *g = rig_started(rig_new(masks, 1, 3, three));
+    g->now += 5000;
+    g->tick(&g->io);
+    vote(g, 2, 2, true); /* then it is cut off */
+    assert_int_equal(g->term, 2);
+    for (int i = 0; i < 5; i++) {
+        g->now += 5000;
+        g->tick(&g->io);
+    }
+    return rig_free(g, g->term > 2);
+}
+
 static bool shows_kept_configuration(unsigned masks)
 {
     struct rig *g = rig_new(masks, 1, 3, three);
@@ -805,6 +819,7 @@ MASKED(test_compacted_reject, shows_compacted_reject, GUARD_COMPACTED, 0)
 MASKED(test_stale_leader, shows_stale_leader, GUARD_STALE_LEADER, 0)
 MASKED(test_lost_timeout_now, shows_lost_timeout_now, GUARD_TRANSFER, 0)
 MASKED(test_probe_from_start, shows_probe_from_start, GUARD_PROBE_BACK, 0)
+MASKED(test_rising_term, shows_rising_term, GUARD_PRE_VOTE, 0)
 MASKED(test_kept_configuration, shows_kept_configuration, GUARD_CONFIGURATION, 0)
 
 int main(void)
@@ -828,6 +843,7 @@ int main(void)
         cmocka_unit_test(test_stale_leader),
         cmocka_unit_test(test_lost_timeout_now),
         cmocka_unit_test(test_probe_from_start),
+        cmocka_unit_test(test_rising_term),
         cmocka_unit_test(test_kept_configuration),
         cmocka_unit_test(test_second_leader),
     };

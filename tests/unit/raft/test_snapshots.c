@@ -256,6 +256,18 @@ static void test_every_byte(void **state)
         assert_int_equal(out.len, 340);
         assert_memory_equal(out.data, raw.data, raw.len);
     }
+    for (uint64_t nth = 1;; nth++) { /* out of memory anywhere is an error, and nothing else */
+        buf_release(&out);
+        mem_fail_nth(nth);
+        int rv = decode(buf_slice(&file), &out, 64, NULL);
+        bool fired = mem_fail_nth(0);
+        if (!fired) {
+            assert_int_equal(rv, 0);
+            assert_true(nth > 3);
+            break;
+        }
+        assert_int_equal(rv, ERR_NOMEM);
+    }
     for (size_t len = 0; len < file.len; len++) {
         struct err e = {{0}};
         assert_int_equal(decode(slice_sub(buf_slice(&file), 0, len), &out, 64, &e), ERR_CORRUPT);
