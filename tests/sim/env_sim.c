@@ -136,17 +136,25 @@ void sim_at_member(struct sim *s, uint64_t id, uint64_t delay_us, void (*fn)(voi
     schedule(s, delay_us, (struct sim_event){.what = "member", .env = e, .user = fn, .arg = arg});
 }
 
-/* `e` NULL: of all. */
-static void forget(struct sim *s, const struct sim_env *e)
+/* What is not of the user (of `e`, or of all if it is NULL) moves to the front; how many those are. */
+static size_t keep_events(struct sim_event *events, size_t n, const struct sim_env *e)
 {
     size_t kept = 0;
-    for (size_t i = 0; i < s->n_heap; i++) {
-        struct sim_event *ev = &s->heap[i];
-        if (!ev->user || (e && ev->env != e)) s->heap[kept++] = *ev;
-        else if (ev->env) ev->env->events--;
+    for (size_t i = 0; i < n; i++) {
+        if (!events[i].user || (e && events[i].env != e)) events[kept++] = events[i];
+        else if (events[i].env) events[i].env->events--;
     }
-    s->n_heap = kept;
-    for (size_t i = kept / 2; i-- > 0;) heap_sift(s, i);
+    return kept;
+}
+
+static void forget(struct sim *s, const struct sim_env *e)
+{
+    s->n_heap = keep_events(s->heap, s->n_heap, e);
+    for (size_t i = s->n_heap / 2; i-- > 0;) heap_sift(s, i);
+    for (uint64_t id = 1; id <= s->options.members; id++) {
+        struct sim_member *m = &s->members[id];
+        m->n_held = keep_events(m->held, m->n_held, e);
+    }
 }
 
 void sim_forget(struct sim *s)
@@ -184,6 +192,34 @@ static void dispatch(struct sim *s, const struct sim_event *ev)
     if (e && is_life(e) && s->turn) s->turn(s->turn_ctx, e->member->id);
 }
 
+static void hold(struct sim_member *m, const struct sim_event *ev)
+{
+    if (m->n_held == m->held_size) {
+        m->held_size = m->held_size ? 2 * m->held_size : 64;
+        m->held = mem_must_realloc(m->held, m->held_size * sizeof *m->held);
+    }
+    m->held[m->n_held++] = *ev;
+}
+
+/* What was held back comes now, in its order, before anything that is scheduled from here on. */
+static void let_go(struct sim *s, struct sim_member *m)
+{
+    for (size_t i = 0; i < m->n_held; i++) {
+        struct sim_event *ev = &m->held[i];
+        ev->time_us = s->now_us;
+        ev->seq = s->next_seq++;
+        heap_push(s, ev);
+    }
+    m->n_held = 0;
+}
+
+static void run_resume(struct sim *s, struct sim_env *e, void *arg, uint64_t number)
+{
+    (void)e, (void)number;
+    struct sim_member *m = arg;
+    if (m->paused_until_us <= s->now_us) let_go(s, m);
+}
+
 bool sim_step(struct sim *s)
 {
     if (s->n_heap == 0) return false;
@@ -192,9 +228,7 @@ bool sim_step(struct sim *s)
     s->now_us = ev.time_us;
     struct sim_env *e = ev.env;
     if (e && is_life(e) && e->member->paused_until_us > s->now_us) {
-        ev.time_us = e->member->paused_until_us;
-        ev.seq = s->next_seq++;
-        heap_push(s, &ev);
+        hold(e->member, &ev);
         return true;
     }
     dispatch(s, &ev);
@@ -391,6 +425,7 @@ void sim_crash(struct sim *s, uint64_t id, enum sim_crash_mode mode)
     e->zombie = e->own_disk = true;
     m->env = NULL;
     m->crash_nth = 0;
+    let_go(s, m);
     sim_net_down(s, e);
 }
 
@@ -432,7 +467,9 @@ void sim_release(struct env *base)
 void sim_pause(struct sim *s, uint64_t id, uint64_t us)
 {
     sim_trace_line(s, "m%" PRIu64 " pauses for %" PRIu64 " us", id, us);
-    sim_member(s, id)->paused_until_us = s->now_us + us;
+    struct sim_member *m = sim_member(s, id);
+    m->paused_until_us = s->now_us + us;
+    sim_schedule(s, us, "resume", NULL, run_resume, m, id);
 }
 
 /* ---- the world's own life ------------------------------------------------------------------------ */
@@ -481,6 +518,10 @@ void sim_free(struct sim *s)
         if (s->heap[i].env) s->heap[i].env->events--;
     }
     s->n_heap = 0;
+    for (uint64_t id = 1; id <= s->options.members; id++) {
+        struct sim_member *m = &s->members[id];
+        for (size_t i = 0; i < m->n_held; i++) m->held[i].env->events--;
+    }
     list_for_each(n, &s->envs)
     {
         struct sim_env *e = container_of(n, struct sim_env, node);
@@ -488,7 +529,10 @@ void sim_free(struct sim *s)
         env_free_if_unused(e);
     }
     sim_net_release(s);
-    for (uint64_t id = 1; id <= s->options.members; id++) sim_disk_free(s->members[id].disk);
+    for (uint64_t id = 1; id <= s->options.members; id++) {
+        sim_disk_free(s->members[id].disk);
+        mem_free(s->members[id].held);
+    }
     mem_free(s->heap);
     mem_free(s);
 }

@@ -107,18 +107,6 @@ struct sim_env {
     bool peers[SIM_MEMBERS_MAX + 1];
 };
 
-struct sim_member {
-    uint64_t id;
-    struct sim_env *env; /* the current life, or NULL */
-    struct sim_disk *disk;
-    uint64_t lives, paused_until_us;
-    unsigned slow, error_ppm, fail_nth, crash_nth;
-    enum sim_crash_mode crash_mode;
-    int64_t drift_ppm;
-};
-
-/* ---- the world ------------------------------------------------------------------------------- */
-
 typedef void sim_event_fn(struct sim *s, struct sim_env *env, void *arg, uint64_t number);
 
 struct sim_event {
@@ -130,6 +118,20 @@ struct sim_event {
     uint64_t number;
     void (*user)(void *arg); /* sim_at, sim_at_member */
 };
+
+struct sim_member {
+    uint64_t id;
+    struct sim_env *env; /* the current life, or NULL */
+    struct sim_disk *disk;
+    uint64_t lives, paused_until_us;
+    unsigned slow, error_ppm, fail_nth, crash_nth;
+    enum sim_crash_mode crash_mode;
+    int64_t drift_ppm;
+    struct sim_event *held; /* what came while it was paused, in order */
+    size_t n_held, held_size;
+};
+
+/* ---- the world ------------------------------------------------------------------------------- */
 
 struct sim {
     struct sim_options options;

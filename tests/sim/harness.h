@@ -19,7 +19,7 @@
 #include "model.h"
 #include "watch/watch.h"
 
-enum { RUN_KEYS_MAX = 12, RUN_HASHES_MAX = 64, RUN_CLIENTS_MAX = 12, RUN_WATCHERS_MAX = 8, RUN_LEASES_MAX = 4 };
+enum { RUN_KEYS_MAX = 12, RUN_HASHES_MAX = 64, RUN_CLIENTS_MAX = 24, RUN_WATCHERS_MAX = 8, RUN_LEASES_MAX = 4 };
 
 /* Faults that a seed may switch on. */
 enum {

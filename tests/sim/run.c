@@ -39,22 +39,26 @@ void run_options_from_seed(struct run_options *o, uint64_t seed)
     sim_random_init(r, seed, 0x0b7105);
     *o = (struct run_options){.seed = seed};
     o->members = (unsigned)ONE_OF(r, 1, 3, 3, 3, 3, 3, 5, 5);
-    o->clients = (unsigned)sim_random_range(r, 2, 10);
+    o->clients = (unsigned)(sim_chance(r, 100000) ? RUN_CLIENTS_MAX : sim_random_range(r, 2, 10));
     o->keys = (unsigned)sim_random_range(r, 2, 10);
     o->watchers = (unsigned)sim_random_range(r, 0, 6);
     /* A swarm: each seed has its own choice of faults, so that no fault always hides another. */
     for (unsigned bit = 1; bit <= FAULT_ALL; bit <<= 1) o->faults |= sim_chance(r, 350000) ? bit : 0;
     o->fault_gap_us = ONE_OF(r, 300000, 1000000, 2000000, 5000000);
     o->fault_us = ONE_OF(r, 200000, 1000000, 3000000);
-    o->length_us = ONE_OF(r, 10000000, 20000000, 30000000);
+    o->length_us = ONE_OF(r, 10000000, 20000000, 30000000, 60000000);
     o->think_us = ONE_OF(r, 2000, 10000, 50000, 200000);
     o->value_bytes = (size_t)ONE_OF(r, 0, 50, 500, 4000);
+    if (sim_chance(r, 50000)) { /* entries larger than segments, frames and pieces of snapshots */
+        o->value_bytes = 400000;
+        o->think_us = 200000;
+    }
     o->snapshot_log_bytes = ONE_OF(r, 2048, 8192, 32768, 65536, 1048576);
     o->trailing_log_bytes = ONE_OF(r, 512, 2048, 8192, 65536);
     o->segment_bytes = (size_t)ONE_OF(r, 65536, 65536, 262144);
     o->election_ms = (unsigned)ONE_OF(r, 200, 500, 1000);
     o->heartbeat_ms = o->election_ms / 5;
-    o->max_appends = (unsigned)ONE_OF(r, 0, 1, 2, 16);
+    o->max_appends = (unsigned)ONE_OF(r, 0, 1, 2, 16, 64);
     o->auto_compaction_revisions = (int64_t)ONE_OF(r, 0, 0, 0, 50, 500);
     choose_world(o, r);
 }
