@@ -141,7 +141,7 @@ static int format_decimal(char *out, size_t size, nano v, bool exponent_style)
 static int format_binary(char *out, size_t size, nano v)
 {
     static const char *const names[] = {"", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"};
-    int64_t whole = (int64_t)((v + (v > 0 ? NANO - 1 : 1 - NANO)) / NANO);
+    int64_t whole = (int64_t)(v / NANO);
     size_t k = 0;
     while (k < 6 && whole % 1024 == 0) whole /= 1024, k++;
     return snprintf(out, size, "%lld%s", (long long)whole, names[k]);
@@ -154,8 +154,12 @@ int quantity_canonical(struct arena *a, struct slice in, struct slice *ret)
     char text[64];
     int len;
     if (!parse_quantity(in, &v, &style)) return ERR_INVALID;
+    if (style != STYLE_BINARY && (v >= NANO_MOST || v <= -NANO_MOST)) {
+        *ret = in; /* beyond what can be calculated with: kept as it is */
+        return 0;
+    }
     if (v == 0) len = snprintf(text, sizeof(text), "0");
-    else if (style == STYLE_BINARY && (v >= 1024 * NANO || v <= -1024 * NANO))
+    else if (style == STYLE_BINARY && v % NANO == 0 && (v >= 1024 * NANO || v <= -1024 * NANO))
         len = format_binary(text, sizeof(text), v);
     else len = format_decimal(text, sizeof(text), v, style == STYLE_EXPONENT);
     if (slice_eq(in, slice_make(text, (size_t)len))) {
