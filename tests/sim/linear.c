@@ -11,7 +11,7 @@
 struct node {
     struct node *prev, *next;
     struct node *match; /* of a call that returned: the return; of a return: NULL */
-    const struct linear_op *op;
+    const struct linear_op *op, *original;
     bool is_call;
     uint64_t time, mark[2]; /* of the operation, in the hash of a set of operations */
 };
@@ -143,7 +143,7 @@ static enum linear_result search_run(struct search *s, uint64_t max_steps)
         }
         if (s->depth >= s->deepest) {
             s->deepest = s->depth;
-            s->stuck = n->op;
+            s->stuck = n->original;
         }
         if (s->depth == 0) return LINEAR_VIOLATION;
         n = give_back(s, &state)->next;
@@ -157,10 +157,10 @@ static int by_time(const void *a, const void *b)
     return (x->time > y->time) - (x->time < y->time);
 }
 
-static bool is_seen(const struct linear_op *const *ops, size_t n, uint64_t value)
+static bool is_seen(const struct linear_op *ops, size_t n, uint64_t value)
 {
     for (size_t i = 0; i < n; i++) {
-        const struct linear_op *op = ops[i];
+        const struct linear_op *op = &ops[i];
         if (op->known && op->kind == LINEAR_READ && op->got == value) return true;
         if (op->known && op->kind == LINEAR_CAS && (op->succeeded ? op->expect : op->got) == value) return true;
         if (!op->known && op->kind == LINEAR_CAS && op->expect == value) return true;
@@ -169,29 +169,49 @@ static bool is_seen(const struct linear_op *const *ops, size_t n, uint64_t value
 }
 
 /* An unknown write of a value that nobody saw need not have happened; an unknown read says nothing. */
-static bool matters(const struct linear_op *const *ops, size_t n, const struct linear_op *op)
+static bool matters(const struct linear_op *ops, size_t n, const struct linear_op *op)
 {
     if (op->known) return true;
     if (op->kind == LINEAR_READ) return false;
     return op->value == 0 || is_seen(ops, n, op->value);
 }
 
-static enum linear_result check_key(const struct linear_op *const *ops, size_t n, uint64_t max_steps, struct linear_report *ret)
+/* An unknown write whose value some known operation saw did happen, before that operation returned. */
+static void settle(struct linear_op *ops, size_t n)
 {
-    struct search s = {0};
-    s.nodes = mem_must_calloc(2 * n, sizeof *s.nodes);
-    s.stack = mem_must_calloc(n, sizeof *s.stack);
     for (size_t i = 0; i < n; i++) {
-        if (!matters(ops, n, ops[i])) continue;
-        s.nodes[s.n_nodes++] = (struct node){.op = ops[i], .is_call = true, .time = ops[i]->call};
-        if (!ops[i]->known) continue;
-        s.nodes[s.n_nodes++] = (struct node){.op = ops[i], .time = ops[i]->ret};
-        s.known_left++;
+        struct linear_op *op = &ops[i];
+        if (op->known || op->kind == LINEAR_READ || op->value == 0) continue;
+        uint64_t first = UINT64_MAX;
+        for (size_t j = 0; j < n; j++) {
+            const struct linear_op *by = &ops[j];
+            if (!by->known || by->kind == LINEAR_WRITE || by->ret >= first) continue;
+            bool saw = by->kind == LINEAR_READ || !by->succeeded ? by->got == op->value : by->expect == op->value;
+            if (saw) first = by->ret;
+        }
+        if (first == UINT64_MAX || first <= op->call) continue; /* seen before it was asked for: the search will say so */
+        op->ret = first;
+        op->settled = true;
     }
-    if (s.n_nodes) qsort(s.nodes, s.n_nodes, sizeof *s.nodes, by_time);
-    struct node *last = &s.head;
-    for (size_t i = 0; i < s.n_nodes; i++) {
-        struct node *x = &s.nodes[i];
+    for (size_t i = 0; i < n; i++) {
+        if (ops[i].settled) ops[i].known = ops[i].succeeded = true;
+    }
+}
+
+static void make_nodes(struct search *s, const struct linear_op *ops, const struct linear_op *const *originals, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct linear_op *op = &ops[i];
+        if (!matters(ops, n, op)) continue;
+        s->nodes[s->n_nodes++] = (struct node){.op = op, .original = originals[i], .is_call = true, .time = op->call};
+        if (!op->known) continue;
+        s->nodes[s->n_nodes++] = (struct node){.op = op, .original = originals[i], .time = op->ret};
+        s->known_left++;
+    }
+    if (s->n_nodes) qsort(s->nodes, s->n_nodes, sizeof *s->nodes, by_time);
+    struct node *last = &s->head;
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        struct node *x = &s->nodes[i];
         x->prev = last;
         last->next = x;
         last = x;
@@ -199,10 +219,21 @@ static enum linear_result check_key(const struct linear_op *const *ops, size_t n
         x->mark[0] = mix(2 * i + 1);
         x->mark[1] = mix(2 * i + 2);
         for (size_t j = i + 1; x->op->known && !x->match; j++) {
-            CHECK(j < s.n_nodes); /* a return before its call is the caller's bug */
-            if (s.nodes[j].op == x->op) x->match = &s.nodes[j];
+            CHECK(j < s->n_nodes); /* a return before its call is the caller's bug */
+            if (s->nodes[j].op == x->op) x->match = &s->nodes[j];
         }
     }
+}
+
+static enum linear_result check_key(const struct linear_op *const *ops, size_t n, uint64_t max_steps, struct linear_report *ret)
+{
+    struct search s = {0};
+    struct linear_op *mine = mem_must_calloc(n, sizeof *mine);
+    s.nodes = mem_must_calloc(2 * n, sizeof *s.nodes);
+    s.stack = mem_must_calloc(n, sizeof *s.stack);
+    for (size_t i = 0; i < n; i++) mine[i] = *ops[i];
+    settle(mine, n);
+    make_nodes(&s, mine, ops, n);
     enum linear_result r = search_run(&s, max_steps);
     if (ret) {
         ret->steps += s.steps;
@@ -211,6 +242,7 @@ static enum linear_result check_key(const struct linear_op *const *ops, size_t n
             ret->stuck = s.stuck;
         }
     }
+    mem_free(mine);
     mem_free(s.nodes);
     mem_free(s.stack);
     mem_free(s.table);

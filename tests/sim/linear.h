@@ -26,7 +26,7 @@ struct linear_op {
     bool succeeded; /* CAS, if known */
     uint64_t value, expect, got;
     uint64_t call, ret; /* any clock that orders all calls and returns, no two alike; ret only if known */
-    const void *data;   /* the caller's */
+    bool settled;       /* ours */
 };
 
 enum linear_result { LINEAR_OK, LINEAR_VIOLATION, LINEAR_UNDECIDED };
