@@ -12,16 +12,15 @@
 
 #define NODE_LEASE_NS "kube-node-lease"
 
-/* "node-12" is 12; a name without a number gets one from its letters. */
+/* Nodes of one name prefix get neighbouring subnets, other prefixes begin elsewhere. */
 unsigned node_subnet(struct slice name)
 {
     size_t at = name.len;
-    unsigned n = 0, hash = 2166136261u;
-    while (at && name.data[at - 1] >= '0' && name.data[at - 1] <= '9' && name.len - at < 6) at--;
-    for (size_t i = at; i < name.len; i++) n = n * 10 + (name.data[i] - '0');
-    if (at < name.len) return n & 0x3fff;
-    for (size_t i = 0; i < name.len; i++) hash = (hash ^ name.data[i]) * 16777619u;
-    return hash & 0x3fff;
+    unsigned number = 0, hash = 2166136261u;
+    while (at && name.len - at < 6 && name.data[at - 1] >= '0' && name.data[at - 1] <= '9') at--;
+    for (size_t i = at; i < name.len; i++) number = number * 10 + (name.data[i] - '0');
+    for (size_t i = 0; i < at; i++) hash = (hash ^ name.data[i]) * 16777619u;
+    return (hash + number) & 0x3fff;
 }
 
 void node_add(struct agent *a, const char *name)
