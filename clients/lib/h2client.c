@@ -461,6 +461,8 @@ static void on_timer(uv_timer_t *t)
         uint64_t at = h2_conn_tick(conn, now);
         if (at && (!next || at < next)) next = at;
     }
+    /* A lost connection is cleared away in the next turn: there must be one, also where nothing else keeps the loop going. */
+    if (work_left(c)) next = now;
     if (next) h2_client_arm(c, next);
 }
 
