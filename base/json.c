@@ -71,7 +71,8 @@ ptrdiff_t json_find(const struct json *v, struct slice name)
     return -1;
 }
 
-/* ---- making values ---------------------------------------------------------------------------- */
+/* ---- making values ----------------------------------------------------------------------------
+ */
 
 struct json *json_new(struct arena *a, enum json_type type)
 {
@@ -186,7 +187,8 @@ struct json *json_clone(struct arena *a, const struct json *from)
     return ok ? v : NULL;
 }
 
-/* ---- lookups ---------------------------------------------------------------------------------- */
+/* ---- lookups ----------------------------------------------------------------------------------
+ */
 
 struct json *json_get_slice(const struct json *v, struct slice name)
 {
@@ -243,7 +245,8 @@ bool json_path_bool(const struct json *v, const char *path, bool otherwise)
     return b && b->type == JSON_BOOL ? b->boolean : otherwise;
 }
 
-/* ---- changes ---------------------------------------------------------------------------------- */
+/* ---- changes ----------------------------------------------------------------------------------
+ */
 
 /* Room for one more element of `width` bytes in a container's array. */
 static int grow(struct arena *a, struct json *v, void **elements, size_t width)
@@ -294,8 +297,7 @@ bool json_remove(struct json *v, struct slice name)
     ptrdiff_t at = json_find(v, name);
     if (at < 0) return false;
     v->count--;
-    memmove(v->members + at, v->members + at + 1,
-            (v->count - (size_t)at) * sizeof(*v->members));
+    memmove(v->members + at, v->members + at + 1, (v->count - (size_t)at) * sizeof(*v->members));
     v->index = NULL;
     return true;
 }

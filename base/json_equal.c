@@ -1,5 +1,5 @@
-/* Numbers by value, and equality. A number is brought to the form digits x 10^exponent without zeros
- * at either end, so that nothing is rounded on the way to a comparison. */
+/* Numbers by value, and equality. A number is brought to the form digits x 10^exponent without
+ * zeros at either end, so that nothing is rounded on the way to a comparison. */
 #include "base/json_int.h"
 
 #include <stdio.h>
@@ -84,8 +84,7 @@ bool json_to_int(const struct json *v, int64_t *ret)
             at = next_digit(d.text, at);
             digit = d.text.data[at++] - '0';
         }
-        if (__builtin_mul_overflow(i, 10, &i) || __builtin_sub_overflow(i, digit, &i))
-            return false;
+        if (__builtin_mul_overflow(i, 10, &i) || __builtin_sub_overflow(i, digit, &i)) return false;
     }
     if (!d.negative && __builtin_sub_overflow(0, i, &i)) return false;
     *ret = i;
@@ -122,7 +121,8 @@ bool json_to_double(const struct json *v, double *ret)
     return true;
 }
 
-/* ---- equality --------------------------------------------------------------------------------- */
+/* ---- equality ---------------------------------------------------------------------------------
+ */
 
 static bool objects_equal_indexed(const struct json *x, const struct json *y)
 {

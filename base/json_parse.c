@@ -1,6 +1,6 @@
-/* The parser: one pass, recursive to a bounded depth. Members and items are gathered on a stack that
- * is shared by all open containers, and copied to the arena in their exact number when the container
- * closes. */
+/* The parser: one pass, recursive to a bounded depth. Members and items are gathered on a stack
+ * that is shared by all open containers, and copied to the arena in their exact number when the
+ * container closes. */
 #include "base/json_int.h"
 #include "base/limits.h"
 #include "base/mem.h"
@@ -72,7 +72,8 @@ static bool push(struct parser *s, struct slice name, struct json *value)
     return true;
 }
 
-/* ---- strings ---------------------------------------------------------------------------------- */
+/* ---- strings ----------------------------------------------------------------------------------
+ */
 
 /* The length of the UTF-8 sequence at `p` (Unicode table 3-7: no overlong forms, no surrogates,
  * nothing above 10FFFF); 0 if it is none. */
@@ -241,7 +242,8 @@ static inline bool parse_string(struct parser *s, struct slice *ret)
     return unescape(s, begin, ret);
 }
 
-/* ---- numbers and words ------------------------------------------------------------------------ */
+/* ---- numbers and words ------------------------------------------------------------------------
+ */
 
 static inline bool digit_at(const struct parser *s, const uint8_t *p)
 {
@@ -289,7 +291,8 @@ static struct json *parse_word(struct parser *s, const char *word, enum json_typ
     return v;
 }
 
-/* ---- containers ------------------------------------------------------------------------------- */
+/* ---- containers -------------------------------------------------------------------------------
+ */
 
 static struct json *close_array(struct parser *s, struct json *v, size_t base)
 {
@@ -331,7 +334,8 @@ static bool is_last_of_name(const struct json *v, ptrdiff_t at, struct json *val
     return true;
 }
 
-/* Few members: a filter of one bit per (length, first, last) makes nearly every name cost one test. */
+/* Few members: a filter of one bit per (length, first, last) makes nearly every name cost one test.
+ */
 static void adopt_few(struct json *v, const struct json_member *from, size_t n)
 {
     uint64_t seen = 0;
@@ -415,8 +419,7 @@ static struct json *parse_value(struct parser *s)
     }
     case '{':
     case '[':
-        if (s->depth == LIMIT_JSON_DEPTH)
-            return fail_at(s, s->p, ERR_LIMIT, "nested too deeply");
+        if (s->depth == LIMIT_JSON_DEPTH) return fail_at(s, s->p, ERR_LIMIT, "nested too deeply");
         s->depth++;
         return *s->p == '{' ? parse_object(s) : parse_array(s);
     case 't': return parse_word(s, "true", JSON_BOOL, true);

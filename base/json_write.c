@@ -45,7 +45,8 @@ static inline void put_text(struct buf *out, struct slice s)
     uint8_t *to = out->data + out->len;
     out->len += s.len;
     if (s.len > 32) memcpy(to, s.data, s.len);
-    else for (size_t i = 0; i < s.len; i++) to[i] = s.data[i];
+    else
+        for (size_t i = 0; i < s.len; i++) to[i] = s.data[i];
 }
 
 void json_write_string(struct buf *out, struct slice s)

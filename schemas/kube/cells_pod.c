@@ -1,5 +1,5 @@
-/* The cells of Pods. kubectl's STATUS is not the phase: it is what a person wants to know first, made
- * from the states of init containers, containers and the deletion. */
+/* The cells of Pods. kubectl's STATUS is not the phase: it is what a person wants to know first,
+ * made from the states of init containers, containers and the deletion. */
 #include "schemas/kube/table.h"
 
 #include <stdio.h>
@@ -17,7 +17,8 @@ static bool condition_is_true(const struct json *pod, const char *type)
     const struct json *conditions = json_path(pod, "status.conditions");
     for (size_t i = 0; i < cell_count(conditions); i++) {
         const struct json *c = json_at(conditions, i);
-        if (json_is_str(json_get(c, "type"), type)) return json_is_str(json_get(c, "status"), "True");
+        if (json_is_str(json_get(c, "type"), type))
+            return json_is_str(json_get(c, "status"), "True");
     }
     return false;
 }
@@ -34,13 +35,15 @@ static const char *text_of(struct arena *a, const char *prefix, struct slice s)
 }
 
 /* "Error", or "ExitCode:1" when nobody gave a reason. */
-static const char *terminated_text(struct arena *a, const char *prefix, const struct json *terminated)
+static const char *terminated_text(struct arena *a, const char *prefix,
+                                   const struct json *terminated)
 {
     struct slice reason = json_text(json_get(terminated, "reason"));
     long long signal = json_path_int(terminated, "signal", 0);
     if (reason.len) return text_of(a, prefix, reason);
     if (signal) return arena_printf(a, "%sSignal:%lld", prefix, signal);
-    return arena_printf(a, "%sExitCode:%lld", prefix, (long long)json_path_int(terminated, "exitCode", 0));
+    return arena_printf(a, "%sExitCode:%lld", prefix,
+                        (long long)json_path_int(terminated, "exitCode", 0));
 }
 
 static int64_t last_restart(const struct json *status)
@@ -91,7 +94,8 @@ static bool init_is_done(struct arena *a, struct pod_view *v, const struct json 
     return false;
 }
 
-static void view_init(struct arena *a, struct pod_view *v, const struct json *pod, struct init_view *init)
+static void view_init(struct arena *a, struct pod_view *v, const struct json *pod,
+                      struct init_view *init)
 {
     const struct json *list = json_path(pod, "status.initContainerStatuses");
     for (size_t i = 0; i < cell_count(list) && !init->initializing; i++) {

@@ -1,5 +1,5 @@
-/* Checks of types that need more than one field: everything but Pods (checks_pod.c). Each is named by
- * `check=` in the data. */
+/* Checks of types that need more than one field: everything but Pods (checks_pod.c). Each is named
+ * by `check=` in the data. */
 #include "schemas/kube/checks.h"
 
 #include <stdio.h>
@@ -33,7 +33,8 @@ int check_unique(struct kind_check *c, const struct kind_path *list, const struc
     return rc < 0 ? rc : 0;
 }
 
-/* ---- metadata and selectors ------------------------------------------------------------------- */
+/* ---- metadata and selectors -------------------------------------------------------------------
+ */
 
 static int check_metadata(struct kind_check *c, const struct kind_path *at, const struct json *meta,
                           const struct json *old)
@@ -63,8 +64,10 @@ static int check_selector_requirement(struct kind_check *c, const struct kind_pa
     (void)old;
     bool in = json_is_str(op, "In") || json_is_str(op, "NotIn");
     if (in && !check_count(values))
-        return REQUIRED(PATH_STR(at, "values"), "must be specified when `operator` is 'In' or 'NotIn'");
-    if (!in && check_count(values) && (json_is_str(op, "Exists") || json_is_str(op, "DoesNotExist")))
+        return REQUIRED(PATH_STR(at, "values"),
+                        "must be specified when `operator` is 'In' or 'NotIn'");
+    if (!in && check_count(values) &&
+        (json_is_str(op, "Exists") || json_is_str(op, "DoesNotExist")))
         return FORBIDDEN(PATH_STR(at, "values"),
                          "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
     return 0;
@@ -80,7 +83,8 @@ static int check_node_requirement(struct kind_check *c, const struct kind_path *
     return check_selector_requirement(c, at, r, old);
 }
 
-/* ---- workloads -------------------------------------------------------------------------------- */
+/* ---- workloads --------------------------------------------------------------------------------
+ */
 
 static bool listed(const struct json *values, struct slice text)
 {
@@ -114,7 +118,8 @@ static bool selector_matches(const struct json *selector, const struct json *lab
 
 static int check_template(struct kind_check *c, const struct kind_path *at, const struct json *spec)
 {
-    const struct json *selector = json_get(spec, "selector"), *template = json_get(spec, "template");
+    const struct json *selector = json_get(spec, "selector"),
+                      *template = json_get(spec, "template");
     const struct json *labels = json_path(template, "metadata.labels");
     const struct json *policy = json_path(template, "spec.restartPolicy");
     const struct kind_path *here = PATH_STR(at, "template");
@@ -124,8 +129,9 @@ static int check_template(struct kind_check *c, const struct kind_path *at, cons
         rc = INVALID(PATH_STR(PATH_STR(here, "metadata"), "labels"), labels ? labels : &empty,
                      "`selector` does not match template `labels`");
     if (!rc && policy && !json_is_str(policy, "Always"))
-        rc = kind_complain(c, PROBLEM_NOT_SUPPORTED, PATH_STR(PATH_STR(here, "spec"), "restartPolicy"),
-                           policy, "supported values: \"Always\"");
+        rc = kind_complain(c, PROBLEM_NOT_SUPPORTED,
+                           PATH_STR(PATH_STR(here, "spec"), "restartPolicy"), policy,
+                           "supported values: \"Always\"");
     if (!rc && json_path(template, "spec.activeDeadlineSeconds"))
         rc = FORBIDDEN(PATH_STR(PATH_STR(here, "spec"), "activeDeadlineSeconds"),
                        "activeDeadlineSeconds in %s is not Supported", c->kind->kind.kind);
@@ -169,8 +175,10 @@ static int check_strategy(struct kind_check *c, const struct kind_path *at, cons
     const struct kind_path *here = PATH_STR(at, "rollingUpdate");
     (void)old;
     if (json_is_str(json_get(v, "type"), "Recreate"))
-        return rolling ? FORBIDDEN(here, "may not be specified when strategy `type` is 'Recreate'") : 0;
-    const struct json *down = json_get(rolling, "maxUnavailable"), *up = json_get(rolling, "maxSurge");
+        return rolling ? FORBIDDEN(here, "may not be specified when strategy `type` is 'Recreate'")
+                       : 0;
+    const struct json *down = json_get(rolling, "maxUnavailable"),
+                      *up = json_get(rolling, "maxSurge");
     bool down_percent, up_percent;
     int64_t n_down = count_of(down, &down_percent), n_up = count_of(up, &up_percent);
     if (n_down == 0 && n_up == 0)
@@ -180,10 +188,12 @@ static int check_strategy(struct kind_check *c, const struct kind_path *at, cons
     return 0;
 }
 
-/* ---- Services and Endpoints ------------------------------------------------------------------- */
+/* ---- Services and Endpoints -------------------------------------------------------------------
+ */
 
-static int check_service_port(struct kind_check *c, const struct kind_path *at, const struct json *port,
-                              const struct json *spec, struct name_set *seen, struct name_set *nodes)
+static int check_service_port(struct kind_check *c, const struct kind_path *at,
+                              const struct json *port, const struct json *spec,
+                              struct name_set *seen, struct name_set *nodes)
 {
     const struct json *type = json_get(spec, "type"), *node = json_get(port, "nodePort");
     const struct json *protocol = json_get(port, "protocol"), *number = json_get(port, "port");
@@ -223,14 +233,15 @@ static int check_service_ports(struct kind_check *c, const struct kind_path *at,
     return rc;
 }
 
-static int check_cluster_ip(struct kind_check *c, const struct kind_path *at, const struct json *spec,
-                            const struct json *old)
+static int check_cluster_ip(struct kind_check *c, const struct kind_path *at,
+                            const struct json *spec, const struct json *old)
 {
     const struct json *ip = json_get(spec, "clusterIP"), *before = json_get(old, "clusterIP");
     const struct kind_path *here = PATH_IN(PATH_STR(at, "clusterIPs"), 0);
     if (json_is_str(json_get(spec, "type"), "ExternalName"))
         return json_text(ip).len && !json_is_str(ip, "None")
-                   ? FORBIDDEN(PATH_STR(at, "clusterIPs"), "may not be set for ExternalName services")
+                   ? FORBIDDEN(PATH_STR(at, "clusterIPs"),
+                               "may not be set for ExternalName services")
                    : 0;
     if (json_text(ip).len && !json_is_str(ip, "None")) {
         size_t problems = c->problems->count;
@@ -264,7 +275,8 @@ static int check_subset(struct kind_check *c, const struct kind_path *at, const 
     const struct json *ports = json_get(subset, "ports");
     struct name_set names = {0};
     (void)old;
-    if (!check_count(json_get(subset, "addresses")) && !check_count(json_get(subset, "notReadyAddresses")))
+    if (!check_count(json_get(subset, "addresses")) &&
+        !check_count(json_get(subset, "notReadyAddresses")))
         return REQUIRED(at, "must specify `addresses` or `notReadyAddresses`");
     int rc = check_unique(c, PATH_STR(at, "ports"), ports, "name", &names);
     for (size_t i = 0; check_count(ports) > 1 && i < ports->count && !rc; i++)
@@ -273,7 +285,8 @@ static int check_subset(struct kind_check *c, const struct kind_path *at, const 
     return rc;
 }
 
-/* ---- configuration ---------------------------------------------------------------------------- */
+/* ---- configuration ----------------------------------------------------------------------------
+ */
 
 /* Keys, and the sum of the sizes. */
 static int check_data(struct kind_check *c, const struct kind_path *at, const struct json *data,
@@ -319,7 +332,8 @@ static int check_config_map(struct kind_check *c, const struct kind_path *at, co
                          "duplicate of key present in binaryData");
     }
     if (!rc && total > SECRET_BYTES)
-        rc = kind_complain(c, PROBLEM_TOO_LONG, at, NULL, "may not be more than %zu bytes", SECRET_BYTES);
+        rc = kind_complain(c, PROBLEM_TOO_LONG, at, NULL, "may not be more than %zu bytes",
+                           SECRET_BYTES);
     return rc ? rc : check_frozen(c, at, v, old);
 }
 
@@ -364,7 +378,8 @@ static int check_secret(struct kind_check *c, const struct kind_path *at, const 
     return rc ? rc : check_frozen(c, at, v, old);
 }
 
-/* ---- cluster ---------------------------------------------------------------------------------- */
+/* ---- cluster ----------------------------------------------------------------------------------
+ */
 
 static int check_namespace(struct kind_check *c, const struct kind_path *at, const struct json *v,
                            const struct json *old)
@@ -394,7 +409,8 @@ static int check_node(struct kind_check *c, const struct kind_path *at, const st
     struct name_set seen = {0};
     int rc = 0;
     for (size_t i = 0; i < 2 && !rc; i++)
-        if (check_has(before, fixed[i]) && !json_equal(json_get(spec, fixed[i]), json_get(before, fixed[i])))
+        if (check_has(before, fixed[i]) &&
+            !json_equal(json_get(spec, fixed[i]), json_get(before, fixed[i])))
             rc = FORBIDDEN(PATH_STR(here, fixed[i]),
                            "node updates may not change %s except from \"\" to valid", fixed[i]);
     for (size_t i = 0; i < check_count(taints) && !rc; i++) {
@@ -444,7 +460,8 @@ static int check_lease(struct kind_check *c, const struct kind_path *at, const s
     if (!rc && moves && json_path_int(v, "leaseTransitions", 0) < 0)
         rc = INVALID(PATH_STR(at, "leaseTransitions"), moves, "must be greater than or equal to 0");
     if (!rc && json_text(preferred).len && !json_text(strategy).len)
-        rc = FORBIDDEN(PATH_STR(at, "preferredHolder"), "may only be specified if `strategy` is defined");
+        rc = FORBIDDEN(PATH_STR(at, "preferredHolder"),
+                       "may only be specified if `strategy` is defined");
     return rc;
 }
 

@@ -7,7 +7,8 @@
 #define FORBIDDEN(at, ...) kind_complain(c, PROBLEM_FORBIDDEN, at, NULL, __VA_ARGS__)
 #define REQUIRED(at, ...) kind_complain(c, PROBLEM_REQUIRED, at, NULL, __VA_ARGS__)
 
-/* ---- containers ------------------------------------------------------------------------------- */
+/* ---- containers -------------------------------------------------------------------------------
+ */
 
 static int check_ports(struct kind_check *c, const struct kind_path *at, const struct json *ports)
 {
@@ -15,15 +16,16 @@ static int check_ports(struct kind_check *c, const struct kind_path *at, const s
     int rc = check_unique(c, at, ports, "name", &names);
     for (size_t i = 0; i < check_count(ports) && !rc; i++) {
         const struct json *p = json_at(ports, i), *number = json_get(p, "hostPort");
-        struct slice ip = json_text(json_get(p, "hostIP")), protocol = json_text(json_get(p, "protocol"));
+        struct slice ip = json_text(json_get(p, "hostIP")),
+                     protocol = json_text(json_get(p, "protocol"));
         if (!number || json_path_int(p, "hostPort", 0) == 0) continue;
-        const char *key = arena_printf(c->a, "%.*s/%.*s/%.*s", (int)protocol.len,
-                                       (const char *)protocol.data, (int)ip.len, (const char *)ip.data,
-                                       (int)number->text.len, (const char *)number->text.data);
+        const char *key = arena_printf(
+            c->a, "%.*s/%.*s/%.*s", (int)protocol.len, (const char *)protocol.data, (int)ip.len,
+            (const char *)ip.data, (int)number->text.len, (const char *)number->text.data);
         rc = key ? name_set_add(c, &hosts, slice_str(key)) : ERR_NOMEM;
         if (rc > 0)
-            rc = kind_complain(c, PROBLEM_DUPLICATE, PATH_STR(PATH_IN(at, i), "hostPort"), number, "%s",
-                               "");
+            rc = kind_complain(c, PROBLEM_DUPLICATE, PATH_STR(PATH_IN(at, i), "hostPort"), number,
+                               "%s", "");
     }
     return rc;
 }
@@ -95,7 +97,8 @@ static int check_env(struct kind_check *c, const struct kind_path *at, const str
     return 0;
 }
 
-/* ---- resources -------------------------------------------------------------------------------- */
+/* ---- resources --------------------------------------------------------------------------------
+ */
 
 static bool is_standard_resource(struct slice name)
 {
@@ -147,7 +150,8 @@ static int check_resources(struct kind_check *c, const struct kind_path *at, con
     return rc;
 }
 
-/* ---- the Pod's spec --------------------------------------------------------------------------- */
+/* ---- the Pod's spec ---------------------------------------------------------------------------
+ */
 
 static int check_volume(struct kind_check *c, const struct kind_path *at, const struct json *v,
                         const struct json *old)
@@ -158,12 +162,13 @@ static int check_volume(struct kind_check *c, const struct kind_path *at, const 
     if (sources == 1) return 0;
     for (size_t i = v->count; i-- > 0;)
         if (!slice_eq_str(v->members[i].name, "name"))
-            return FORBIDDEN(PATH_AT(at, v->members[i].name), "may not specify more than 1 volume type");
+            return FORBIDDEN(PATH_AT(at, v->members[i].name),
+                             "may not specify more than 1 volume type");
     return 0;
 }
 
-static int check_mounted(struct kind_check *c, const struct kind_path *at, const struct json *container,
-                         const char *list, struct name_set *volumes)
+static int check_mounted(struct kind_check *c, const struct kind_path *at,
+                         const struct json *container, const char *list, struct name_set *volumes)
 {
     const struct json *mounts = json_get(container, list);
     int rc = 0;
@@ -176,9 +181,11 @@ static int check_mounted(struct kind_check *c, const struct kind_path *at, const
     return rc;
 }
 
-static int check_init_container(struct kind_check *c, const struct kind_path *at, const struct json *v)
+static int check_init_container(struct kind_check *c, const struct kind_path *at,
+                                const struct json *v)
 {
-    static const char *const fields[] = {"lifecycle", "livenessProbe", "readinessProbe", "startupProbe"};
+    static const char *const fields[] = {"lifecycle", "livenessProbe", "readinessProbe",
+                                         "startupProbe"};
     int rc = 0;
     if (json_is_str(json_get(v, "restartPolicy"), "Always")) return 0;
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]) && !rc; i++)
@@ -202,8 +209,9 @@ static int check_host_ports(struct kind_check *c, const struct kind_path *at, co
     return rc;
 }
 
-static int check_containers(struct kind_check *c, const struct kind_path *at, const struct json *spec,
-                            const char *list, struct name_set *names, struct name_set *volumes)
+static int check_containers(struct kind_check *c, const struct kind_path *at,
+                            const struct json *spec, const char *list, struct name_set *names,
+                            struct name_set *volumes)
 {
     const struct json *containers = json_get(spec, list);
     const struct kind_path *here = PATH_STR(at, list);
@@ -218,7 +226,8 @@ static int check_containers(struct kind_check *c, const struct kind_path *at, co
         if (!rc && init) rc = check_init_container(c, one, v);
         if (!rc && host) rc = check_host_ports(c, one, v);
         if (!rc && plain && json_get(v, "restartPolicy"))
-            rc = FORBIDDEN(PATH_STR(one, "restartPolicy"), "may not be set for non-init containers");
+            rc =
+                FORBIDDEN(PATH_STR(one, "restartPolicy"), "may not be set for non-init containers");
     }
     return rc;
 }
@@ -230,7 +239,8 @@ static int check_pod_spec(struct kind_check *c, const struct kind_path *at, cons
     struct name_set volumes = {0}, names = {0};
     (void)old;
     int rc = check_unique(c, PATH_STR(at, "volumes"), json_get(spec, "volumes"), "name", &volumes);
-    for (size_t i = 0; i < 3 && !rc; i++) rc = check_containers(c, at, spec, lists[i], &names, &volumes);
+    for (size_t i = 0; i < 3 && !rc; i++)
+        rc = check_containers(c, at, spec, lists[i], &names, &volumes);
     if (!rc && json_is_str(json_get(spec, "dnsPolicy"), "None") &&
         !check_count(json_path(spec, "dnsConfig.nameservers")))
         rc = REQUIRED(PATH_STR(PATH_STR(at, "dnsConfig"), "nameservers"),
@@ -245,13 +255,16 @@ static int check_toleration(struct kind_check *c, const struct kind_path *at, co
     struct json empty = {.type = JSON_STRING};
     (void)old;
     if (!check_has(v, "key") && !json_is_str(op, "Exists"))
-        return INVALID(PATH_STR(at, "operator"), op ? op : &empty,
-                       "operator must be Exists when `key` is empty, which means \"match all values "
-                       "and all keys\"");
+        return INVALID(
+            PATH_STR(at, "operator"), op ? op : &empty,
+            "operator must be Exists when `key` is empty, which means \"match all values "
+            "and all keys\"");
     if (json_is_str(op, "Exists") && check_has(v, "value"))
-        return INVALID(PATH_STR(at, "operator"), v, "value must be empty when `operator` is 'Exists'");
+        return INVALID(PATH_STR(at, "operator"), v,
+                       "value must be empty when `operator` is 'Exists'");
     if (seconds && !json_is_str(json_get(v, "effect"), "NoExecute"))
-        return INVALID(PATH_STR(at, "effect"), json_get(v, "effect") ? json_get(v, "effect") : &empty,
+        return INVALID(PATH_STR(at, "effect"),
+                       json_get(v, "effect") ? json_get(v, "effect") : &empty,
                        "effect must be 'NoExecute' when `tolerationSeconds` is set");
     return 0;
 }
@@ -272,7 +285,8 @@ static int check_mount(struct kind_check *c, const struct kind_path *at, const s
     return rc;
 }
 
-/* ---- what may change -------------------------------------------------------------------------- */
+/* ---- what may change --------------------------------------------------------------------------
+ */
 
 /* Equal but for the image of each container? */
 static bool same_containers(const struct json *x, const struct json *y)
@@ -284,7 +298,8 @@ static bool same_containers(const struct json *x, const struct json *y)
         if (check_count(a) - image_a != check_count(b) - image_b) return false;
         for (size_t k = 0; k < check_members(a); k++) {
             const struct json_member *m = &a->members[k];
-            if (!slice_eq_str(m->name, "image") && !json_equal(m->value, json_get_slice(b, m->name)))
+            if (!slice_eq_str(m->name, "image") &&
+                !json_equal(m->value, json_get_slice(b, m->name)))
                 return false;
         }
     }
@@ -319,7 +334,8 @@ static bool may_differ(struct slice name, const struct json *now, const struct j
     if (slice_eq_str(name, "schedulingGates")) return check_count(now) < check_count(old);
     if (slice_eq_str(name, "nodeName")) return !json_text(old).len; /* what a binding does */
     if (slice_eq_str(name, "terminationGracePeriodSeconds"))
-        return json_to_int(now, &seconds) && json_to_int(old, &before) && seconds == 1 && before < 0;
+        return json_to_int(now, &seconds) && json_to_int(old, &before) && seconds == 1 &&
+               before < 0;
     return false;
 }
 
@@ -341,20 +357,27 @@ static int check_pod(struct kind_check *c, const struct kind_path *at, const str
                      const struct json *old)
 {
     if (!old || spec_may_become(json_get(pod, "spec"), json_get(old, "spec"))) return 0;
-    return FORBIDDEN(PATH_STR(at, "spec"),
-                     "pod updates may not change fields other than "
-                     "`spec.containers[*].image`,`spec.initContainers[*].image`,"
-                     "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing "
-                     "tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if "
-                     "it was previously negative)");
+    return FORBIDDEN(
+        PATH_STR(at, "spec"),
+        "pod updates may not change fields other than "
+        "`spec.containers[*].image`,`spec.initContainers[*].image`,"
+        "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing "
+        "tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if "
+        "it was previously negative)");
 }
 
 kind_check_fn kind_pod_check_by_name(struct slice name)
 {
     static const struct check_entry checks[] = {
-        {"pod", check_pod},           {"pod-spec", check_pod_spec}, {"container", check_container},
-        {"volume", check_volume},     {"handler", check_handler},   {"env", check_env},
-        {"resources", check_resources}, {"toleration", check_toleration}, {"mount", check_mount},
+        {"pod", check_pod},
+        {"pod-spec", check_pod_spec},
+        {"container", check_container},
+        {"volume", check_volume},
+        {"handler", check_handler},
+        {"env", check_env},
+        {"resources", check_resources},
+        {"toleration", check_toleration},
+        {"mount", check_mount},
     };
     for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++)
         if (slice_eq_str(name, checks[i].name)) return checks[i].fn;

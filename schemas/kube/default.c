@@ -1,9 +1,11 @@
-/* Defaults. What data can say (`default=` of a field) is filled in by one walk; what depends on other
- * fields is one small function per type, named by `default-by=`. Source: the defaulting that
+/* Defaults. What data can say (`default=` of a field) is filled in by one walk; what depends on
+ * other fields is one small function per type, named by `default-by=`. Source: the defaulting that
  * Kubernetes v1.32 does for these kinds. */
+#include "base/base64.h"
 #include "schemas/kube/kinds_int.h"
 
-/* ---- the walk --------------------------------------------------------------------------------- */
+/* ---- the walk ---------------------------------------------------------------------------------
+ */
 
 static int default_object(struct arena *a, const struct json *root, const struct kind_type *t,
                           struct json *v);
@@ -11,7 +13,8 @@ static int default_object(struct arena *a, const struct json *root, const struct
 /* Scalars of the tables are shared (nobody changes a scalar in place); containers are made anew. */
 static struct json *fallback_value(struct arena *a, const struct json *fallback)
 {
-    if (fallback->type == JSON_OBJECT || fallback->type == JSON_ARRAY) return json_clone(a, fallback);
+    if (fallback->type == JSON_OBJECT || fallback->type == JSON_ARRAY)
+        return json_clone(a, fallback);
     struct json *v = json_null(a);
     if (v) *v = *fallback;
     return v;
@@ -55,7 +58,8 @@ int kind_default(struct arena *a, const struct kind *k, struct json *object)
     return object->type == JSON_OBJECT ? default_object(a, object, k->type, object) : ERR_INVALID;
 }
 
-/* ---- helpers ---------------------------------------------------------------------------------- */
+/* ---- helpers ----------------------------------------------------------------------------------
+ */
 
 static int set_default(struct arena *a, struct json *v, const char *name, struct json *value)
 {
@@ -68,16 +72,19 @@ static bool is_set(const struct json *v, const char *name)
     return x && x->type != JSON_NULL && !(x->type == JSON_STRING && x->text.len == 0);
 }
 
-/* ---- Pods ------------------------------------------------------------------------------------- */
+/* ---- Pods -------------------------------------------------------------------------------------
+ */
 
 /* An image without a tag, or with the tag "latest", is pulled each time. */
 static bool pulls_always(struct slice image)
 {
     if (slice_index(image, '@') >= 0) return false;
     ptrdiff_t slash;
-    while ((slash = slice_index(image, '/')) >= 0) image = slice_sub(image, (size_t)slash + 1, image.len);
+    while ((slash = slice_index(image, '/')) >= 0)
+        image = slice_sub(image, (size_t)slash + 1, image.len);
     ptrdiff_t colon = slice_index(image, ':');
-    return colon < 0 || slice_eq(slice_sub(image, (size_t)colon + 1, image.len), SLICE_LIT("latest"));
+    return colon < 0 ||
+           slice_eq(slice_sub(image, (size_t)colon + 1, image.len), SLICE_LIT("latest"));
 }
 
 static int default_container(struct arena *a, const struct json *root, struct json *c)
@@ -94,11 +101,13 @@ static int default_volume(struct arena *a, const struct json *root, struct json 
     return sources ? 0 : json_set_str(a, v, "emptyDir", json_object(a));
 }
 
-/* Two names for one thing: the old one follows the new one. Ports of the host's network are the host's. */
+/* Two names for one thing: the old one follows the new one. Ports of the host's network are the
+ * host's. */
 static int default_pod_spec(struct arena *a, const struct json *root, struct json *spec)
 {
     (void)root;
-    struct json *name = json_get(spec, "serviceAccountName"), *old = json_get(spec, "serviceAccount");
+    struct json *name = json_get(spec, "serviceAccountName"),
+                *old = json_get(spec, "serviceAccount");
     int rc = 0;
     if (name) rc = json_set_str(a, spec, "serviceAccount", name);
     else if (old) rc = json_set_str(a, spec, "serviceAccountName", old);
@@ -152,7 +161,8 @@ static int default_pod(struct arena *a, const struct json *root, struct json *po
     return set_default(a, status, "phase", json_str(a, "Pending"));
 }
 
-/* ---- Services --------------------------------------------------------------------------------- */
+/* ---- Services ---------------------------------------------------------------------------------
+ */
 
 static int default_service_port(struct arena *a, const struct json *root, struct json *port)
 {
@@ -213,7 +223,8 @@ static int default_service_spec(struct arena *a, const struct json *root, struct
     return rc ? rc : default_addresses(a, spec);
 }
 
-/* ---- the others ------------------------------------------------------------------------------- */
+/* ---- the others -------------------------------------------------------------------------------
+ */
 
 static int default_strategy(struct arena *a, const struct json *root, struct json *strategy)
 {
@@ -250,20 +261,8 @@ static int default_node(struct arena *a, const struct json *root, struct json *n
 
 static struct json *base64_of(struct arena *a, struct slice in)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    uint8_t *out = arena_alloc(a, (in.len + 2) / 3 * 4 + 1), *p = out;
-    if (!out) return NULL;
-    for (size_t i = 0; i < in.len; i += 3) {
-        size_t left = in.len - i;
-        uint32_t v = (uint32_t)in.data[i] << 16;
-        if (left > 1) v |= (uint32_t)in.data[i + 1] << 8;
-        if (left > 2) v |= in.data[i + 2];
-        *p++ = (uint8_t)digits[v >> 18];
-        *p++ = (uint8_t)digits[v >> 12 & 63];
-        *p++ = (uint8_t)(left > 1 ? digits[v >> 6 & 63] : '=');
-        *p++ = (uint8_t)(left > 2 ? digits[v & 63] : '=');
-    }
-    return json_string(a, slice_make(out, (size_t)(p - out)));
+    const char *text = base64_encode(a, in);
+    return text ? json_str(a, text) : NULL;
 }
 
 /* stringData is only for writing: it goes into data, over what is there. */
@@ -288,11 +287,16 @@ kind_default_fn kind_default_by_name(struct slice name)
         const char *name;
         kind_default_fn fn;
     } functions[] = {
-        {"container", default_container},       {"volume", default_volume},
-        {"pod-spec", default_pod_spec},         {"pod", default_pod},
-        {"service-port", default_service_port}, {"service-spec", default_service_spec},
-        {"strategy", default_strategy},         {"namespace", default_namespace},
-        {"node", default_node},                 {"secret", default_secret},
+        {"container", default_container},
+        {"volume", default_volume},
+        {"pod-spec", default_pod_spec},
+        {"pod", default_pod},
+        {"service-port", default_service_port},
+        {"service-spec", default_service_spec},
+        {"strategy", default_strategy},
+        {"namespace", default_namespace},
+        {"node", default_node},
+        {"secret", default_secret},
     };
     for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++)
         if (slice_eq_str(name, functions[i].name)) return functions[i].fn;

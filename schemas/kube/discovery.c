@@ -1,5 +1,6 @@
-/* Discovery: which groups, versions and resources there are and what can be done with them, in the old
- * form (APIResourceList, APIGroupList, APIGroup) and the aggregated one (APIGroupDiscoveryList v2). */
+/* Discovery: which groups, versions and resources there are and what can be done with them, in the
+ * old form (APIResourceList, APIGroupList, APIGroup) and the aggregated one (APIGroupDiscoveryList
+ * v2). */
 #include "schemas/kube/kinds_int.h"
 #include "schemas/kube/verbs.h"
 
@@ -61,12 +62,13 @@ static bool is_first_of_group(size_t i)
     return true;
 }
 
-/* ---- one group version ------------------------------------------------------------------------ */
+/* ---- one group version ------------------------------------------------------------------------
+ */
 
 static void write_subresource(struct buf *out, const struct kind *k, const struct kind_sub *s)
 {
-    buf_printf(out, ",{\"name\":\"%s/%s\",\"singularName\":\"\",\"namespaced\":%s,", k->plural, s->name,
-               k->namespaced ? "true" : "false");
+    buf_printf(out, ",{\"name\":\"%s/%s\",\"singularName\":\"\",\"namespaced\":%s,", k->plural,
+               s->name, k->namespaced ? "true" : "false");
     if (s->kind && s->group[0])
         buf_printf(out, "\"group\":\"%s\",\"version\":\"%s\",", s->group, s->version);
     buf_printf(out, "\"kind\":\"%s\",\"verbs\":[%s]}", s->kind ? s->kind : k->kind, s->verbs);
@@ -75,9 +77,10 @@ static void write_subresource(struct buf *out, const struct kind *k, const struc
 static void write_resource(struct buf *out, const struct kind *k)
 {
     const struct kind_sub *s;
-    buf_printf(out,
-               "{\"name\":\"%s\",\"singularName\":\"%s\",\"namespaced\":%s,\"kind\":\"%s\",\"verbs\":[%s]",
-               k->plural, k->singular, k->namespaced ? "true" : "false", k->kind, verbs_of(k));
+    buf_printf(
+        out,
+        "{\"name\":\"%s\",\"singularName\":\"%s\",\"namespaced\":%s,\"kind\":\"%s\",\"verbs\":[%s]",
+        k->plural, k->singular, k->namespaced ? "true" : "false", k->kind, verbs_of(k));
     write_names(out, "shortNames", k->short_names);
     write_names(out, "categories", k->categories);
     buf_append_byte(out, '}');
@@ -91,10 +94,11 @@ int kinds_discovery_resources(struct buf *out, const char *group, const char *ve
         const struct kind *k = kinds_at(i);
         if (!is_of(k, group, version)) continue;
         if (n++ == 0)
-            buf_printf(out,
-                       "{\"kind\":\"APIResourceList\",\"apiVersion\":\"v1\",\"groupVersion\":\"%s\","
-                       "\"resources\":[",
-                       k->api_version);
+            buf_printf(
+                out,
+                "{\"kind\":\"APIResourceList\",\"apiVersion\":\"v1\",\"groupVersion\":\"%s\","
+                "\"resources\":[",
+                k->api_version);
         else buf_append_byte(out, ',');
         write_resource(out, k);
     }
@@ -103,7 +107,8 @@ int kinds_discovery_resources(struct buf *out, const char *group, const char *ve
     return out->failed;
 }
 
-/* ---- groups ----------------------------------------------------------------------------------- */
+/* ---- groups -----------------------------------------------------------------------------------
+ */
 
 static void write_group(struct buf *out, const char *group)
 {
@@ -145,7 +150,8 @@ int kinds_discovery_group(struct buf *out, const char *group)
     return ERR_NOT_FOUND;
 }
 
-/* ---- aggregated ------------------------------------------------------------------------------- */
+/* ---- aggregated -------------------------------------------------------------------------------
+ */
 
 static void write_response_kind(struct buf *out, const char *group, const char *version,
                                 const char *kind)
@@ -201,8 +207,9 @@ static void write_aggregated_group(struct buf *out, const char *group)
 int kinds_discovery_aggregated(struct buf *out, bool core)
 {
     size_t n = 0;
-    buf_append_str(out, "{\"kind\":\"APIGroupDiscoveryList\",\"apiVersion\":\"apidiscovery.k8s.io/v2\","
-                        "\"metadata\":{},\"items\":[");
+    buf_append_str(out,
+                   "{\"kind\":\"APIGroupDiscoveryList\",\"apiVersion\":\"apidiscovery.k8s.io/v2\","
+                   "\"metadata\":{},\"items\":[");
     for (size_t i = 0; i < kinds_count(); i++) {
         if ((kinds_at(i)->group[0] == 0) != core || !is_first_of_group(i)) continue;
         if (n++) buf_append_byte(out, ',');

@@ -74,7 +74,8 @@ const struct kind *kind_by_name(struct slice api_version, struct slice kind)
     return NULL;
 }
 
-/* ---- paths ------------------------------------------------------------------------------------ */
+/* ---- paths ------------------------------------------------------------------------------------
+ */
 
 static void write_path(struct buf *out, const struct kind_path *p)
 {
@@ -101,7 +102,8 @@ const char *kind_path_text(struct arena *a, const struct kind_path *p)
     return text;
 }
 
-/* ---- problems --------------------------------------------------------------------------------- */
+/* ---- problems ---------------------------------------------------------------------------------
+ */
 
 void kind_problems_init(struct kind_problems *p, struct arena *a)
 {
@@ -150,8 +152,9 @@ const char *kind_problem_text(struct arena *a, const struct kind_problem *p)
     if (p->type == PROBLEM_UNKNOWN_FIELD) return arena_printf(a, "unknown field \"%s\"", p->field);
     if (p->type == PROBLEM_TYPE) return p->detail;
     const char *title = problem_title(p->type);
-    bool shows_value = p->bad_value && p->type != PROBLEM_REQUIRED && p->type != PROBLEM_FORBIDDEN &&
-                       p->type != PROBLEM_TOO_LONG && p->type != PROBLEM_TOO_MANY;
+    bool shows_value = p->bad_value && p->type != PROBLEM_REQUIRED &&
+                       p->type != PROBLEM_FORBIDDEN && p->type != PROBLEM_TOO_LONG &&
+                       p->type != PROBLEM_TOO_MANY;
     return arena_printf(a, "%s: %s%s%s%s%s", p->field, title, shows_value ? ": " : "",
                         shows_value ? p->bad_value : "", p->detail[0] ? ": " : "", p->detail);
 }

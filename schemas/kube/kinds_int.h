@@ -1,5 +1,5 @@
-/* The tables behind kinds.h, shared between the files of schemas/kube only. Built by load.c, read-only
- * afterwards. docs/kinds.md explains the words. */
+/* The tables behind kinds.h, shared between the files of schemas/kube only. Built by load.c,
+ * read-only afterwards. docs/kinds.md explains the words. */
 #ifndef PINTLE_SCHEMAS_KUBE_KINDS_INT_H
 #define PINTLE_SCHEMAS_KUBE_KINDS_INT_H
 
@@ -26,13 +26,13 @@ enum kind_shape {
 enum kind_container { HOLDS_ONE, HOLDS_LIST, HOLDS_MAP };
 
 enum {
-    FIELD_POINTER = 1,     /* an explicit zero is not the same as nothing */
-    FIELD_REQUIRED = 2,    /* in the schema's `required` list */
-    FIELD_NONEMPTY = 4,    /* absent or empty: "Required value" */
+    FIELD_POINTER = 1,  /* an explicit zero is not the same as nothing */
+    FIELD_REQUIRED = 2, /* in the schema's `required` list */
+    FIELD_NONEMPTY = 4, /* absent or empty: "Required value" */
     FIELD_IMMUTABLE = 8,
-    FIELD_MERGE = 16,      /* strategic merge: by key, or as a set of scalars */
+    FIELD_MERGE = 16, /* strategic merge: by key, or as a set of scalars */
     FIELD_RETAIN_KEYS = 32,
-    FIELD_SET = 64,        /* list type of server-side apply, for OpenAPI */
+    FIELD_SET = 64, /* list type of server-side apply, for OpenAPI */
     FIELD_ATOMIC = 128,
     FIELD_HAS_MIN = 256,
     FIELD_HAS_MAX = 512,
@@ -94,7 +94,7 @@ struct kind_column {
 struct kind_entry {
     struct kind kind;
     const char *package;
-    const char *about; /* a sentence, or NULL */
+    const char *about;    /* a sentence, or NULL */
     kind_format_fn names; /* what metadata.name must look like */
     const struct kind_column *columns;
     size_t n_columns;
@@ -130,7 +130,8 @@ kind_check_fn kind_pod_check_by_name(struct slice name); /* those of checks_pod.
 kind_format_fn kind_format_by_name(struct slice name);
 kind_cell_fn kind_cell_by_name(struct slice name);
 
-/* Where we are in an object, as a chain on the stack; its text is made only when something is wrong. */
+/* Where we are in an object, as a chain on the stack; its text is made only when something is
+ * wrong. */
 struct kind_path {
     const struct kind_path *up; /* NULL = this is the object itself */
     struct slice name;          /* a member, or with `key` an entry of a map */

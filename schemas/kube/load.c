@@ -1,5 +1,6 @@
-/* Reads the .kinds texts (grammar: docs/kinds.md) into tables: one pass over the lines collects groups,
- * kinds, types and fields; then names of types become pointers, and what is derived is filled in. */
+/* Reads the .kinds texts (grammar: docs/kinds.md) into tables: one pass over the lines collects
+ * groups, kinds, types and fields; then names of types become pointers, and what is derived is
+ * filled in. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -37,7 +38,8 @@ static int nomem(struct loader *l)
     return err_set(l->e, ERR_NOMEM, "%s", err_text(ERR_NOMEM));
 }
 
-/* ---- words ------------------------------------------------------------------------------------ */
+/* ---- words ------------------------------------------------------------------------------------
+ */
 
 static int split_line(struct loader *l, struct slice line)
 {
@@ -110,11 +112,12 @@ static int grow(struct loader *l, void *array, size_t n, size_t *room, size_t wi
     return 0;
 }
 
-/* ---- fields ----------------------------------------------------------------------------------- */
+/* ---- fields -----------------------------------------------------------------------------------
+ */
 
 static const char *const shape_names[SHAPE_COUNT] = {
-    "string", "bool", "int32", "int64", "double", "quantity",
-    "time", "microtime", "int-or-string", "bytes", "raw", "object",
+    "string", "bool",      "int32",         "int64", "double", "quantity",
+    "time",   "microtime", "int-or-string", "bytes", "raw",    "object",
 };
 
 const char *kind_shape_name(enum kind_shape s)
@@ -177,10 +180,14 @@ static int parse_attribute(struct loader *l, struct kind_field *f, struct slice 
     static const struct {
         const char *name;
         unsigned flag;
-    } flags[] = {{"required", FIELD_REQUIRED},   {"nonempty", FIELD_NONEMPTY},
-                 {"immutable", FIELD_IMMUTABLE}, {"merge", FIELD_MERGE},
-                 {"retainkeys", FIELD_RETAIN_KEYS}, {"set", FIELD_SET},
-                 {"atomic", FIELD_ATOMIC},       {"min", FIELD_HAS_MIN},
+    } flags[] = {{"required", FIELD_REQUIRED},
+                 {"nonempty", FIELD_NONEMPTY},
+                 {"immutable", FIELD_IMMUTABLE},
+                 {"merge", FIELD_MERGE},
+                 {"retainkeys", FIELD_RETAIN_KEYS},
+                 {"set", FIELD_SET},
+                 {"atomic", FIELD_ATOMIC},
+                 {"min", FIELD_HAS_MIN},
                  {"max", FIELD_HAS_MAX}};
     struct slice value, name = attribute(word, &value);
     bool known = false;
@@ -223,13 +230,15 @@ static int parse_field(struct loader *l)
     return rc;
 }
 
-/* ---- kinds ------------------------------------------------------------------------------------ */
+/* ---- kinds ------------------------------------------------------------------------------------
+ */
 
 /* column NAME TYPE FORMAT CELL [ARGUMENT...] [wide] */
 static int parse_column(struct loader *l)
 {
     struct kind_entry *k = l->kind;
-    if (l->n_words < 5) return bad(l, "a column has a name, a type, a format and a cell", l->words[0]);
+    if (l->n_words < 5)
+        return bad(l, "a column has a name, a type, a format and a cell", l->words[0]);
     struct kind_column c = {.name = arena_strdup(l->a, l->words[1]),
                             .type = arena_strdup(l->a, l->words[2])};
     c.format = slice_eq_str(l->words[3], "-") ? "" : arena_strdup(l->a, l->words[3]);
@@ -324,7 +333,8 @@ static int parse_kind_line(struct loader *l)
     return 0;
 }
 
-/* ---- blocks ----------------------------------------------------------------------------------- */
+/* ---- blocks -----------------------------------------------------------------------------------
+ */
 
 static const char *lower_case(struct arena *a, struct slice s)
 {
@@ -343,7 +353,8 @@ static int begin_kind(struct loader *l)
     *k = (struct kind_entry){.package = l->package};
     k->kind.group = l->group;
     k->kind.version = l->version;
-    k->kind.api_version = l->group[0] ? arena_printf(l->a, "%s/%s", l->group, l->version) : l->version;
+    k->kind.api_version =
+        l->group[0] ? arena_printf(l->a, "%s/%s", l->group, l->version) : l->version;
     k->kind.kind = arena_strdup(l->a, l->words[1]);
     k->kind.list_kind = arena_printf(l->a, "%sList", k->kind.kind ? k->kind.kind : "");
     k->kind.singular = lower_case(l->a, l->words[1]);
@@ -428,7 +439,8 @@ static int parse_source(struct loader *l, const struct kinds_source *s)
     return rc;
 }
 
-/* ---- what is derived -------------------------------------------------------------------------- */
+/* ---- what is derived --------------------------------------------------------------------------
+ */
 
 static unsigned name_hash(struct slice s)
 {
@@ -495,7 +507,8 @@ static int finish(struct loader *l)
         if (!l->t->entries[i].names)
             l->t->entries[i].names = kind_format_by_name(SLICE_LIT("dns-subdomain"));
         if (!k->type || !k->plural || !k->storage_prefix)
-            return err_set(l->e, ERR_INVALID, "kind %s: its type, plural or storage is missing", k->kind);
+            return err_set(l->e, ERR_INVALID, "kind %s: its type, plural or storage is missing",
+                           k->kind);
     }
     return 0;
 }

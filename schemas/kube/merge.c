@@ -1,9 +1,10 @@
-/* Strategic merge patch: like a JSON merge patch, but lists whose items have a key are merged item by
- * item, and directives say what plain values cannot ($patch, $retainKeys, $setElementOrder/<list>,
- * $deleteFromPrimitiveList/<list>). Which lists, and by which key, is in the data of the kind.
+/* Strategic merge patch: like a JSON merge patch, but lists whose items have a key are merged item
+ * by item, and directives say what plain values cannot ($patch, $retainKeys,
+ * $setElementOrder/<list>, $deleteFromPrimitiveList/<list>). Which lists, and by which key, is in
+ * the data of the kind.
  *
- * The order of a merged list: items that the patch (or its $setElementOrder) names stand in that order;
- * the others keep theirs, and stand before a named item only where they did so before. */
+ * The order of a merged list: items that the patch (or its $setElementOrder) names stand in that
+ * order; the others keep theirs, and stand before a named item only where they did so before. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -46,10 +47,11 @@ static int bad(struct merge *m, const char *what, const struct json *v)
     return rc;
 }
 
-/* ---- values that are only in the patch -------------------------------------------------------- */
+/* ---- values that are only in the patch --------------------------------------------------------
+ */
 
-/* A copy without directives and nulls; *ret is NULL for an object with $patch: with nothing to delete or
- * replace it says nothing (Kubernetes does the same). */
+/* A copy without directives and nulls; *ret is NULL for an object with $patch: with nothing to
+ * delete or replace it says nothing (Kubernetes does the same). */
 static int copy_plain(struct merge *m, const struct json *v, struct json **ret)
 {
     int rc = 0;
@@ -76,7 +78,8 @@ static int copy_plain(struct merge *m, const struct json *v, struct json **ret)
     return rc;
 }
 
-/* ---- lists ------------------------------------------------------------------------------------ */
+/* ---- lists ------------------------------------------------------------------------------------
+ */
 
 /* What an item is found by: the text of its key, or its own text. Empty if it has none. */
 static struct slice key_text(const struct json *item, const char *key)
@@ -103,7 +106,8 @@ static int index_add(struct merge *m, struct key_index *x, struct slice key, siz
     return json_set(m->a, x->places, key, place);
 }
 
-static int index_list(struct merge *m, struct key_index *x, const struct json *list, const char *key)
+static int index_list(struct merge *m, struct key_index *x, const struct json *list,
+                      const char *key)
 {
     int rc = 0;
     for (size_t i = 0; list && i < list->count && !rc; i++) {
@@ -164,7 +168,8 @@ static int merge_items(struct merge *m, const struct kind_field *f, struct json 
         struct slice text = key_text(item, f->merge_key);
         struct json *copy = NULL;
         if (f->merge_key && json_get(item, DIRECTIVE)) continue;
-        if (!text.data) return f->merge_key ? no_key(m, item, f->merge_key) : bad(m, "no scalar", item);
+        if (!text.data)
+            return f->merge_key ? no_key(m, item, f->merge_key) : bad(m, "no scalar", item);
         size_t at = index_find(&places, text);
         if (at != NOWHERE) {
             if (f->merge_key) rc = merge_object(m, f->type, original->items[at], item);
@@ -177,11 +182,12 @@ static int merge_items(struct merge *m, const struct kind_field *f, struct json 
     return rc;
 }
 
-/* ---- the order of a merged list --------------------------------------------------------------- */
+/* ---- the order of a merged list ---------------------------------------------------------------
+ */
 
 struct placed {
     struct json *value;
-    size_t named; /* its place among the named ones, or NOWHERE */
+    size_t named;  /* its place among the named ones, or NOWHERE */
     size_t before; /* where it was in the original, or NOWHERE */
     size_t now;
 };
@@ -214,8 +220,9 @@ static int order_list(struct merge *m, struct json *list, const struct json *ord
     qsort(items, n_right, sizeof(*items), by_named);
     size_t l = 0, r = 0;
     for (size_t i = 0; i < list->count; i++) {
-        bool from_left = r == n_right || (l < n_left && left[l].before != NOWHERE &&
-                                          items[r].before != NOWHERE && left[l].before < items[r].before);
+        bool from_left =
+            r == n_right || (l < n_left && left[l].before != NOWHERE &&
+                             items[r].before != NOWHERE && left[l].before < items[r].before);
         list->items[i] = from_left ? left[l++].value : items[r++].value;
     }
     return 0;
@@ -234,7 +241,8 @@ static int check_order(struct merge *m, const struct json *patch, const struct j
         struct slice text = key_text(item, key);
         size_t at = text.data ? index_find(&named, text) : NOWHERE;
         if (at == NOWHERE || at < last)
-            return bad(m, "the order in the patch list does not match its $setElementOrder list", patch);
+            return bad(m, "the order in the patch list does not match its $setElementOrder list",
+                       patch);
         last = at;
     }
     return rc;
@@ -253,7 +261,8 @@ static int merge_list(struct merge *m, const struct kind_field *f, struct json *
     if (replace) original->count = 0;
     size_t n_before = original->count;
     if (patch) rc = merge_items(m, f, original, patch);
-    return rc || replace ? rc : order_list(m, original, order ? order : patch, f->merge_key, n_before);
+    return rc || replace ? rc
+                         : order_list(m, original, order ? order : patch, f->merge_key, n_before);
 }
 
 static int delete_scalars(struct merge *m, struct json *original, const struct json *gone)
@@ -264,7 +273,8 @@ static int delete_scalars(struct merge *m, struct json *original, const struct j
     return rc;
 }
 
-/* ---- objects ---------------------------------------------------------------------------------- */
+/* ---- objects ----------------------------------------------------------------------------------
+ */
 
 static bool holds(const struct json *list, struct slice text)
 {
@@ -378,7 +388,8 @@ static int merge_object(struct merge *m, const struct kind_type *t, struct json 
         if (is_directive(x->name)) continue;
         const struct json *order =
             x->value->type == JSON_ARRAY ? prefixed(m, patch, ELEMENT_ORDER, x->name) : NULL;
-        rc = merge_member(m, t ? kind_field_find(t, x->name) : NULL, original, x->name, x->value, order);
+        rc = merge_member(m, t ? kind_field_find(t, x->name) : NULL, original, x->name, x->value,
+                          order);
     }
     for (size_t i = 0; i < patch->count && !rc; i++)
         if (is_directive(patch->members[i].name))

@@ -1,6 +1,7 @@
-/* OpenAPI v2 and v3 documents, made from the tables: the schemas here, the paths in openapi_paths.c, the
- * protobuf form of v2 in openapi_protobuf.c. What kubectl needs of them: types for `explain` and for
- * checks before it sends, merge keys for `apply`, and which parameters a server knows. */
+/* OpenAPI v2 and v3 documents, made from the tables: the schemas here, the paths in
+ * openapi_paths.c, the protobuf form of v2 in openapi_protobuf.c. What kubectl needs of them: types
+ * for `explain` and for checks before it sends, merge keys for `apply`, and which parameters a
+ * server knows. */
 #include <stdio.h>
 #include <xxhash.h>
 
@@ -10,7 +11,8 @@
 #define QUANTITY "io.k8s.apimachinery.pkg.api.resource.Quantity"
 #define INT_OR_STRING "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 
-/* ---- building --------------------------------------------------------------------------------- */
+/* ---- building ---------------------------------------------------------------------------------
+ */
 
 static struct json *made(struct doc *d, struct json *v)
 {
@@ -88,7 +90,8 @@ static struct json *typed(struct doc *d, const char *type, const char *format)
     return v;
 }
 
-/* ---- schemas ---------------------------------------------------------------------------------- */
+/* ---- schemas ----------------------------------------------------------------------------------
+ */
 
 static struct json *one_of(struct doc *d, const char *x, const char *y)
 {
@@ -156,9 +159,10 @@ static void add_default(struct doc *d, const struct kind_field *f, struct json *
 static void add_list_words(struct doc *d, const struct kind_field *f, struct json *v)
 {
     if (f->container == HOLDS_LIST) {
-        const char *type = f->map_keys ? "map" : (f->flags & FIELD_SET) ? "set"
-                           : (f->flags & FIELD_ATOMIC)                  ? "atomic"
-                                                                        : NULL;
+        const char *type = f->map_keys                 ? "map"
+                           : (f->flags & FIELD_SET)    ? "set"
+                           : (f->flags & FIELD_ATOMIC) ? "atomic"
+                                                       : NULL;
         if (type) doc_put_str(d, v, "x-kubernetes-list-type", type);
     } else if (f->flags & FIELD_ATOMIC) {
         doc_put_str(d, v, "x-kubernetes-map-type", "atomic");
@@ -198,7 +202,10 @@ static void add_gvk(struct doc *d, const struct kind_type *t, struct json *v)
 {
     static const struct {
         const char *type, *group;
-    } bodies[] = {{"Binding", ""}, {"Eviction", "policy"}, {"Scale", "autoscaling"}, {"Status", ""},
+    } bodies[] = {{"Binding", ""},
+                  {"Eviction", "policy"},
+                  {"Scale", "autoscaling"},
+                  {"Status", ""},
                   {"DeleteOptions", ""}};
     struct json *list = doc_array(d);
     for (size_t i = 0; i < kinds_count(); i++)
@@ -269,7 +276,8 @@ void doc_add_kind(struct doc *d, const struct kind *k)
         doc_put(d, d->schemas, META "Patch", typed(d, "object", NULL));
 }
 
-/* ---- documents -------------------------------------------------------------------------------- */
+/* ---- documents --------------------------------------------------------------------------------
+ */
 
 /* `group` NULL: all of them. */
 static struct json *make_document(struct doc *d, const char *group, const char *version)
@@ -343,7 +351,8 @@ int kinds_openapi_v3_index(struct buf *out)
     for (size_t i = 0; i < kinds_count() && !rc; i++) {
         const struct kind *k = kinds_at(i);
         bool seen = false;
-        for (size_t j = 0; j < i; j++) seen |= strcmp(kinds_at(j)->api_version, k->api_version) == 0;
+        for (size_t j = 0; j < i; j++)
+            seen |= strcmp(kinds_at(j)->api_version, k->api_version) == 0;
         if (seen) continue;
         rc = write_index_entry(out, k, first);
         first = false;

@@ -10,20 +10,32 @@ struct parameter {
     const char *name, *type;
 };
 
-static const struct parameter write_parameters[] = {
-    {"dryRun", "string"}, {"fieldManager", "string"}, {"fieldValidation", "string"},
-    {"pretty", "string"}, {NULL, NULL}};
+static const struct parameter write_parameters[] = {{"dryRun", "string"},
+                                                    {"fieldManager", "string"},
+                                                    {"fieldValidation", "string"},
+                                                    {"pretty", "string"},
+                                                    {NULL, NULL}};
 static const struct parameter patch_parameters[] = {
     {"dryRun", "string"}, {"fieldManager", "string"}, {"fieldValidation", "string"},
-    {"force", "boolean"}, {"pretty", "string"}, {NULL, NULL}};
-static const struct parameter delete_parameters[] = {
-    {"dryRun", "string"}, {"gracePeriodSeconds", "integer"}, {"orphanDependents", "boolean"},
-    {"propagationPolicy", "string"}, {"pretty", "string"}, {NULL, NULL}};
-static const struct parameter list_parameters[] = {
-    {"allowWatchBookmarks", "boolean"}, {"continue", "string"}, {"fieldSelector", "string"},
-    {"labelSelector", "string"}, {"limit", "integer"}, {"pretty", "string"},
-    {"resourceVersion", "string"}, {"resourceVersionMatch", "string"},
-    {"sendInitialEvents", "boolean"}, {"timeoutSeconds", "integer"}, {"watch", "boolean"}, {NULL, NULL}};
+    {"force", "boolean"}, {"pretty", "string"},       {NULL, NULL}};
+static const struct parameter delete_parameters[] = {{"dryRun", "string"},
+                                                     {"gracePeriodSeconds", "integer"},
+                                                     {"orphanDependents", "boolean"},
+                                                     {"propagationPolicy", "string"},
+                                                     {"pretty", "string"},
+                                                     {NULL, NULL}};
+static const struct parameter list_parameters[] = {{"allowWatchBookmarks", "boolean"},
+                                                   {"continue", "string"},
+                                                   {"fieldSelector", "string"},
+                                                   {"labelSelector", "string"},
+                                                   {"limit", "integer"},
+                                                   {"pretty", "string"},
+                                                   {"resourceVersion", "string"},
+                                                   {"resourceVersionMatch", "string"},
+                                                   {"sendInitialEvents", "boolean"},
+                                                   {"timeoutSeconds", "integer"},
+                                                   {"watch", "boolean"},
+                                                   {NULL, NULL}};
 static const struct parameter get_parameters[] = {
     {"pretty", "string"}, {"resourceVersion", "string"}, {NULL, NULL}};
 
@@ -145,13 +157,14 @@ static void add_operation(struct doc *d, struct json *item, const struct operati
 }
 
 /* A path and the parameters in it. */
-static struct json *add_path(struct doc *d, struct json *paths, const struct kind *k, bool in_namespace,
-                             bool named, const char *sub)
+static struct json *add_path(struct doc *d, struct json *paths, const struct kind *k,
+                             bool in_namespace, bool named, const char *sub)
 {
     struct json *item = doc_object(d), *parameters = doc_array(d);
-    const char *path = arena_printf(&d->a, "/%s/%s%s/%s%s%s%s", k->group[0] ? "apis" : "api",
-                                    k->api_version, in_namespace ? "/namespaces/{namespace}" : "",
-                                    k->plural, named ? "/{name}" : "", sub ? "/" : "", sub ? sub : "");
+    const char *path =
+        arena_printf(&d->a, "/%s/%s%s/%s%s%s%s", k->group[0] ? "apis" : "api", k->api_version,
+                     in_namespace ? "/namespaces/{namespace}" : "", k->plural,
+                     named ? "/{name}" : "", sub ? "/" : "", sub ? sub : "");
     if (named) doc_push(d, parameters, parameter(d, "path", "name", "string"));
     if (in_namespace) doc_push(d, parameters, parameter(d, "path", "namespace", "string"));
     if (parameters && parameters->count) doc_put(d, item, "parameters", parameters);
@@ -167,9 +180,16 @@ static void add_subresource(struct doc *d, struct json *paths, const struct kind
     if (!t) return;
     doc_add_type(d, t);
     const char *type = doc_type_name(d, t);
-    struct operation o = {"get", "get", "read", get_parameters, NULL, type,
-                          s->kind ? s->group : k->group, s->kind ? s->version : k->version,
-                          s->kind ? s->kind : k->kind, false};
+    struct operation o = {"get",
+                          "get",
+                          "read",
+                          get_parameters,
+                          NULL,
+                          type,
+                          s->kind ? s->group : k->group,
+                          s->kind ? s->version : k->version,
+                          s->kind ? s->kind : k->kind,
+                          false};
     bool get = strstr(s->verbs, "get"), put = strstr(s->verbs, "update");
     if (get) add_operation(d, item, &o, k, s->name);
     o.body = type;

@@ -1,6 +1,6 @@
-/* An OpenAPI v2 document as protobuf: gnostic's openapi.v2 messages, which old clients ask for. Tables say
- * which member of a JSON object is which field; the messages that JSON does not have (a list or a name
- * around a value) are written by hand. */
+/* An OpenAPI v2 document as protobuf: gnostic's openapi.v2 messages, which old clients ask for.
+ * Tables say which member of a JSON object is which field; the messages that JSON does not have (a
+ * list or a name around a value) are written by hand. */
 #include "schemas/kube/openapi_int.h"
 
 #define VARINT 0
@@ -9,14 +9,14 @@
 enum form {
     FORM_END,
     FORM_STRING,
-    FORM_STRINGS,    /* repeated */
+    FORM_STRINGS, /* repeated */
     FORM_BOOL,
     FORM_MESSAGE,
-    FORM_MESSAGES,   /* repeated */
-    FORM_NAMED,      /* members as repeated {name = 1, value = 2} inside a message of their own */
-    FORM_TYPE,       /* TypeItem {value = 1} */
-    FORM_WRAPPED,    /* a message inside a message, as its field 1 */
-    FORM_ANY,        /* Any {yaml = 2} */
+    FORM_MESSAGES, /* repeated */
+    FORM_NAMED,    /* members as repeated {name = 1, value = 2} inside a message of their own */
+    FORM_TYPE,     /* TypeItem {value = 1} */
+    FORM_WRAPPED,  /* a message inside a message, as its field 1 */
+    FORM_ANY,      /* Any {yaml = 2} */
     FORM_ANYS,
     FORM_PARAMETERS, /* repeated ParametersItem */
 };
@@ -64,12 +64,9 @@ static const struct pb_field response_value_fields[] = {
 static const struct message response_value = {0, response_value_fields};
 
 static const struct pb_field operation_fields[] = {
-    {"operationId", 5, FORM_STRING, NULL, 0},
-    {"produces", 6, FORM_STRINGS, NULL, 0},
-    {"consumes", 7, FORM_STRINGS, NULL, 0},
-    {"parameters", 8, FORM_PARAMETERS, NULL, 0},
-    {"responses", 9, FORM_NAMED, &response_value, 1},
-    {NULL, 0, FORM_END, NULL, 0},
+    {"operationId", 5, FORM_STRING, NULL, 0},         {"produces", 6, FORM_STRINGS, NULL, 0},
+    {"consumes", 7, FORM_STRINGS, NULL, 0},           {"parameters", 8, FORM_PARAMETERS, NULL, 0},
+    {"responses", 9, FORM_NAMED, &response_value, 1}, {NULL, 0, FORM_END, NULL, 0},
 };
 static const struct message operation = {13, operation_fields};
 
@@ -101,16 +98,22 @@ static const struct pb_field document_fields[] = {
 static const struct message document_message = {16, document_fields};
 
 static const struct pb_field query_fields[] = {
-    {"required", 1, FORM_BOOL, NULL, 0},    {"in", 2, FORM_STRING, NULL, 0},
-    {"description", 3, FORM_STRING, NULL, 0}, {"name", 4, FORM_STRING, NULL, 0},
-    {"type", 6, FORM_STRING, NULL, 0},      {"uniqueItems", 20, FORM_BOOL, NULL, 0},
+    {"required", 1, FORM_BOOL, NULL, 0},
+    {"in", 2, FORM_STRING, NULL, 0},
+    {"description", 3, FORM_STRING, NULL, 0},
+    {"name", 4, FORM_STRING, NULL, 0},
+    {"type", 6, FORM_STRING, NULL, 0},
+    {"uniqueItems", 20, FORM_BOOL, NULL, 0},
     {NULL, 0, FORM_END, NULL, 0},
 };
 static const struct message query_parameter = {23, query_fields};
 static const struct pb_field in_path_fields[] = {
-    {"required", 1, FORM_BOOL, NULL, 0},    {"in", 2, FORM_STRING, NULL, 0},
-    {"description", 3, FORM_STRING, NULL, 0}, {"name", 4, FORM_STRING, NULL, 0},
-    {"type", 5, FORM_STRING, NULL, 0},      {"uniqueItems", 19, FORM_BOOL, NULL, 0},
+    {"required", 1, FORM_BOOL, NULL, 0},
+    {"in", 2, FORM_STRING, NULL, 0},
+    {"description", 3, FORM_STRING, NULL, 0},
+    {"name", 4, FORM_STRING, NULL, 0},
+    {"type", 5, FORM_STRING, NULL, 0},
+    {"uniqueItems", 19, FORM_BOOL, NULL, 0},
     {NULL, 0, FORM_END, NULL, 0},
 };
 static const struct message path_parameter = {22, in_path_fields};
@@ -121,7 +124,8 @@ static const struct pb_field body_fields[] = {
 };
 static const struct message body_parameter = {6, body_fields};
 
-/* ---- writing ---------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------
+ */
 
 static void write_message(struct buf *out, const struct message *m, const struct json *v);
 
@@ -146,7 +150,8 @@ static void put_inner(struct buf *out, uint32_t number, struct buf *inner)
     buf_release(inner);
 }
 
-static void put_message(struct buf *out, uint32_t number, const struct message *m, const struct json *v)
+static void put_message(struct buf *out, uint32_t number, const struct message *m,
+                        const struct json *v)
 {
     struct buf inner = {0};
     write_message(&inner, m, v);

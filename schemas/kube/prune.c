@@ -14,7 +14,8 @@ struct prune {
 static int prune_object(struct prune *p, const struct kind_path *at, const struct kind_type *t,
                         struct json *v);
 
-/* ---- messages --------------------------------------------------------------------------------- */
+/* ---- messages ---------------------------------------------------------------------------------
+ */
 
 static const char *json_type_word(const struct json *v)
 {
@@ -53,15 +54,16 @@ static int bad_type(struct prune *p, const struct kind_path *at, const struct ki
     if (!path) return ERR_NOMEM;
     struct slice number = v->type == JSON_NUMBER ? v->text : (struct slice){0};
     if (number.len > 40) number.len = 40;
-    return kind_problem_add(p->problems, PROBLEM_TYPE, path, NULL,
-                            "json: cannot unmarshal %s%s%.*s into Go struct field %s.%s of type %s%s",
-                            json_type_word(v), number.len ? " " : "", (int)number.len,
-                            (const char *)number.data, p->type->name, path, holds, go_type(f));
+    return kind_problem_add(
+        p->problems, PROBLEM_TYPE, path, NULL,
+        "json: cannot unmarshal %s%s%.*s into Go struct field %s.%s of type %s%s",
+        json_type_word(v), number.len ? " " : "", (int)number.len, (const char *)number.data,
+        p->type->name, path, holds, go_type(f));
 }
 
 /* `before` and `behind` stand around the text in question. */
-static int bad_text(struct prune *p, const struct kind_path *at, const char *before, struct slice text,
-                    const char *behind)
+static int bad_text(struct prune *p, const struct kind_path *at, const char *before,
+                    struct slice text, const char *behind)
 {
     const char *path = kind_path_text(p->a, at);
     if (!path) return ERR_NOMEM;
@@ -82,18 +84,20 @@ static int told_duplicate(struct prune *p, const struct kind_path *at)
 {
     const char *path = kind_path_text(p->a, at);
     if (!path) return ERR_NOMEM;
-    return kind_problem_add(p->problems, PROBLEM_UNKNOWN_FIELD, path, NULL, "duplicate field \"%s\"",
-                            path);
+    return kind_problem_add(p->problems, PROBLEM_UNKNOWN_FIELD, path, NULL,
+                            "duplicate field \"%s\"", path);
 }
 
-/* ---- scalars ---------------------------------------------------------------------------------- */
+/* ---- scalars ----------------------------------------------------------------------------------
+ */
 
 static bool is_integer(const struct json *v, bool wide)
 {
     int64_t i;
     if (v->type != JSON_NUMBER || !json_to_int(v, &i)) return false;
     for (size_t k = 0; k < v->text.len; k++)
-        if (v->text.data[k] != '-' && (v->text.data[k] < '0' || v->text.data[k] > '9')) return false;
+        if (v->text.data[k] != '-' && (v->text.data[k] < '0' || v->text.data[k] > '9'))
+            return false;
     return wide || (i >= INT32_MIN && i <= INT32_MAX);
 }
 
@@ -161,7 +165,8 @@ static int prune_one(struct prune *p, const struct kind_path *at, const struct k
     return ok ? rc : bad_type(p, at, f, element, v);
 }
 
-/* ---- containers ------------------------------------------------------------------------------- */
+/* ---- containers -------------------------------------------------------------------------------
+ */
 
 /* The zero value that a null stands for inside a list or a map. */
 static struct json *zero_of(struct arena *a, const struct kind_field *f)

@@ -1,11 +1,12 @@
-/* Tables: the columns of a kind and the cells of an object, as `kubectl get` prints them. The cells that
- * are more than a value at a path are functions here, those of Pods in cells_pod.c. */
+/* Tables: the columns of a kind and the cells of an object, as `kubectl get` prints them. The cells
+ * that are more than a value at a path are functions here, those of Pods in cells_pod.c. */
 #include "schemas/kube/table.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-/* ---- ages ------------------------------------------------------------------------------------- */
+/* ---- ages -------------------------------------------------------------------------------------
+ */
 
 const char *cell_duration(struct arena *a, int64_t s)
 {
@@ -14,13 +15,17 @@ const char *cell_duration(struct arena *a, int64_t s)
     if (s < 0) return "0s";
     if (s < 120) return arena_printf(a, "%llds", (long long)s);
     if (m < 10)
-        return s % 60 ? arena_printf(a, "%lldm%llds", m, (long long)s % 60) : arena_printf(a, "%lldm", m);
+        return s % 60 ? arena_printf(a, "%lldm%llds", m, (long long)s % 60)
+                      : arena_printf(a, "%lldm", m);
     if (m < 180) return arena_printf(a, "%lldm", m);
-    if (h < 8) return m % 60 ? arena_printf(a, "%lldh%lldm", h, m % 60) : arena_printf(a, "%lldh", h);
+    if (h < 8)
+        return m % 60 ? arena_printf(a, "%lldh%lldm", h, m % 60) : arena_printf(a, "%lldh", h);
     if (h < 48) return arena_printf(a, "%lldh", h);
-    if (d < 8) return h % 24 ? arena_printf(a, "%lldd%lldh", d, h % 24) : arena_printf(a, "%lldd", d);
+    if (d < 8)
+        return h % 24 ? arena_printf(a, "%lldd%lldh", d, h % 24) : arena_printf(a, "%lldd", d);
     if (y < 2) return arena_printf(a, "%lldd", d);
-    if (y < 8) return d % 365 ? arena_printf(a, "%lldy%lldd", y, d % 365) : arena_printf(a, "%lldy", y);
+    if (y < 8)
+        return d % 365 ? arena_printf(a, "%lldy%lldd", y, d % 365) : arena_printf(a, "%lldy", y);
     return arena_printf(a, "%lldy", y);
 }
 
@@ -50,7 +55,8 @@ static void add_part(struct buf *b, struct slice text, const char *separator)
     buf_append_slice(b, text);
 }
 
-/* ---- plain cells ------------------------------------------------------------------------------ */
+/* ---- plain cells ------------------------------------------------------------------------------
+ */
 
 static struct json *value_or(struct arena *a, const struct json *v, const char *otherwise)
 {
@@ -59,7 +65,8 @@ static struct json *value_or(struct arena *a, const struct json *v, const char *
     return json_clone(a, v);
 }
 
-static struct json *cell_age(struct arena *a, const struct json *o, int64_t now_s, const char *const *args)
+static struct json *cell_age(struct arena *a, const struct json *o, int64_t now_s,
+                             const char *const *args)
 {
     return cell_text(a, cell_since(a, json_path(o, args[0]), now_s));
 }
@@ -113,7 +120,8 @@ static struct json *cell_trimmed(struct arena *a, const struct json *o, int64_t 
     return json_string(a, s);
 }
 
-/* ---- selectors and templates ------------------------------------------------------------------ */
+/* ---- selectors and templates ------------------------------------------------------------------
+ */
 
 static int by_name(const void *x, const void *y)
 {
@@ -192,7 +200,8 @@ static struct json *cell_containers(struct arena *a, const struct json *o, int64
     return cell_buf(a, &b, "");
 }
 
-/* ---- nodes ------------------------------------------------------------------------------------ */
+/* ---- nodes ------------------------------------------------------------------------------------
+ */
 
 static struct json *cell_node_status(struct arena *a, const struct json *o, int64_t now_s,
                                      const char *const *args)
@@ -243,7 +252,8 @@ static struct json *cell_node_address(struct arena *a, const struct json *o, int
     return json_str(a, "<none>");
 }
 
-/* ---- services --------------------------------------------------------------------------------- */
+/* ---- services ---------------------------------------------------------------------------------
+ */
 
 static struct json *cell_service_external_ip(struct arena *a, const struct json *o, int64_t now_s,
                                              const char *const *args)
@@ -306,13 +316,15 @@ static struct json *cell_endpoints(struct arena *a, const struct json *o, int64_
         size_t n_ports = cell_count(ports);
         for (size_t p = 0; p < (n_ports ? n_ports : 1); p++)
             for (size_t i = 0; i < cell_count(addresses); i++)
-                add_endpoint(&b, json_text(json_get(json_at(addresses, i), "ip")), json_at(ports, p), &n);
+                add_endpoint(&b, json_text(json_get(json_at(addresses, i), "ip")),
+                             json_at(ports, p), &n);
     }
     if (n > ENDPOINTS_SHOWN) buf_printf(&b, " + %zu more...", n - ENDPOINTS_SHOWN);
     return cell_buf(a, &b, "<none>");
 }
 
-/* ---- events ----------------------------------------------------------------------------------- */
+/* ---- events -----------------------------------------------------------------------------------
+ */
 
 static const char *first_seen(struct arena *a, const struct json *o, int64_t now_s)
 {
@@ -351,9 +363,9 @@ static struct json *cell_event_object(struct arena *a, const struct json *o, int
     struct slice kind = json_path_text(o, "involvedObject.kind");
     struct slice name = json_path_text(o, "involvedObject.name");
     (void)now_s, (void)args;
-    char *text = (char *)(uintptr_t)arena_printf(a, "%.*s%s%.*s", (int)kind.len, (const char *)kind.data,
-                                                 name.len ? "/" : "", (int)name.len,
-                                                 (const char *)name.data);
+    char *text = (char *)(uintptr_t)arena_printf(a, "%.*s%s%.*s", (int)kind.len,
+                                                 (const char *)kind.data, name.len ? "/" : "",
+                                                 (int)name.len, (const char *)name.data);
     for (size_t i = 0; text && i < kind.len; i++)
         if (text[i] >= 'A' && text[i] <= 'Z') text[i] = (char)(text[i] + 32);
     return cell_text(a, text);
@@ -362,7 +374,8 @@ static struct json *cell_event_object(struct arena *a, const struct json *o, int
 static struct json *cell_event_source(struct arena *a, const struct json *o, int64_t now_s,
                                       const char *const *args)
 {
-    struct slice component = json_path_text(o, "source.component"), host = json_path_text(o, "source.host");
+    struct slice component = json_path_text(o, "source.component"),
+                 host = json_path_text(o, "source.host");
     struct buf b = {0};
     (void)now_s, (void)args;
     buf_append_slice(&b, component.len ? component : json_path_text(o, "reportingComponent"));
@@ -404,7 +417,8 @@ kind_cell_fn kind_cell_by_name(struct slice name)
     return kind_pod_cell_by_name(name);
 }
 
-/* ---- tables ----------------------------------------------------------------------------------- */
+/* ---- tables -----------------------------------------------------------------------------------
+ */
 
 int kind_table_columns(struct arena *a, const struct kind *k, struct json **ret)
 {
@@ -431,8 +445,8 @@ static struct json *plain_cell(struct arena *a, const struct json *object, const
     return v && v->type < JSON_ARRAY ? v : json_str(a, "");
 }
 
-int kind_table_cells(struct arena *a, const struct kind *k, const struct json *object, int64_t now_s,
-                     struct json **ret)
+int kind_table_cells(struct arena *a, const struct kind *k, const struct json *object,
+                     int64_t now_s, struct json **ret)
 {
     static const char *const no_args[] = {NULL, NULL, NULL};
     const struct kind_entry *e = kind_entry_of(k);

@@ -1,6 +1,6 @@
-/* Validation: one walk that does what the data says of each field (required, ranges, enums, formats,
- * immutability) and calls the checks of types that data cannot express (checks*.c). The wording of
- * messages is that of Kubernetes, because people and scripts know it. */
+/* Validation: one walk that does what the data says of each field (required, ranges, enums,
+ * formats, immutability) and calls the checks of types that data cannot express (checks*.c). The
+ * wording of messages is that of Kubernetes, because people and scripts know it. */
 #include <arpa/inet.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -45,7 +45,8 @@ int kind_complain(struct kind_check *c, enum kind_problem_type type, const struc
     return rc;
 }
 
-/* ---- formats ---------------------------------------------------------------------------------- */
+/* ---- formats ----------------------------------------------------------------------------------
+ */
 
 static int invalid(struct kind_check *c, const struct kind_path *at, const struct json *v,
                    const char *text)
@@ -53,7 +54,8 @@ static int invalid(struct kind_check *c, const struct kind_path *at, const struc
     return kind_complain(c, PROBLEM_INVALID, at, v, "%s", text);
 }
 
-static int too_long(struct kind_check *c, const struct kind_path *at, const struct json *v, int most)
+static int too_long(struct kind_check *c, const struct kind_path *at, const struct json *v,
+                    int most)
 {
     return kind_complain(c, PROBLEM_INVALID, at, v, "must be no more than %d characters", most);
 }
@@ -88,7 +90,8 @@ static int format_dns_label(struct kind_check *c, const struct kind_path *at, co
     return name_is_dns1123_label(v->text) ? 0 : invalid(c, at, v, TEXT_LABEL);
 }
 
-static int format_dns_subdomain(struct kind_check *c, const struct kind_path *at, const struct json *v)
+static int format_dns_subdomain(struct kind_check *c, const struct kind_path *at,
+                                const struct json *v)
 {
     if (v->text.len > 253) return too_long(c, at, v, 253);
     return name_is_dns1123_subdomain(v->text) ? 0 : invalid(c, at, v, TEXT_SUBDOMAIN);
@@ -119,7 +122,8 @@ static int format_qualified(struct kind_check *c, const struct kind_path *at, co
     return name_is_qualified(v->text) ? 0 : invalid(c, at, v, TEXT_QUALIFIED);
 }
 
-static int format_label_value(struct kind_check *c, const struct kind_path *at, const struct json *v)
+static int format_label_value(struct kind_check *c, const struct kind_path *at,
+                              const struct json *v)
 {
     if (v->text.len > 63) return too_long(c, at, v, 63);
     return label_value_is_valid(v->text) ? 0 : invalid(c, at, v, TEXT_LABEL_VALUE);
@@ -163,7 +167,8 @@ static int format_port_name(struct kind_check *c, const struct kind_path *at, co
     }
     if (s.len > 15) return too_long(c, at, v, 15);
     if (!legal || !s.len)
-        return invalid(c, at, v, "must contain only alphanumeric characters (a-z, 0-9), and hyphens (-)");
+        return invalid(c, at, v,
+                       "must contain only alphanumeric characters (a-z, 0-9), and hyphens (-)");
     if (!letter) return invalid(c, at, v, "must contain at least one letter (a-z)");
     if (hyphens) return invalid(c, at, v, "must not contain consecutive hyphens");
     if (s.data[0] == '-' || s.data[s.len - 1] == '-')
@@ -201,7 +206,8 @@ static int format_cidr(struct kind_check *c, const struct kind_path *at, const s
     bool ok = digits && is_ip(ip) && json_to_int(&bits, &n) && n >= 0 &&
               n <= (slice_index(ip, ':') >= 0 ? 128 : 32);
     return ok ? 0
-              : invalid(c, at, v, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+              : invalid(c, at, v,
+                        "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
 }
 
 /* A number or a name of a port. */
@@ -218,8 +224,9 @@ static int format_count_or_percent(struct kind_check *c, const struct kind_path 
 {
     int64_t n;
     if (v->type == JSON_NUMBER)
-        return json_to_int(v, &n) && n >= 0 ? 0
-                                            : invalid(c, at, v, "must be greater than or equal to 0");
+        return json_to_int(v, &n) && n >= 0
+                   ? 0
+                   : invalid(c, at, v, "must be greater than or equal to 0");
     bool ok = v->text.len > 1 && v->text.data[v->text.len - 1] == '%';
     for (size_t i = 0; ok && i + 1 < v->text.len; i++)
         ok = v->text.data[i] >= '0' && v->text.data[i] <= '9';
@@ -257,7 +264,8 @@ static int format_labels(struct kind_check *c, const struct kind_path *at, const
 }
 
 /* Keys are compared in lower case, as Kubernetes does here. */
-static int format_annotations(struct kind_check *c, const struct kind_path *at, const struct json *v)
+static int format_annotations(struct kind_check *c, const struct kind_path *at,
+                              const struct json *v)
 {
     size_t total = 0;
     int rc = 0;
@@ -306,7 +314,8 @@ kind_format_fn kind_format_by_name(struct slice name)
     return NULL;
 }
 
-/* ---- fields ----------------------------------------------------------------------------------- */
+/* ---- fields -----------------------------------------------------------------------------------
+ */
 
 static bool is_empty(const struct json *v)
 {
@@ -344,11 +353,12 @@ static int check_range(struct kind_check *c, const struct kind_path *at, const s
         return kind_complain(c, PROBLEM_INVALID, at, v, "must be between %lld and %lld, inclusive",
                              (long long)f->min, (long long)f->max);
     return kind_complain(c, PROBLEM_INVALID, at, v, "must be %s than or equal to %lld",
-                         i < f->min ? "greater" : "less", (long long)(i < f->min ? f->min : f->max));
+                         i < f->min ? "greater" : "less",
+                         (long long)(i < f->min ? f->min : f->max));
 }
 
-static int check_element(struct kind_check *c, const struct kind_path *at, const struct kind_field *f,
-                         const struct json *v, const struct json *old)
+static int check_element(struct kind_check *c, const struct kind_path *at,
+                         const struct kind_field *f, const struct json *v, const struct json *old)
 {
     int rc = 0;
     if (f->n_enums) rc = check_enum(c, at, f, v);
@@ -406,9 +416,11 @@ static int check_object(struct kind_check *c, const struct kind_path *at, const 
     return rc || !t->check ? rc : t->check(c, at, v, old);
 }
 
-/* ---- the object's own metadata ---------------------------------------------------------------- */
+/* ---- the object's own metadata ----------------------------------------------------------------
+ */
 
-static int check_generate_name(struct kind_check *c, const struct kind_path *at, struct json *prefix)
+static int check_generate_name(struct kind_check *c, const struct kind_path *at,
+                               struct json *prefix)
 {
     /* the server adds characters, so a hyphen at the end is fine */
     struct json masked = *prefix;
@@ -422,8 +434,8 @@ static int check_generate_name(struct kind_check *c, const struct kind_path *at,
     return rc || c->problems->count == before ? rc : 0;
 }
 
-static int check_unchanged(struct kind_check *c, const struct kind_path *at, const struct json *meta,
-                           const struct json *old, const char *name)
+static int check_unchanged(struct kind_check *c, const struct kind_path *at,
+                           const struct json *meta, const struct json *old, const char *name)
 {
     const struct json *now = json_get(meta, name), *before = json_get(old, name);
     struct json empty = {.type = JSON_STRING};
@@ -432,12 +444,14 @@ static int check_unchanged(struct kind_check *c, const struct kind_path *at, con
                          "field is immutable");
 }
 
-static int check_namespace_of(struct kind_check *c, const struct kind_path *at, const struct json *ns)
+static int check_namespace_of(struct kind_check *c, const struct kind_path *at,
+                              const struct json *ns)
 {
     const struct kind_path *here = PATH_STR(at, "namespace");
     if (!c->kind->kind.namespaced)
-        return is_empty(ns) ? 0
-                            : kind_complain(c, PROBLEM_FORBIDDEN, here, NULL, "not allowed on this type");
+        return is_empty(ns)
+                   ? 0
+                   : kind_complain(c, PROBLEM_FORBIDDEN, here, NULL, "not allowed on this type");
     if (is_empty(ns)) return kind_complain(c, PROBLEM_REQUIRED, here, NULL, "%s", "");
     return format_dns_label(c, here, ns);
 }
@@ -445,7 +459,8 @@ static int check_namespace_of(struct kind_check *c, const struct kind_path *at, 
 static int check_root_metadata(struct kind_check *c)
 {
     const struct kind_path root = {.what = PATH_ROOT}, *at = PATH_STR(&root, "metadata");
-    const struct json *meta = json_get(c->root, "metadata"), *old = json_get(c->old_root, "metadata");
+    const struct json *meta = json_get(c->root, "metadata"),
+                      *old = json_get(c->old_root, "metadata");
     struct json *name = json_get(meta, "name"), *generate = json_get(meta, "generateName");
     int rc = 0;
     if (is_empty(name))

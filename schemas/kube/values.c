@@ -1,5 +1,5 @@
-/* Scalar texts: quantities, times, base64, names. Sources: apimachinery's resource.Quantity (canonical
- * form), RFC 3339, RFC 4648, RFC 1123. */
+/* Scalar texts: quantities, times, base64, names. Sources: apimachinery's resource.Quantity
+ * (canonical form), RFC 3339, RFC 4648, RFC 1123. */
 #include <stdio.h>
 
 #include "schemas/kube/kinds_int.h"
@@ -19,10 +19,10 @@ struct suffix {
 };
 
 static const struct suffix suffixes[] = {
-    {"", 0, false},   {"m", -3, false},  {"k", 3, false},  {"M", 6, false},  {"G", 9, false},
-    {"Ki", 10, true}, {"Mi", 20, true},  {"Gi", 30, true}, {"Ti", 40, true}, {"Pi", 50, true},
-    {"Ei", 60, true}, {"n", -9, false},  {"u", -6, false}, {"T", 12, false}, {"P", 15, false},
-    {"E", 18, false},
+    {"", 0, false},   {"m", -3, false}, {"k", 3, false},  {"M", 6, false},
+    {"G", 9, false},  {"Ki", 10, true}, {"Mi", 20, true}, {"Gi", 30, true},
+    {"Ti", 40, true}, {"Pi", 50, true}, {"Ei", 60, true}, {"n", -9, false},
+    {"u", -6, false}, {"T", 12, false}, {"P", 15, false}, {"E", 18, false},
 };
 
 enum quantity_style { STYLE_DECIMAL, STYLE_BINARY, STYLE_EXPONENT };
@@ -170,7 +170,8 @@ int quantity_canonical(struct arena *a, struct slice in, struct slice *ret)
     return ret->data ? 0 : ERR_NOMEM;
 }
 
-/* ---- times ------------------------------------------------------------------------------------ */
+/* ---- times ------------------------------------------------------------------------------------
+ */
 
 static bool digits(struct slice s, size_t at, size_t n, int *ret)
 {
@@ -266,7 +267,8 @@ int time_canonical(struct arena *a, struct slice in, bool micro, struct slice *r
     return text ? 0 : ERR_NOMEM;
 }
 
-/* ---- base64 ----------------------------------------------------------------------------------- */
+/* ---- base64 -----------------------------------------------------------------------------------
+ */
 
 static bool base64_digit(uint8_t c)
 {
@@ -294,7 +296,8 @@ size_t base64_decoded_length(struct slice s)
     return s.len / 4 * 3 - (s.len >= 4 ? pad : 0);
 }
 
-/* ---- names ------------------------------------------------------------------------------------ */
+/* ---- names ------------------------------------------------------------------------------------
+ */
 
 static bool lower_or_digit(uint8_t c)
 {
@@ -308,7 +311,8 @@ static bool alphanumeric(uint8_t c)
 
 static bool label_shape(struct slice s)
 {
-    if (s.len == 0 || !lower_or_digit(s.data[0]) || !lower_or_digit(s.data[s.len - 1])) return false;
+    if (s.len == 0 || !lower_or_digit(s.data[0]) || !lower_or_digit(s.data[s.len - 1]))
+        return false;
     for (size_t i = 0; i < s.len; i++)
         if (!lower_or_digit(s.data[i]) && s.data[i] != '-') return false;
     return true;

@@ -1,9 +1,12 @@
-/* The small parts of base: slices, buffers, the reader, arenas, blobs, checksums, failing memory. */
+/* The small parts of base: slices, buffers, the reader, arenas, blobs, checksums, failing memory.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
+
 #include <pthread.h>
 
 #include "base/arena.h"
@@ -120,7 +123,8 @@ static void test_blob_is_shared_between_threads(void **state)
     (void)state;
     struct blob *b = blob_copy(SLICE_LIT("value"));
     pthread_t threads[2];
-    for (int i = 0; i < 2; i++) assert_int_equal(pthread_create(&threads[i], NULL, take_and_drop, b), 0);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, take_and_drop, b), 0);
     for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
     assert_int_equal(atomic_load(&b->refs), 1);
     assert_true(slice_eq(blob_slice(b), SLICE_LIT("value")));

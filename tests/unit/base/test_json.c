@@ -1,9 +1,12 @@
-/* JSON: what is taken and refused (against json-c too), values, changes, hostile input, no memory. */
+/* JSON: what is taken and refused (against json-c too), values, changes, hostile input, no memory.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
+
 /* The peer's names, where they are ours too. */
 #define json_object peer_object
 #define json_bool peer_bool
@@ -49,15 +52,31 @@ static const char *text_of(const struct json *v)
     return buf_cstr(&out);
 }
 
-/* ---- accept, reject --------------------------------------------------------------------------- */
+/* ---- accept, reject ---------------------------------------------------------------------------
+ */
 
 static void test_round_trip_keeps_text_and_order(void **state)
 {
     (void)state;
     static const char *const same[] = {
-        "null", "true", "false", "0", "-0", "1.0", "1e3", "1E+3", "-12.50e-7", "9007199254740993",
-        "18446744073709551616", "\"\"", "\"a\"", "[]", "{}", "[[],{},[{}]]",
-        "{\"z\":1,\"a\":[1,2,{\"b\":null}],\"m\":\"x\"}", "\"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\"",
+        "null",
+        "true",
+        "false",
+        "0",
+        "-0",
+        "1.0",
+        "1e3",
+        "1E+3",
+        "-12.50e-7",
+        "9007199254740993",
+        "18446744073709551616",
+        "\"\"",
+        "\"a\"",
+        "[]",
+        "{}",
+        "[[],{},[{}]]",
+        "{\"z\":1,\"a\":[1,2,{\"b\":null}],\"m\":\"x\"}",
+        "\"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\"",
         "\"tab\\t quote\\\" slash\\\\ nl\\n \\u0001\"",
     };
     for (size_t i = 0; i < sizeof(same) / sizeof(same[0]); i++)
@@ -152,7 +171,8 @@ static void test_copy_outlives_the_input(void **state)
     assert_string_equal(text_of(v), "{\"name\":\"value\",\"n\":12}");
 }
 
-/* ---- numbers ---------------------------------------------------------------------------------- */
+/* ---- numbers ----------------------------------------------------------------------------------
+ */
 
 static void test_integers_are_exact(void **state)
 {
@@ -162,12 +182,24 @@ static void test_integers_are_exact(void **state)
         bool ok;
         int64_t v;
     } cases[] = {
-        {"0", true, 0}, {"-0", true, 0}, {"0.000", true, 0}, {"0e99999999999999999999", true, 0},
-        {"1e2", true, 100}, {"100e-2", true, 1}, {"1.5", false, 0}, {"1.50e1", true, 15},
-        {"9223372036854775807", true, INT64_MAX}, {"9223372036854775808", false, 0},
-        {"-9223372036854775808", true, INT64_MIN}, {"-9223372036854775809", false, 0},
-        {"9.223372036854775807e18", true, INT64_MAX}, {"1e19", false, 0}, {"1e-1", false, 0},
-        {"1e99999999999999999999", false, 0}, {"0.001e3", true, 1}, {"1200", true, 1200},
+        {"0", true, 0},
+        {"-0", true, 0},
+        {"0.000", true, 0},
+        {"0e99999999999999999999", true, 0},
+        {"1e2", true, 100},
+        {"100e-2", true, 1},
+        {"1.5", false, 0},
+        {"1.50e1", true, 15},
+        {"9223372036854775807", true, INT64_MAX},
+        {"9223372036854775808", false, 0},
+        {"-9223372036854775808", true, INT64_MIN},
+        {"-9223372036854775809", false, 0},
+        {"9.223372036854775807e18", true, INT64_MAX},
+        {"1e19", false, 0},
+        {"1e-1", false, 0},
+        {"1e99999999999999999999", false, 0},
+        {"0.001e3", true, 1},
+        {"1200", true, 1200},
         {"100000000000000000000000e-20", true, 1000},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -183,9 +215,19 @@ static void test_integers_are_exact(void **state)
 static void test_doubles(void **state)
 {
     (void)state;
-    static const char *const texts[] = {"0", "1", "-1.5", "1e308", "1e-320", "0.1", "123456789.125",
-                                        "9007199254740993", "2.2250738585072011e-308", "5e-324",
-                                        "1.7976931348623157e308", "0.0001e-5", "1e-400"};
+    static const char *const texts[] = {"0",
+                                        "1",
+                                        "-1.5",
+                                        "1e308",
+                                        "1e-320",
+                                        "0.1",
+                                        "123456789.125",
+                                        "9007199254740993",
+                                        "2.2250738585072011e-308",
+                                        "5e-324",
+                                        "1.7976931348623157e308",
+                                        "0.0001e-5",
+                                        "1e-400"};
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         double d;
         assert_true(json_to_double(parse(texts[i]), &d));
@@ -218,13 +260,25 @@ static void test_equality(void **state)
         const char *x, *y;
         bool equal;
     } cases[] = {
-        {"1", "1.0", true}, {"100", "1e2", true}, {"1", "-1", false}, {"0", "-0", true},
-        {"12", "120", false}, {"1.23", "123e-2", true}, {"9007199254740993", "9007199254740992", false},
-        {"1e99999999999999999999", "1e99999999999999999999", true}, {"1e5", "1e6", false},
-        {"1e99999999999999999999", "1e99999999999999999998", false}, {"1", "\"1\"", false},
-        {"{\"a\":1,\"b\":[2]}", "{\"b\":[2],\"a\":1.0}", true}, {"{\"a\":1}", "{\"b\":1}", false},
-        {"{\"a\":1}", "{\"a\":1,\"b\":2}", false}, {"[1,2]", "[2,1]", false}, {"[]", "{}", false},
-        {"null", "false", false}, {"true", "false", false}, {"\"\\u0041\"", "\"A\"", true},
+        {"1", "1.0", true},
+        {"100", "1e2", true},
+        {"1", "-1", false},
+        {"0", "-0", true},
+        {"12", "120", false},
+        {"1.23", "123e-2", true},
+        {"9007199254740993", "9007199254740992", false},
+        {"1e99999999999999999999", "1e99999999999999999999", true},
+        {"1e5", "1e6", false},
+        {"1e99999999999999999999", "1e99999999999999999998", false},
+        {"1", "\"1\"", false},
+        {"{\"a\":1,\"b\":[2]}", "{\"b\":[2],\"a\":1.0}", true},
+        {"{\"a\":1}", "{\"b\":1}", false},
+        {"{\"a\":1}", "{\"a\":1,\"b\":2}", false},
+        {"[1,2]", "[2,1]", false},
+        {"[]", "{}", false},
+        {"null", "false", false},
+        {"true", "false", false},
+        {"\"\\u0041\"", "\"A\"", true},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         assert_int_equal(json_equal(parse(cases[i].x), parse(cases[i].y)), cases[i].equal);
@@ -234,7 +288,8 @@ static void test_equality(void **state)
     assert_false(json_equal(parse("1"), NULL));
 }
 
-/* ---- changes ---------------------------------------------------------------------------------- */
+/* ---- changes ----------------------------------------------------------------------------------
+ */
 
 static void test_lookups_chain(void **state)
 {
@@ -272,7 +327,8 @@ static void test_changes(void **state)
     struct json *copy = json_clone(&arena, o);
     assert_true(json_equal(copy, o));
     assert_int_equal(json_set_str(&arena, json_get(copy, "l"), "", json_null(&arena)), ERR_INVALID);
-    assert_int_equal(json_set_str(&arena, json_str(&arena, "text"), "a", json_null(&arena)), ERR_INVALID);
+    assert_int_equal(json_set_str(&arena, json_str(&arena, "text"), "a", json_null(&arena)),
+                     ERR_INVALID);
     assert_int_equal(json_push(&arena, copy, json_null(&arena)), ERR_INVALID);
     assert_true(json_equal(copy, o));
     struct buf out = {0};
@@ -308,7 +364,8 @@ static void test_merge_patch(void **state)
     }
 }
 
-/* ---- hostile input ---------------------------------------------------------------------------- */
+/* ---- hostile input ----------------------------------------------------------------------------
+ */
 
 static void test_duplicates_last_wins(void **state)
 {
@@ -337,7 +394,8 @@ static void test_duplicates_last_wins(void **state)
     }
 }
 
-/* Work on 200,000 members must not be quadratic: that would take minutes, this takes milliseconds. */
+/* Work on 200,000 members must not be quadratic: that would take minutes, this takes milliseconds.
+ */
 static void test_many_members_are_linear(void **state)
 {
     (void)state;
@@ -368,7 +426,8 @@ static void test_many_members_are_linear(void **state)
     buf_release(&nulls);
 }
 
-/* ---- against json-c, and mutations ------------------------------------------------------------ */
+/* ---- against json-c, and mutations ------------------------------------------------------------
+ */
 
 static uint64_t rng = 88172645463325252ull;
 
@@ -382,10 +441,22 @@ static unsigned pick(unsigned n)
 
 static void random_document(struct buf *out, int depth)
 {
-    static const char *const scalars[] = {"null", "true", "false", "0", "-1", "42", "1.5", "-2e3",
-                                          "1234567890123", "\"\"", "\"plain text\"", "\"\\n\\t\\\"\"",
-                                          "\"\\u00e9\\ud83d\\ude00\"", "\"\xc3\xa9 long enough to cross\"",
-                                          "0.1", "9223372036854775807"};
+    static const char *const scalars[] = {"null",
+                                          "true",
+                                          "false",
+                                          "0",
+                                          "-1",
+                                          "42",
+                                          "1.5",
+                                          "-2e3",
+                                          "1234567890123",
+                                          "\"\"",
+                                          "\"plain text\"",
+                                          "\"\\n\\t\\\"\"",
+                                          "\"\\u00e9\\ud83d\\ude00\"",
+                                          "\"\xc3\xa9 long enough to cross\"",
+                                          "0.1",
+                                          "9223372036854775807"};
     unsigned kind = depth > 5 ? 2 : pick(4);
     if (kind > 1) {
         buf_append_str(out, scalars[pick(sizeof(scalars) / sizeof(scalars[0]))]);
@@ -395,7 +466,8 @@ static void random_document(struct buf *out, int depth)
     buf_append_byte(out, kind ? '{' : '[');
     for (unsigned i = 0; i < n; i++) {
         if (i) buf_append_str(out, pick(3) ? "," : " ,\n");
-        if (kind) buf_printf(out, "\"n%u\"%s:", pick(12) + (pick(4) ? i * 100 : 0), pick(3) ? "" : " ");
+        if (kind)
+            buf_printf(out, "\"n%u\"%s:", pick(12) + (pick(4) ? i * 100 : 0), pick(3) ? "" : " ");
         random_document(out, depth + 1);
     }
     buf_append_byte(out, kind ? '}' : ']');
@@ -484,8 +556,8 @@ static void test_random_documents_against_json_c(void **state)
     buf_release(&out);
 }
 
-/* Whatever bytes come: an answer; and what we take, json-c takes with the same values. The exact copy
- * of the input on the heap lets the address sanitizer see a read beyond its end. */
+/* Whatever bytes come: an answer; and what we take, json-c takes with the same values. The exact
+ * copy of the input on the heap lets the address sanitizer see a read beyond its end. */
 static void test_mutations(void **state)
 {
     (void)state;
@@ -498,7 +570,9 @@ static void test_mutations(void **state)
         for (unsigned n = 1 + pick(3); n && in.len; n--) {
             unsigned at = pick((unsigned)in.len);
             if (pick(4) == 0) in.len = at;
-            else in.data[at] = pick(4) ? (uint8_t)bytes[pick(sizeof(bytes) - 1)] : (uint8_t)pick(256);
+            else
+                in.data[at] =
+                    pick(4) ? (uint8_t)bytes[pick(sizeof(bytes) - 1)] : (uint8_t)pick(256);
         }
         uint8_t *exact = mem_must_alloc(in.len);
         if (in.len) memcpy(exact, in.data, in.len);
@@ -525,8 +599,9 @@ static void test_mutations(void **state)
 static void test_corpus_of_refusals_agrees_with_json_c(void **state)
 {
     (void)state;
-    static const char *const texts[] = {"[1,]", "{\"a\":1,}", "{a:1}", "[1 2]", "tru", "\"a", "{\"a\"}",
-                                        "[", "1 2", "{]", "\"\\x\"", "-", "\"\xff\"", "[1}", "'a'"};
+    static const char *const texts[] = {"[1,]",    "{\"a\":1,}", "{a:1}",    "[1 2]", "tru",
+                                        "\"a",     "{\"a\"}",    "[",        "1 2",   "{]",
+                                        "\"\\x\"", "-",          "\"\xff\"", "[1}",   "'a'"};
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         struct buf in = {0};
         peer_object *peer;
@@ -539,7 +614,8 @@ static void test_corpus_of_refusals_agrees_with_json_c(void **state)
     }
 }
 
-/* ---- no memory -------------------------------------------------------------------------------- */
+/* ---- no memory --------------------------------------------------------------------------------
+ */
 
 static int everything(struct arena *a, struct slice in, struct buf *out)
 {
@@ -608,13 +684,22 @@ static void test_arena_cap_is_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_round_trip_keeps_text_and_order), TEST(test_refusals_say_where),
-        TEST(test_depth_is_bounded), TEST(test_copy_outlives_the_input),
-        TEST(test_integers_are_exact), TEST(test_doubles), TEST(test_equality),
-        TEST(test_lookups_chain), TEST(test_changes), TEST(test_merge_patch),
-        TEST(test_duplicates_last_wins), TEST(test_many_members_are_linear),
-        TEST(test_random_documents_against_json_c), TEST(test_mutations),
-        TEST(test_corpus_of_refusals_agrees_with_json_c), TEST(test_every_allocation_fails_once),
+        TEST(test_round_trip_keeps_text_and_order),
+        TEST(test_refusals_say_where),
+        TEST(test_depth_is_bounded),
+        TEST(test_copy_outlives_the_input),
+        TEST(test_integers_are_exact),
+        TEST(test_doubles),
+        TEST(test_equality),
+        TEST(test_lookups_chain),
+        TEST(test_changes),
+        TEST(test_merge_patch),
+        TEST(test_duplicates_last_wins),
+        TEST(test_many_members_are_linear),
+        TEST(test_random_documents_against_json_c),
+        TEST(test_mutations),
+        TEST(test_corpus_of_refusals_agrees_with_json_c),
+        TEST(test_every_allocation_fails_once),
         TEST(test_arena_cap_is_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

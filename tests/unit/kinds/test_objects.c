@@ -18,10 +18,11 @@ static void test_unknown_fields_go_and_are_told(void **state)
 {
     (void)state;
     check_pruned(CM ",'foo':1,'data':{'a':'b'}}", CM ",'data':{'a':'b'}}", "unknown field \"foo\"");
-    check_pruned(POD ",'spec':{'containers':[{'name':'a','imagee':'x'},{'name':'b','ports':[{'port':1}]}]}}",
-                 POD ",'spec':{'containers':[{'name':'a'},{'name':'b','ports':[{}]}]}}",
-                 "unknown field \"spec.containers[0].imagee\"\n"
-                 "unknown field \"spec.containers[1].ports[0].port\"");
+    check_pruned(
+        POD ",'spec':{'containers':[{'name':'a','imagee':'x'},{'name':'b','ports':[{'port':1}]}]}}",
+        POD ",'spec':{'containers':[{'name':'a'},{'name':'b','ports':[{}]}]}}",
+        "unknown field \"spec.containers[0].imagee\"\n"
+        "unknown field \"spec.containers[1].ports[0].port\"");
 }
 
 static void test_nothing_is_left_out_that_says_something(void **state)
@@ -43,12 +44,16 @@ static void test_nothing_is_left_out_that_says_something(void **state)
 static void test_texts_get_their_canonical_form(void **state)
 {
     (void)state;
-    check_pruned(POD ",'spec':{'containers':[{'resources':{'limits':{'cpu':0.5,'memory':'1024Mi'}}}]}}",
-                 POD ",'spec':{'containers':[{'resources':{'limits':{'cpu':'500m','memory':'1Gi'}}}]}}", "");
+    check_pruned(
+        POD ",'spec':{'containers':[{'resources':{'limits':{'cpu':0.5,'memory':'1024Mi'}}}]}}",
+        POD ",'spec':{'containers':[{'resources':{'limits':{'cpu':'500m','memory':'1Gi'}}}]}}", "");
     check_pruned(CM ",'metadata':{'creationTimestamp':'2026-11-20T22:00:00+01:00'}}",
                  CM ",'metadata':{'creationTimestamp':'2026-11-20T21:00:00Z'}}", "");
-    check_pruned("{'apiVersion':'coordination.k8s.io/v1','kind':'Lease','spec':{'renewTime':'2026-11-20T21:00:00Z'}}",
-                 "{'apiVersion':'coordination.k8s.io/v1','kind':'Lease','spec':{'renewTime':'2026-11-20T21:00:00.000000Z'}}", "");
+    check_pruned("{'apiVersion':'coordination.k8s.io/"
+                 "v1','kind':'Lease','spec':{'renewTime':'2026-11-20T21:00:00Z'}}",
+                 "{'apiVersion':'coordination.k8s.io/"
+                 "v1','kind':'Lease','spec':{'renewTime':'2026-11-20T21:00:00.000000Z'}}",
+                 "");
 }
 
 static void test_wrong_types(void **state)
@@ -56,26 +61,32 @@ static void test_wrong_types(void **state)
     (void)state;
     static const char *const cases[][2] = {
         {"{'apiVersion':'apps/v1','kind':'Deployment','spec':{'replicas':'3'}}",
-         "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"},
+         "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type "
+         "int32"},
         {"{'apiVersion':'apps/v1','kind':'Deployment','spec':{'replicas':1.5}}",
-         "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"},
+         "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of "
+         "type int32"},
         {"{'apiVersion':'apps/v1','kind':'Deployment','spec':{'replicas':3000000000}}",
-         "json: cannot unmarshal number 3000000000 into Go struct field DeploymentSpec.spec.replicas of type int32"},
-        {POD ",'spec':{'containers':{}}}",
-         "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []Container"},
-        {POD ",'spec':{'containers':['x']}}",
-         "json: cannot unmarshal string into Go struct field PodSpec.spec.containers[0] of type Container"},
-        {POD ",'spec':[]}", "json: cannot unmarshal array into Go struct field Pod.spec of type PodSpec"},
+         "json: cannot unmarshal number 3000000000 into Go struct field "
+         "DeploymentSpec.spec.replicas of type int32"},
+        {POD ",'spec':{'containers':{}}}", "json: cannot unmarshal object into Go struct field "
+                                           "PodSpec.spec.containers of type []Container"},
+        {POD ",'spec':{'containers':['x']}}", "json: cannot unmarshal string into Go struct field "
+                                              "PodSpec.spec.containers[0] of type Container"},
+        {POD ",'spec':[]}",
+         "json: cannot unmarshal array into Go struct field Pod.spec of type PodSpec"},
         {CM ",'data':{'a':1}}",
          "json: cannot unmarshal number 1 into Go struct field ConfigMap.data[a] of type string"},
-        {CM ",'data':['a']}",
-         "json: cannot unmarshal array into Go struct field ConfigMap.data of type map[string]string"},
+        {CM ",'data':['a']}", "json: cannot unmarshal array into Go struct field ConfigMap.data of "
+                              "type map[string]string"},
         {CM ",'immutable':'yes'}",
          "json: cannot unmarshal string into Go struct field ConfigMap.immutable of type bool"},
         {CM ",'binaryData':{'a':'!'}}", "binaryData[a]: illegal base64 data at input byte 0"},
-        {CM ",'metadata':{'creationTimestamp':'now'}}", "parsing time \"now\": not an RFC 3339 time"},
+        {CM ",'metadata':{'creationTimestamp':'now'}}",
+         "parsing time \"now\": not an RFC 3339 time"},
         {CM ",'metadata':{'creationTimestamp':5}}",
-         "json: cannot unmarshal number 5 into Go struct field ObjectMeta.metadata.creationTimestamp of type v1.Time"},
+         "json: cannot unmarshal number 5 into Go struct field "
+         "ObjectMeta.metadata.creationTimestamp of type v1.Time"},
         {POD ",'spec':{'overhead':{'cpu':'lots'}}}",
          "quantities must match the regular expression "
          "'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$': \"lots\""},
@@ -89,7 +100,8 @@ static void test_wrong_types(void **state)
     kind_problems_init(&p, &arena);
     struct json *v = parse("[1]");
     assert_int_equal(kind_prune(&arena, kind_by_name(SLICE_LIT("v1"), SLICE_LIT("Pod")), v, &p), 0);
-    assert_string_equal(problems_text(&p), "json: cannot unmarshal array into Go value of type Pod");
+    assert_string_equal(problems_text(&p),
+                        "json: cannot unmarshal array into Go value of type Pod");
 }
 
 static void test_duplicate_fields_are_told(void **state)
@@ -104,7 +116,8 @@ static void test_duplicate_fields_are_told(void **state)
     assert_string_equal(p.first->next->detail, "duplicate field \"immutable\"");
 }
 
-/* ---- defaults --------------------------------------------------------------------------------- */
+/* ---- defaults ---------------------------------------------------------------------------------
+ */
 
 static void check_default(const char *in, const char *out)
 {
@@ -118,7 +131,8 @@ static void check_default(const char *in, const char *out)
 }
 
 #define CONTAINER_DEFAULTS                                                                         \
-    "'resources':{},'terminationMessagePath':'/dev/termination-log','terminationMessagePolicy':'File'"
+    "'resources':{},'terminationMessagePath':'/dev/"                                               \
+    "termination-log','terminationMessagePolicy':'File'"
 #define SPEC_DEFAULTS                                                                              \
     "'restartPolicy':'Always','terminationGracePeriodSeconds':30,'dnsPolicy':'ClusterFirst',"      \
     "'securityContext':{},'schedulerName':'default-scheduler'"
@@ -127,45 +141,59 @@ static void test_pod_defaults(void **state)
 {
     (void)state;
     check_default(
-        POD ",'spec':{'serviceAccountName':'sa','containers':[{'name':'a','image':'nginx','ports':[{'containerPort':80}],"
-            "'livenessProbe':{'httpGet':{'port':80}},'env':[{'name':'A','valueFrom':{'fieldRef':{'fieldPath':'x'}}}]}],"
-            "'volumes':[{'name':'v','secret':{'secretName':'s'}},{'name':'w'},{'name':'h','hostPath':{'path':'/'}}]}}",
-        POD ",'spec':{'serviceAccountName':'sa','serviceAccount':'sa','containers':[{'name':'a','image':'nginx',"
-            "'imagePullPolicy':'Always','ports':[{'containerPort':80,'protocol':'TCP'}],"
-            "'livenessProbe':{'httpGet':{'port':80,'path':'/','scheme':'HTTP'},'timeoutSeconds':1,"
-            "'periodSeconds':10,'successThreshold':1,'failureThreshold':3},"
-            "'env':[{'name':'A','valueFrom':{'fieldRef':{'apiVersion':'v1','fieldPath':'x'}}}]," CONTAINER_DEFAULTS "}],"
-            "'volumes':[{'name':'v','secret':{'secretName':'s','defaultMode':420}},{'name':'w','emptyDir':{}},"
-            "{'name':'h','hostPath':{'path':'/','type':''}}],'enableServiceLinks':true," SPEC_DEFAULTS "},"
-            "'status':{'phase':'Pending'}}");
+        POD ",'spec':{'serviceAccountName':'sa','containers':[{'name':'a','image':'nginx','ports':["
+            "{'containerPort':80}],"
+            "'livenessProbe':{'httpGet':{'port':80}},'env':[{'name':'A','valueFrom':{'fieldRef':{'"
+            "fieldPath':'x'}}}]}],"
+            "'volumes':[{'name':'v','secret':{'secretName':'s'}},{'name':'w'},{'name':'h','"
+            "hostPath':{'path':'/'}}]}}",
+        POD
+        ",'spec':{'serviceAccountName':'sa','serviceAccount':'sa','containers':[{'name':'a','image'"
+        ":'nginx',"
+        "'imagePullPolicy':'Always','ports':[{'containerPort':80,'protocol':'TCP'}],"
+        "'livenessProbe':{'httpGet':{'port':80,'path':'/','scheme':'HTTP'},'timeoutSeconds':1,"
+        "'periodSeconds':10,'successThreshold':1,'failureThreshold':3},"
+        "'env':[{'name':'A','valueFrom':{'fieldRef':{'apiVersion':'v1','fieldPath':'x'}}}]"
+        "," CONTAINER_DEFAULTS "}],"
+        "'volumes':[{'name':'v','secret':{'secretName':'s','defaultMode':420}},{'name':'w','"
+        "emptyDir':{}},"
+        "{'name':'h','hostPath':{'path':'/','type':''}}],'enableServiceLinks':true," SPEC_DEFAULTS
+        "},"
+        "'status':{'phase':'Pending'}}");
 }
 
 static void test_image_decides_the_pull_policy(void **state)
 {
     (void)state;
     static const char *const cases[][2] = {
-        {"nginx", "Always"}, {"nginx:latest", "Always"}, {"nginx:1.27", "IfNotPresent"},
-        {"localhost:5000/nginx", "Always"}, {"localhost:5000/nginx:1", "IfNotPresent"},
+        {"nginx", "Always"},
+        {"nginx:latest", "Always"},
+        {"nginx:1.27", "IfNotPresent"},
+        {"localhost:5000/nginx", "Always"},
+        {"localhost:5000/nginx:1", "IfNotPresent"},
         {"nginx@sha256:abc", "IfNotPresent"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        const char *text = arena_printf(&arena, POD ",'spec':{'containers':[{'image':'%s'}]}}", cases[i][0]);
+        const char *text =
+            arena_printf(&arena, POD ",'spec':{'containers':[{'image':'%s'}]}}", cases[i][0]);
         struct json *v = parse(text);
         assert_int_equal(kind_default(&arena, kind_of(v), v), 0);
-        assert_true(json_is_str(json_get(json_at(json_path(v, "spec.containers"), 0), "imagePullPolicy"),
-                                cases[i][1]));
+        assert_true(json_is_str(
+            json_get(json_at(json_path(v, "spec.containers"), 0), "imagePullPolicy"), cases[i][1]));
     }
 }
 
 static void test_requests_follow_limits_in_pods_only(void **state)
 {
     (void)state;
-    struct json *v = parse(POD ",'spec':{'containers':[{'resources':{'limits':{'cpu':'2','memory':'1Gi'},'requests':{'cpu':'1'}}}]}}");
+    struct json *v = parse(POD ",'spec':{'containers':[{'resources':{'limits':{'cpu':'2','memory':'"
+                               "1Gi'},'requests':{'cpu':'1'}}}]}}");
     assert_int_equal(kind_default(&arena, kind_of(v), v), 0);
     const struct json *c = json_at(json_path(v, "spec.containers"), 0);
     assert_string_equal(shown(json_path(c, "resources.requests")), "{'cpu':'1','memory':'1Gi'}");
-    v = parse("{'apiVersion':'apps/v1','kind':'Deployment','spec':{'template':{'spec':{'containers':["
-              "{'resources':{'limits':{'cpu':'2'}}}]}}}}");
+    v = parse(
+        "{'apiVersion':'apps/v1','kind':'Deployment','spec':{'template':{'spec':{'containers':["
+        "{'resources':{'limits':{'cpu':'2'}}}]}}}}");
     assert_int_equal(kind_default(&arena, kind_of(v), v), 0);
     c = json_at(json_path(v, "spec.template.spec.containers"), 0);
     assert_null(json_path(c, "resources.requests"));
@@ -176,11 +204,15 @@ static void test_workload_defaults(void **state)
 {
     (void)state;
     check_default("{'apiVersion':'apps/v1','kind':'Deployment','spec':{'template':{'spec':{}}}}",
-                  "{'apiVersion':'apps/v1','kind':'Deployment','spec':{'replicas':1,'template':{'spec':{" SPEC_DEFAULTS
-                  "}},'strategy':{'type':'RollingUpdate','rollingUpdate':{'maxUnavailable':'25%','maxSurge':'25%'}},"
+                  "{'apiVersion':'apps/"
+                  "v1','kind':'Deployment','spec':{'replicas':1,'template':{'spec':{" SPEC_DEFAULTS
+                  "}},'strategy':{'type':'RollingUpdate','rollingUpdate':{'maxUnavailable':'25%','"
+                  "maxSurge':'25%'}},"
                   "'revisionHistoryLimit':10,'progressDeadlineSeconds':600},'status':{}}");
-    check_default("{'apiVersion':'apps/v1','kind':'Deployment','spec':{'replicas':0,'strategy':{'type':'Recreate'}}}",
-                  "{'apiVersion':'apps/v1','kind':'Deployment','spec':{'replicas':0,'strategy':{'type':'Recreate'},"
+    check_default("{'apiVersion':'apps/"
+                  "v1','kind':'Deployment','spec':{'replicas':0,'strategy':{'type':'Recreate'}}}",
+                  "{'apiVersion':'apps/"
+                  "v1','kind':'Deployment','spec':{'replicas':0,'strategy':{'type':'Recreate'},"
                   "'revisionHistoryLimit':10,'progressDeadlineSeconds':600},'status':{}}");
     check_default("{'apiVersion':'apps/v1','kind':'ReplicaSet'}",
                   "{'apiVersion':'apps/v1','kind':'ReplicaSet','spec':{'replicas':1},'status':{}}");
@@ -191,37 +223,50 @@ static void test_workload_defaults(void **state)
 static void test_service_defaults(void **state)
 {
     (void)state;
-    check_default(SVC ",'spec':{'ports':[{'port':80},{'port':81,'targetPort':'web'}]}}",
-                  SVC ",'spec':{'ports':[{'port':80,'protocol':'TCP','targetPort':80},"
-                      "{'port':81,'targetPort':'web','protocol':'TCP'}],'type':'ClusterIP','sessionAffinity':'None',"
-                      "'internalTrafficPolicy':'Cluster','ipFamilyPolicy':'SingleStack','ipFamilies':['IPv4']},"
-                      "'status':{}}");
-    check_default(SVC ",'spec':{'type':'LoadBalancer','clusterIP':'fd00::1','sessionAffinity':'ClientIP'}}",
-                  SVC ",'spec':{'type':'LoadBalancer','clusterIP':'fd00::1','clusterIPs':['fd00::1'],"
-                      "'sessionAffinity':'ClientIP','sessionAffinityConfig':{'clientIP':{'timeoutSeconds':10800}},"
-                      "'externalTrafficPolicy':'Cluster','internalTrafficPolicy':'Cluster',"
-                      "'allocateLoadBalancerNodePorts':true,'ipFamilyPolicy':'SingleStack','ipFamilies':['IPv6']},"
-                      "'status':{}}");
+    check_default(
+        SVC ",'spec':{'ports':[{'port':80},{'port':81,'targetPort':'web'}]}}", SVC
+        ",'spec':{'ports':[{'port':80,'protocol':'TCP','targetPort':80},"
+        "{'port':81,'targetPort':'web','protocol':'TCP'}],'type':'ClusterIP','sessionAffinity':'"
+        "None',"
+        "'internalTrafficPolicy':'Cluster','ipFamilyPolicy':'SingleStack','ipFamilies':['IPv4']},"
+        "'status':{}}");
+    check_default(
+        SVC ",'spec':{'type':'LoadBalancer','clusterIP':'fd00::1','sessionAffinity':'ClientIP'}}",
+        SVC ",'spec':{'type':'LoadBalancer','clusterIP':'fd00::1','clusterIPs':['fd00::1'],"
+            "'sessionAffinity':'ClientIP','sessionAffinityConfig':{'clientIP':{'timeoutSeconds':"
+            "10800}},"
+            "'externalTrafficPolicy':'Cluster','internalTrafficPolicy':'Cluster',"
+            "'allocateLoadBalancerNodePorts':true,'ipFamilyPolicy':'SingleStack','ipFamilies':['"
+            "IPv6']},"
+            "'status':{}}");
     check_default(SVC ",'spec':{'type':'ExternalName','externalName':'x.y'}}",
-                  SVC ",'spec':{'type':'ExternalName','externalName':'x.y','sessionAffinity':'None'},'status':{}}");
+                  SVC ",'spec':{'type':'ExternalName','externalName':'x.y','sessionAffinity':'None'"
+                      "},'status':{}}");
 }
 
 static void test_other_defaults(void **state)
 {
     (void)state;
-    check_default("{'apiVersion':'v1','kind':'Secret','data':{'a':'YQ=='},'stringData':{'a':'hello','b':'','c':'xy'}}",
-                  "{'apiVersion':'v1','kind':'Secret','data':{'a':'aGVsbG8=','b':'','c':'eHk='},'type':'Opaque'}");
+    check_default("{'apiVersion':'v1','kind':'Secret','data':{'a':'YQ=='},'stringData':{'a':'hello'"
+                  ",'b':'','c':'xy'}}",
+                  "{'apiVersion':'v1','kind':'Secret','data':{'a':'aGVsbG8=','b':'','c':'eHk='},'"
+                  "type':'Opaque'}");
     check_default("{'apiVersion':'v1','kind':'Namespace','metadata':{'name':'n'}}",
-                  "{'apiVersion':'v1','kind':'Namespace','metadata':{'name':'n','labels':{'kubernetes.io/metadata.name':'n'}},"
+                  "{'apiVersion':'v1','kind':'Namespace','metadata':{'name':'n','labels':{'"
+                  "kubernetes.io/metadata.name':'n'}},"
                   "'spec':{'finalizers':['kubernetes']},'status':{'phase':'Active'}}");
-    check_default("{'apiVersion':'v1','kind':'Namespace','metadata':{'name':'n','uid':'1'},'spec':{},'status':{'phase':'Terminating'}}",
-                  "{'apiVersion':'v1','kind':'Namespace','metadata':{'name':'n','uid':'1','labels':{'kubernetes.io/metadata.name':'n'}},"
+    check_default("{'apiVersion':'v1','kind':'Namespace','metadata':{'name':'n','uid':'1'},'spec':{"
+                  "},'status':{'phase':'Terminating'}}",
+                  "{'apiVersion':'v1','kind':'Namespace','metadata':{'name':'n','uid':'1','labels':"
+                  "{'kubernetes.io/metadata.name':'n'}},"
                   "'spec':{},'status':{'phase':'Terminating'}}");
     check_default("{'apiVersion':'v1','kind':'Node','status':{'capacity':{'cpu':'1'}}}",
-                  "{'apiVersion':'v1','kind':'Node','spec':{},'status':{'capacity':{'cpu':'1'},'allocatable':{'cpu':'1'}}}");
+                  "{'apiVersion':'v1','kind':'Node','spec':{},'status':{'capacity':{'cpu':'1'},'"
+                  "allocatable':{'cpu':'1'}}}");
 }
 
-/* ---- validation ------------------------------------------------------------------------------- */
+/* ---- validation -------------------------------------------------------------------------------
+ */
 
 static struct json *prepared(const char *text)
 {
@@ -258,34 +303,43 @@ static void test_metadata(void **state)
 {
     (void)state;
     check_valid(CM META "}", "");
-    check_valid(CM ",'metadata':{'namespace':'d'}}", "metadata.name: Required value: name or generateName is required");
+    check_valid(CM ",'metadata':{'namespace':'d'}}",
+                "metadata.name: Required value: name or generateName is required");
     check_valid(CM ",'metadata':{'name':'Bad_Name','namespace':'d'}}",
-                "metadata.name: Invalid value: \"Bad_Name\": a lowercase RFC 1123 subdomain must consist of");
+                "metadata.name: Invalid value: \"Bad_Name\": a lowercase RFC 1123 subdomain must "
+                "consist of");
     check_valid(CM ",'metadata':{'name':'x'}}", "metadata.namespace: Required value");
     check_valid("{'apiVersion':'v1','kind':'Node','metadata':{'name':'x','namespace':'d'}}",
                 "metadata.namespace: Forbidden: not allowed on this type");
-    check_valid("{'apiVersion':'v1','kind':'Namespace','metadata':{'name':'a.b'}}",
-                "metadata.name: Invalid value: \"a.b\": a lowercase RFC 1123 label must consist of");
+    check_valid(
+        "{'apiVersion':'v1','kind':'Namespace','metadata':{'name':'a.b'}}",
+        "metadata.name: Invalid value: \"a.b\": a lowercase RFC 1123 label must consist of");
     check_valid(SVC ",'metadata':{'name':'1a','namespace':'d'},'spec':{'ports':[{'port':1}]}}",
                 "metadata.name: Invalid value: \"1a\": a DNS-1035 label must consist of");
     check_valid(CM ",'metadata':{'name':'x-abc','generateName':'x-','namespace':'d'}}", "");
     check_valid(CM ",'metadata':{'name':'x-abc','generateName':'X','namespace':'d'}}",
                 "metadata.generateName: Invalid value");
     check_valid(CM ",'metadata':{'name':'x','namespace':'d','labels':{'a b':'c'}}}",
-                "metadata.labels: Invalid value: \"a b\": name part must consist of alphanumeric characters");
+                "metadata.labels: Invalid value: \"a b\": name part must consist of alphanumeric "
+                "characters");
     check_valid(CM ",'metadata':{'name':'x','namespace':'d','labels':{'/b':'c'}}}",
                 "metadata.labels: Invalid value: \"/b\": prefix part must be non-empty");
     check_valid(CM ",'metadata':{'name':'x','namespace':'d','labels':{'a':'-c'}}}",
-                "metadata.labels: Invalid value: \"-c\": a valid label must be an empty string or consist of");
-    check_valid(CM ",'metadata':{'name':'x','namespace':'d','annotations':{'Example.com/a':'-c - '}}}", "");
-    check_valid(CM ",'metadata':{'name':'x','namespace':'d','finalizers':['a b']}}", "metadata.finalizers[0]: Invalid value");
-    check_valid(CM ",'metadata':{'name':'x','namespace':'d','ownerReferences':[{'kind':'Pod','name':'p','uid':'1'}]}}",
+                "metadata.labels: Invalid value: \"-c\": a valid label must be an empty string or "
+                "consist of");
+    check_valid(
+        CM ",'metadata':{'name':'x','namespace':'d','annotations':{'Example.com/a':'-c - '}}}", "");
+    check_valid(CM ",'metadata':{'name':'x','namespace':'d','finalizers':['a b']}}",
+                "metadata.finalizers[0]: Invalid value");
+    check_valid(CM ",'metadata':{'name':'x','namespace':'d','ownerReferences':[{'kind':'Pod','name'"
+                   ":'p','uid':'1'}]}}",
                 "metadata.ownerReferences[0].apiVersion: Required value");
     check_valid(CM ",'metadata':{'name':'x','namespace':'d','ownerReferences':["
                    "{'apiVersion':'v1','kind':'Pod','name':'p','uid':'1','controller':true},"
                    "{'apiVersion':'v1','kind':'Pod','name':'q','uid':'2','controller':true}]}}",
                 "metadata.ownerReferences: Invalid value: ");
-    check_update(CM ",'metadata':{'name':'x','namespace':'d','uid':'2'}}", CM ",'metadata':{'name':'x','namespace':'d','uid':'1'}}",
+    check_update(CM ",'metadata':{'name':'x','namespace':'d','uid':'2'}}",
+                 CM ",'metadata':{'name':'x','namespace':'d','uid':'1'}}",
                  "metadata.uid: Invalid value: \"2\": field is immutable");
 }
 
@@ -297,7 +351,9 @@ static void test_annotations_have_a_limit(void **state)
         buf_append_str(&b, CM ",'metadata':{'name':'x','namespace':'d','annotations':{'a':'");
         for (size_t i = 0; i < 256 * 1024 - 1 + extra; i++) buf_append_byte(&b, 'x');
         buf_append_str(&b, "'}}}");
-        check_valid(buf_cstr(&b), extra ? "metadata.annotations: Too long: may not be more than 262144 bytes" : "");
+        check_valid(buf_cstr(&b),
+                    extra ? "metadata.annotations: Too long: may not be more than 262144 bytes"
+                          : "");
         buf_release(&b);
     }
 }
@@ -305,49 +361,113 @@ static void test_annotations_have_a_limit(void **state)
 static void test_pods(void **state)
 {
     (void)state;
-    static const char *const cases[][2] = {
-        {PODS(BOX("")), ""},
-        {PODS("'restartPolicy':'Never'"), "spec.containers: Required value"},
-        {PODS("'containers':[{'image':'i'}]"), "spec.containers[0].name: Required value"},
-        {PODS("'containers':[{'name':'c'}]"), "spec.containers[0].image: Required value"},
-        {PODS("'containers':[{'name':'C','image':'i'}]"), "spec.containers[0].name: Invalid value: \"C\": a lowercase RFC 1123 label"},
-        {PODS("'containers':[{'name':'c','image':' i'}]"), "spec.containers[0].image: Invalid value: \" i\": must not have leading or trailing whitespace"},
-        {PODS("'containers':[{'name':'c','image':'i'},{'name':'c','image':'i'}]"), "spec.containers[1].name: Duplicate value: \"c\""},
-        {PODS(BOX("") ",'initContainers':[{'name':'c','image':'i'}]"), "spec.initContainers[0].name: Duplicate value: \"c\""},
-        {PODS(BOX("") ",'restartPolicy':'Sometimes'"), "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\""},
-        {PODS(BOX(",'ports':[{'containerPort':0}]")), "spec.containers[0].ports[0].containerPort: Required value"},
-        {PODS(BOX(",'ports':[{'containerPort':70000}]")), "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive"},
-        {PODS(BOX(",'ports':[{'containerPort':1,'name':'Web'}]")), "spec.containers[0].ports[0].name: Invalid value: \"Web\": must contain only alphanumeric characters (a-z, 0-9), and hyphens (-)"},
-        {PODS(BOX(",'ports':[{'containerPort':1,'name':'12'}]")), "spec.containers[0].ports[0].name: Invalid value: \"12\": must contain at least one letter (a-z)"},
-        {PODS(BOX(",'ports':[{'containerPort':1,'hostPort':8},{'containerPort':2,'hostPort':8}]")), "spec.containers[0].ports[1].hostPort: Duplicate value: 8"},
-        {PODS("'hostNetwork':true," BOX(",'ports':[{'containerPort':1,'hostPort':8}]")), "spec.containers[0].ports[0].containerPort: Invalid value: 1: must match `hostPort` when `hostNetwork` is true"},
-        {PODS(BOX(",'volumeMounts':[{'name':'v','mountPath':'/v'}]")), "spec.containers[0].volumeMounts[0].name: Not found: \"v\""},
-        {PODS(BOX(",'volumeMounts':[{'name':'v','mountPath':'/v'},{'name':'v','mountPath':'/v'}]") ",'volumes':[{'name':'v'}]"), "spec.containers[0].volumeMounts[1].mountPath: Invalid value: \"/v\": must be unique"},
-        {PODS(BOX(",'volumeMounts':[{'name':'v','mountPath':'/v','subPath':'../x'}]") ",'volumes':[{'name':'v'}]"), "spec.containers[0].volumeMounts[0].subPath: Invalid value: \"../x\": must not contain '..'"},
-        {PODS(BOX("") ",'volumes':[{'name':'v','emptyDir':{},'hostPath':{'path':'/'}}]"), "spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type"},
-        {PODS(BOX("") ",'volumes':[{'name':'v'},{'name':'v'}]"), "spec.volumes[1].name: Duplicate value: \"v\""},
-        {PODS(BOX(",'livenessProbe':{}")), "spec.containers[0].livenessProbe: Required value: must specify a handler type"},
-        {PODS(BOX(",'livenessProbe':{'exec':{'command':['a']},'tcpSocket':{'port':1}}")), "spec.containers[0].livenessProbe.tcpSocket: Forbidden: may not specify more than 1 handler type"},
-        {PODS(BOX(",'livenessProbe':{'tcpSocket':{'port':99999}}")), "spec.containers[0].livenessProbe.tcpSocket.port: Invalid value: 99999: must be between 1 and 65535, inclusive"},
-        {PODS(BOX(",'livenessProbe':{'tcpSocket':{'port':1},'successThreshold':2}")), "spec.containers[0].livenessProbe.successThreshold: Invalid value: 2: must be 1"},
-        {PODS(BOX(",'env':[{'name':'A=B'}]")), "spec.containers[0].env[0].name: Invalid value: \"A=B\": a valid environment variable name"},
-        {PODS(BOX(",'env':[{'name':'A','value':'x','valueFrom':{'fieldRef':{'fieldPath':'x'}}}]")), "spec.containers[0].env[0].valueFrom: Invalid value: \"\": may not be specified when `value` is not empty"},
-        {PODS(BOX(",'env':[{'name':'A','valueFrom':{}}]")), "spec.containers[0].env[0].valueFrom: Invalid value: \"\": must specify one of"},
-        {PODS(BOX(",'resources':{'requests':{'cpu':'2'},'limits':{'cpu':'1'}}")), "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1"},
-        {PODS(BOX(",'resources':{'limits':{'cpu':'-1'}}")), "spec.containers[0].resources.limits[cpu]: Invalid value: \"-1\": must be greater than or equal to 0"},
-        {PODS(BOX(",'resources':{'limits':{'gpu':'1'}}")), "spec.containers[0].resources.limits[gpu]: Invalid value: \"gpu\": must be a standard resource type or fully qualified"},
-        {PODS(BOX(",'resources':{'requests':{'x.y/z':'1'},'limits':{'x.y/z':'2'}}")), "spec.containers[0].resources.requests: Invalid value: \"1\": must be equal to x.y/z limit of 2"},
-        {PODS(BOX(",'restartPolicy':'Always'")), "spec.containers[0].restartPolicy: Forbidden: may not be set for non-init containers"},
-        {PODS(BOX("") ",'initContainers':[{'name':'d','image':'i','readinessProbe':{'tcpSocket':{'port':1}}}]"), "spec.initContainers[0].readinessProbe: Forbidden: may not be set for init containers without restartPolicy=Always"},
-        {PODS(BOX("") ",'tolerations':[{'effect':'NoSchedule'}]"), "spec.tolerations[0].operator: Invalid value: \"\": operator must be Exists when `key` is empty"},
-        {PODS(BOX("") ",'tolerations':[{'key':'a','operator':'Exists','tolerationSeconds':1}]"), "spec.tolerations[0].effect: Invalid value: \"\": effect must be 'NoExecute' when `tolerationSeconds` is set"},
-        {PODS(BOX("") ",'dnsPolicy':'None'"), "spec.dnsConfig.nameservers: Required value"},
-        {PODS(BOX("") ",'nodeSelector':{'a':'b c'}"), "spec.nodeSelector: Invalid value: \"b c\": a valid label"},
-        {PODS(BOX("") ",'activeDeadlineSeconds':0"), "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive"},
-        {PODS(BOX("") ",'affinity':{'nodeAffinity':{'requiredDuringSchedulingIgnoredDuringExecution':{'nodeSelectorTerms':[{'matchExpressions':[{'key':'a','operator':'In'}]}]}}}"),
-         "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'"},
-    };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) check_valid(cases[i][0], cases[i][1]);
+    static const char *const cases[][2] =
+        {
+            {PODS(BOX("")), ""},
+            {PODS("'restartPolicy':'Never'"), "spec.containers: Required value"},
+            {PODS("'containers':[{'image':'i'}]"), "spec.containers[0].name: Required value"},
+            {PODS("'containers':[{'name':'c'}]"), "spec.containers[0].image: Required value"},
+            {PODS("'containers':[{'name':'C','image':'i'}]"),
+             "spec.containers[0].name: Invalid value: \"C\": a lowercase RFC 1123 label"},
+            {PODS("'containers':[{'name':'c','image':' i'}]"),
+             "spec.containers[0].image: Invalid value: \" i\": must not have leading or trailing "
+             "whitespace"},
+            {PODS("'containers':[{'name':'c','image':'i'},{'name':'c','image':'i'}]"),
+             "spec.containers[1].name: Duplicate value: \"c\""},
+            {PODS(BOX("") ",'initContainers':[{'name':'c','image':'i'}]"),
+             "spec.initContainers[0].name: Duplicate value: \"c\""},
+            {PODS(BOX("") ",'restartPolicy':'Sometimes'"),
+             "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", "
+             "\"OnFailure\", \"Never\""},
+            {PODS(BOX(",'ports':[{'containerPort':0}]")),
+             "spec.containers[0].ports[0].containerPort: Required value"},
+            {PODS(BOX(",'ports':[{'containerPort':70000}]")),
+             "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 "
+             "and 65535, inclusive"},
+            {PODS(BOX(",'ports':[{'containerPort':1,'name':'Web'}]")),
+             "spec.containers[0].ports[0].name: Invalid value: \"Web\": must contain only "
+             "alphanumeric characters (a-z, 0-9), and hyphens (-)"},
+            {PODS(BOX(",'ports':[{'containerPort':1,'name':'12'}]")),
+             "spec.containers[0].ports[0].name: Invalid value: \"12\": must contain at least one "
+             "letter (a-z)"},
+            {PODS(BOX(
+                 ",'ports':[{'containerPort':1,'hostPort':8},{'containerPort':2,'hostPort':8}]")),
+             "spec.containers[0].ports[1].hostPort: Duplicate value: 8"},
+            {PODS("'hostNetwork':true," BOX(",'ports':[{'containerPort':1,'hostPort':8}]")),
+             "spec.containers[0].ports[0].containerPort: Invalid value: 1: must match `hostPort` "
+             "when `hostNetwork` is true"},
+            {PODS(BOX(",'volumeMounts':[{'name':'v','mountPath':'/v'}]")),
+             "spec.containers[0].volumeMounts[0].name: Not found: \"v\""},
+            {PODS(BOX(",'volumeMounts':[{'name':'v','mountPath':'/v'},{'name':'v','mountPath':'/"
+                      "v'}]") ",'volumes':[{'name':'v'}]"),
+             "spec.containers[0].volumeMounts[1].mountPath: Invalid value: \"/v\": must be unique"},
+            {PODS(BOX(
+                 ",'volumeMounts':[{'name':'v','mountPath':'/v','subPath':'../x'}]") ",'volumes':[{"
+                                                                                     "'name':'v'}"
+                                                                                     "]"),
+             "spec.containers[0].volumeMounts[0].subPath: Invalid value: \"../x\": must not "
+             "contain '..'"},
+            {PODS(BOX("") ",'volumes':[{'name':'v','emptyDir':{},'hostPath':{'path':'/'}}]"),
+             "spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type"},
+            {PODS(BOX("") ",'volumes':[{'name':'v'},{'name':'v'}]"),
+             "spec.volumes[1].name: Duplicate value: \"v\""},
+            {PODS(BOX(",'livenessProbe':{}")),
+             "spec.containers[0].livenessProbe: Required value: must specify a handler type"},
+            {PODS(BOX(",'livenessProbe':{'exec':{'command':['a']},'tcpSocket':{'port':1}}")),
+             "spec.containers[0].livenessProbe.tcpSocket: Forbidden: may not specify more than 1 "
+             "handler type"},
+            {PODS(BOX(",'livenessProbe':{'tcpSocket':{'port':99999}}")),
+             "spec.containers[0].livenessProbe.tcpSocket.port: Invalid value: 99999: must be "
+             "between 1 and 65535, inclusive"},
+            {PODS(BOX(",'livenessProbe':{'tcpSocket':{'port':1},'successThreshold':2}")),
+             "spec.containers[0].livenessProbe.successThreshold: Invalid value: 2: must be 1"},
+            {PODS(BOX(",'env':[{'name':'A=B'}]")), "spec.containers[0].env[0].name: Invalid value: "
+                                                   "\"A=B\": a valid environment variable name"},
+            {PODS(BOX(
+                 ",'env':[{'name':'A','value':'x','valueFrom':{'fieldRef':{'fieldPath':'x'}}}]")),
+             "spec.containers[0].env[0].valueFrom: Invalid value: \"\": may not be specified when "
+             "`value` is not empty"},
+            {PODS(BOX(",'env':[{'name':'A','valueFrom':{}}]")),
+             "spec.containers[0].env[0].valueFrom: Invalid value: \"\": must specify one of"},
+            {PODS(BOX(",'resources':{'requests':{'cpu':'2'},'limits':{'cpu':'1'}}")),
+             "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or "
+             "equal to cpu limit of 1"},
+            {PODS(BOX(",'resources':{'limits':{'cpu':'-1'}}")),
+             "spec.containers[0].resources.limits[cpu]: Invalid value: \"-1\": must be greater "
+             "than or equal to 0"},
+            {PODS(BOX(",'resources':{'limits':{'gpu':'1'}}")),
+             "spec.containers[0].resources.limits[gpu]: Invalid value: \"gpu\": must be a standard "
+             "resource type or fully qualified"},
+            {PODS(BOX(",'resources':{'requests':{'x.y/z':'1'},'limits':{'x.y/z':'2'}}")),
+             "spec.containers[0].resources.requests: Invalid value: \"1\": must be equal to x.y/z "
+             "limit of 2"},
+            {PODS(BOX(",'restartPolicy':'Always'")),
+             "spec.containers[0].restartPolicy: Forbidden: may not be set for non-init containers"},
+            {PODS(BOX("") ",'initContainers':[{'name':'d','image':'i','readinessProbe':{'tcpSocket'"
+                          ":{'port':1}}}]"),
+             "spec.initContainers[0].readinessProbe: Forbidden: may not be set for init containers "
+             "without restartPolicy=Always"},
+            {PODS(BOX("") ",'tolerations':[{'effect':'NoSchedule'}]"),
+             "spec.tolerations[0].operator: Invalid value: \"\": operator must be Exists when "
+             "`key` is empty"},
+            {PODS(BOX("") ",'tolerations':[{'key':'a','operator':'Exists','tolerationSeconds':1}]"),
+             "spec.tolerations[0].effect: Invalid value: \"\": effect must be 'NoExecute' when "
+             "`tolerationSeconds` is set"},
+            {PODS(BOX("") ",'dnsPolicy':'None'"), "spec.dnsConfig.nameservers: Required value"},
+            {PODS(BOX("") ",'nodeSelector':{'a':'b c'}"),
+             "spec.nodeSelector: Invalid value: \"b c\": a valid label"},
+            {PODS(BOX("") ",'activeDeadlineSeconds':0"),
+             "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, "
+             "inclusive"},
+            {PODS(BOX("") ",'affinity':{'nodeAffinity':{'"
+                          "requiredDuringSchedulingIgnoredDuringExecution':{'nodeSelectorTerms':[{'"
+                          "matchExpressions':[{'key':'a','operator':'In'}]}]}}}"),
+             "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution."
+             "nodeSelectorTerms[0].matchExpressions[0].values: Required value: must be specified "
+             "when `operator` is 'In' or 'NotIn'"},
+        };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        check_valid(cases[i][0], cases[i][1]);
 }
 
 static void test_pod_updates(void **state)
@@ -357,53 +477,87 @@ static void test_pod_updates(void **state)
     const char *old = PODS(BOX("") ",'tolerations':[{'key':'a','operator':'Exists'}],'priority':1");
     static const char *const fine[] = {
         PODS(BOX("") ",'tolerations':[{'key':'a','operator':'Exists'}],'priority':1"),
-        PODS("'containers':[{'name':'c','image':'i2','imagePullPolicy':'Always'}],'tolerations':[{'key':'a','operator':'Exists'}],'priority':1"),
-        PODS(BOX("") ",'tolerations':[{'key':'b','operator':'Exists'},{'key':'a','operator':'Exists'}],'priority':1"),
-        PODS(BOX("") ",'tolerations':[{'key':'a','operator':'Exists'}],'priority':1,'activeDeadlineSeconds':5"),
-        PODS(BOX("") ",'tolerations':[{'key':'a','operator':'Exists'}],'priority':1,'nodeName':'n1'"),
+        PODS("'containers':[{'name':'c','image':'i2','imagePullPolicy':'Always'}],'tolerations':[{'"
+             "key':'a','operator':'Exists'}],'priority':1"),
+        PODS(BOX("") ",'tolerations':[{'key':'b','operator':'Exists'},{'key':'a','operator':'"
+                     "Exists'}],'priority':1"),
+        PODS(BOX("") ",'tolerations':[{'key':'a','operator':'Exists'}],'priority':1,'"
+                     "activeDeadlineSeconds':5"),
+        PODS(BOX(
+            "") ",'tolerations':[{'key':'a','operator':'Exists'}],'priority':1,'nodeName':'n1'"),
     };
     static const char *const refused[] = {
         PODS(BOX("") ",'tolerations':[{'key':'a','operator':'Exists'}],'priority':2"),
         PODS(BOX("") ",'tolerations':[{'key':'a','operator':'Exists'}]"),
         PODS(BOX("") ",'priority':1"),
-        PODS(BOX(",'command':['x']") ",'tolerations':[{'key':'a','operator':'Exists'}],'priority':1"),
-        PODS("'containers':[{'name':'c','image':'i'},{'name':'d','image':'i'}],'tolerations':[{'key':'a','operator':'Exists'}],'priority':1"),
-        PODS(BOX("") ",'tolerations':[{'key':'a','operator':'Exists'}],'priority':1,'hostIPC':true"),
+        PODS(BOX(
+            ",'command':['x']") ",'tolerations':[{'key':'a','operator':'Exists'}],'priority':1"),
+        PODS("'containers':[{'name':'c','image':'i'},{'name':'d','image':'i'}],'tolerations':[{'"
+             "key':'a','operator':'Exists'}],'priority':1"),
+        PODS(
+            BOX("") ",'tolerations':[{'key':'a','operator':'Exists'}],'priority':1,'hostIPC':true"),
     };
     for (size_t i = 0; i < sizeof(fine) / sizeof(fine[0]); i++) check_update(fine[i], old, "");
-    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) check_update(refused[i], old, forbidden);
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
+        check_update(refused[i], old, forbidden);
     check_update(PODS(BOX("") ",'nodeName':'n2'"), PODS(BOX("") ",'nodeName':'n1'"), forbidden);
 }
 
 #define DEPLOY(spec) "{'apiVersion':'apps/v1','kind':'Deployment'" META ",'spec':{" spec "}}"
-#define LABELLED "'selector':{'matchLabels':{'a':'b'}},'template':{'metadata':{'labels':{'a':'b'}},'spec':{" BOX("") "}}"
+#define LABELLED                                                                                   \
+    "'selector':{'matchLabels':{'a':'b'}},'template':{'metadata':{'labels':{'a':'b'}},'spec':"     \
+    "{" BOX("") "}}"
 
 static void test_workloads(void **state)
 {
     (void)state;
     static const char *const cases[][2] = {
         {DEPLOY(LABELLED), ""},
-        {DEPLOY("'replicas':-1," LABELLED), "spec.replicas: Invalid value: -1: must be greater than or equal to 0"},
+        {DEPLOY("'replicas':-1," LABELLED),
+         "spec.replicas: Invalid value: -1: must be greater than or equal to 0"},
         {DEPLOY("'template':{'spec':{" BOX("") "}}"), "spec.selector: Required value"},
         {DEPLOY("'selector':{'matchLabels':{'a':'b'}}"), "spec.template: Required value"},
-        {DEPLOY("'selector':{},'template':{'spec':{" BOX("") "}}"), "spec.selector: Invalid value: {}: empty selector is invalid for deployment"},
-        {DEPLOY("'selector':{'matchLabels':{'a':'c'}},'template':{'metadata':{'labels':{'a':'b'}},'spec':{" BOX("") "}}"),
-         "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`"},
-        {DEPLOY("'selector':{'matchExpressions':[{'key':'a','operator':'NotIn','values':['b']}]},'template':{'metadata':{'labels':{'a':'b'}},'spec':{" BOX("") "}}"),
-         "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`"},
-        {DEPLOY("'selector':{'matchExpressions':[{'key':'a','operator':'Exists'},{'key':'z','operator':'DoesNotExist'}]},'template':{'metadata':{'labels':{'a':'b'}},'spec':{" BOX("") "}}"), ""},
-        {DEPLOY("'selector':{'matchLabels':{'a':'b'}},'template':{'metadata':{'labels':{'a':'b'}},'spec':{'restartPolicy':'Never'," BOX("") "}}"),
-         "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\""},
-        {DEPLOY(LABELLED ",'strategy':{'type':'Recreate','rollingUpdate':{}}"), "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"},
-        {DEPLOY(LABELLED ",'strategy':{'rollingUpdate':{'maxSurge':0,'maxUnavailable':'0%'}}"), "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"0%\": may not be 0 when `maxSurge` is 0"},
-        {DEPLOY(LABELLED ",'strategy':{'rollingUpdate':{'maxUnavailable':'101%'}}"), "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"101%\": must not be greater than 100%"},
-        {DEPLOY(LABELLED ",'strategy':{'rollingUpdate':{'maxSurge':'x'}}"), "spec.strategy.rollingUpdate.maxSurge: Invalid value: \"x\": a valid percent string"},
-        {DEPLOY(LABELLED ",'progressDeadlineSeconds':5,'minReadySeconds':5"), "spec.progressDeadlineSeconds: Invalid value: 5: must be greater than minReadySeconds"},
+        {DEPLOY("'selector':{},'template':{'spec':{" BOX("") "}}"),
+         "spec.selector: Invalid value: {}: empty selector is invalid for deployment"},
+        {DEPLOY("'selector':{'matchLabels':{'a':'c'}},'template':{'metadata':{'labels':{'a':'b'}},'"
+                "spec':{" BOX("") "}}"),
+         "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match "
+         "template `labels`"},
+        {DEPLOY("'selector':{'matchExpressions':[{'key':'a','operator':'NotIn','values':['b']}]},'"
+                "template':{'metadata':{'labels':{'a':'b'}},'spec':{" BOX("") "}}"),
+         "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match "
+         "template `labels`"},
+        {DEPLOY(
+             "'selector':{'matchExpressions':[{'key':'a','operator':'Exists'},{'key':'z','operator'"
+             ":'DoesNotExist'}]},'template':{'metadata':{'labels':{'a':'b'}},'spec':{" BOX(
+                 "") "}}"),
+         ""},
+        {DEPLOY("'selector':{'matchLabels':{'a':'b'}},'template':{'metadata':{'labels':{'a':'b'}},'"
+                "spec':{'restartPolicy':'Never'," BOX("") "}}"),
+         "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: "
+         "\"Always\""},
+        {DEPLOY(LABELLED ",'strategy':{'type':'Recreate','rollingUpdate':{}}"),
+         "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is "
+         "'Recreate'"},
+        {DEPLOY(LABELLED ",'strategy':{'rollingUpdate':{'maxSurge':0,'maxUnavailable':'0%'}}"),
+         "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"0%\": may not be 0 when "
+         "`maxSurge` is 0"},
+        {DEPLOY(LABELLED ",'strategy':{'rollingUpdate':{'maxUnavailable':'101%'}}"),
+         "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"101%\": must not be greater "
+         "than 100%"},
+        {DEPLOY(LABELLED ",'strategy':{'rollingUpdate':{'maxSurge':'x'}}"),
+         "spec.strategy.rollingUpdate.maxSurge: Invalid value: \"x\": a valid percent string"},
+        {DEPLOY(LABELLED ",'progressDeadlineSeconds':5,'minReadySeconds':5"),
+         "spec.progressDeadlineSeconds: Invalid value: 5: must be greater than minReadySeconds"},
     };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) check_valid(cases[i][0], cases[i][1]);
-    check_update(DEPLOY("'selector':{'matchLabels':{'a':'b'}},'template':{'metadata':{'labels':{'a':'b','c':'d'}},'spec':{" BOX("") "}}"),
-                 DEPLOY("'selector':{'matchLabels':{'c':'d'}},'template':{'metadata':{'labels':{'a':'b','c':'d'}},'spec':{" BOX("") "}}"),
-                 "spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"b\"}}: field is immutable");
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        check_valid(cases[i][0], cases[i][1]);
+    check_update(
+        DEPLOY("'selector':{'matchLabels':{'a':'b'}},'template':{'metadata':{'labels':{'a':'b','c':"
+               "'d'}},'spec':{" BOX("") "}}"),
+        DEPLOY("'selector':{'matchLabels':{'c':'d'}},'template':{'metadata':{'labels':{'a':'b','c':"
+               "'d'}},'spec':{" BOX("") "}}"),
+        "spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"b\"}}: field is immutable");
 }
 
 #define SERVICE(spec) SVC META ",'spec':{" spec "}}"
@@ -417,19 +571,28 @@ static void test_services(void **state)
         {SERVICE("'clusterIP':'None'"), ""},
         {SERVICE("'ports':[{'port':0}]"), "spec.ports[0].port: Required value"},
         {SERVICE("'ports':[{'port':80,'targetPort':0}]"), ""},
-        {SERVICE("'ports':[{'port':80,'targetPort':70000}]"), "spec.ports[0].targetPort: Invalid value: 70000: must be between 1 and 65535, inclusive"},
+        {SERVICE("'ports':[{'port':80,'targetPort':70000}]"),
+         "spec.ports[0].targetPort: Invalid value: 70000: must be between 1 and 65535, inclusive"},
         {SERVICE("'ports':[{'port':80},{'port':81}]"), "spec.ports[0].name: Required value"},
-        {SERVICE("'ports':[{'port':80,'name':'a'},{'port':81,'name':'a'}]"), "spec.ports[1].name: Duplicate value: \"a\""},
-        {SERVICE("'ports':[{'port':80,'name':'a'},{'port':80,'name':'b'}]"), "spec.ports[1]: Duplicate value: "},
-        {SERVICE("'ports':[{'port':80,'nodePort':30000}]"), "spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'"},
+        {SERVICE("'ports':[{'port':80,'name':'a'},{'port':81,'name':'a'}]"),
+         "spec.ports[1].name: Duplicate value: \"a\""},
+        {SERVICE("'ports':[{'port':80,'name':'a'},{'port':80,'name':'b'}]"),
+         "spec.ports[1]: Duplicate value: "},
+        {SERVICE("'ports':[{'port':80,'nodePort':30000}]"),
+         "spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'"},
         {SERVICE("'type':'NodePort','ports':[{'port':80,'nodePort':30000}]"), ""},
         {SERVICE("'type':'ExternalName'"), "spec.externalName: Required value"},
         {SERVICE("'type':'ExternalName','externalName':'a.b'"), ""},
-        {SERVICE("'clusterIP':'1.2.3','ports':[{'port':80}]"), "spec.clusterIPs[0]: Invalid value: \"1.2.3\": must be a valid IP address"},
-        {SERVICE("'type':'Fancy','ports':[{'port':80}]"), "spec.type: Unsupported value: \"Fancy\": supported values: \"ClusterIP\", \"NodePort\", \"LoadBalancer\", \"ExternalName\""},
+        {SERVICE("'clusterIP':'1.2.3','ports':[{'port':80}]"),
+         "spec.clusterIPs[0]: Invalid value: \"1.2.3\": must be a valid IP address"},
+        {SERVICE("'type':'Fancy','ports':[{'port':80}]"),
+         "spec.type: Unsupported value: \"Fancy\": supported values: \"ClusterIP\", \"NodePort\", "
+         "\"LoadBalancer\", \"ExternalName\""},
     };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) check_valid(cases[i][0], cases[i][1]);
-    check_update(SERVICE("'clusterIP':'10.0.0.2','ports':[{'port':80}]"), SERVICE("'clusterIP':'10.0.0.1','ports':[{'port':80}]"),
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        check_valid(cases[i][0], cases[i][1]);
+    check_update(SERVICE("'clusterIP':'10.0.0.2','ports':[{'port':80}]"),
+                 SERVICE("'clusterIP':'10.0.0.1','ports':[{'port':80}]"),
                  "spec.clusterIPs[0]: Invalid value: \"10.0.0.2\": may not change once set");
 }
 
@@ -438,19 +601,29 @@ static void test_configuration(void **state)
     (void)state;
     static const char *const cases[][2] = {
         {CM META ",'data':{'a.b-c_D':'x'}}", ""},
-        {CM META ",'data':{'a b':'x'}}", "data[a b]: Invalid value: \"a b\": a valid config key must consist of"},
-        {CM META ",'data':{'..a':'x'}}", "data[..a]: Invalid value: \"..a\": must not start with '..'"},
-        {CM META ",'data':{'a':'x'},'binaryData':{'a':'eA=='}}", "data[a]: Invalid value: \"a\": duplicate of key present in binaryData"},
-        {"{'apiVersion':'v1','kind':'Secret'" META ",'type':'kubernetes.io/tls','data':{'tls.crt':''}}", "data[tls.key]: Required value"},
-        {"{'apiVersion':'v1','kind':'Secret'" META ",'type':'kubernetes.io/service-account-token'}", "metadata.annotations[kubernetes.io/service-account.name]: Required value"},
+        {CM META ",'data':{'a b':'x'}}",
+         "data[a b]: Invalid value: \"a b\": a valid config key must consist of"},
+        {CM META ",'data':{'..a':'x'}}",
+         "data[..a]: Invalid value: \"..a\": must not start with '..'"},
+        {CM META ",'data':{'a':'x'},'binaryData':{'a':'eA=='}}",
+         "data[a]: Invalid value: \"a\": duplicate of key present in binaryData"},
+        {"{'apiVersion':'v1','kind':'Secret'" META
+         ",'type':'kubernetes.io/tls','data':{'tls.crt':''}}",
+         "data[tls.key]: Required value"},
+        {"{'apiVersion':'v1','kind':'Secret'" META ",'type':'kubernetes.io/service-account-token'}",
+         "metadata.annotations[kubernetes.io/service-account.name]: Required value"},
     };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) check_valid(cases[i][0], cases[i][1]);
-    check_update(CM META ",'immutable':true,'data':{'a':'y'}}", CM META ",'immutable':true,'data':{'a':'x'}}",
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        check_valid(cases[i][0], cases[i][1]);
+    check_update(CM META ",'immutable':true,'data':{'a':'y'}}",
+                 CM META ",'immutable':true,'data':{'a':'x'}}",
                  "data: Forbidden: field is immutable when `immutable` is set");
     check_update(CM META ",'data':{'a':'x'}}", CM META ",'immutable':true,'data':{'a':'x'}}",
                  "immutable: Forbidden: field is immutable when `immutable` is set");
-    check_update(CM META ",'immutable':true,'data':{'a':'x'}}", CM META ",'immutable':true,'data':{'a':'x'}}", "");
-    check_update("{'apiVersion':'v1','kind':'Secret'" META ",'type':'a'}", "{'apiVersion':'v1','kind':'Secret'" META ",'type':'b'}",
+    check_update(CM META ",'immutable':true,'data':{'a':'x'}}",
+                 CM META ",'immutable':true,'data':{'a':'x'}}", "");
+    check_update("{'apiVersion':'v1','kind':'Secret'" META ",'type':'a'}",
+                 "{'apiVersion':'v1','kind':'Secret'" META ",'type':'b'}",
                  "type: Invalid value: \"a\": field is immutable");
 }
 
@@ -458,34 +631,51 @@ static void test_the_others(void **state)
 {
     (void)state;
 #define NODE "{'apiVersion':'v1','kind':'Node','metadata':{'name':'n'}"
-#define EVENT(ns, object) "{'apiVersion':'v1','kind':'Event','metadata':{'name':'e','namespace':'" ns "'},'involvedObject':{" object "}}"
-#define LEASE(spec) "{'apiVersion':'coordination.k8s.io/v1','kind':'Lease'" META ",'spec':{" spec "}}"
+#define EVENT(ns, object)                                                                          \
+    "{'apiVersion':'v1','kind':'Event','metadata':{'name':'e','namespace':'" ns                    \
+    "'},'involvedObject':{" object "}}"
+#define LEASE(spec)                                                                                \
+    "{'apiVersion':'coordination.k8s.io/v1','kind':'Lease'" META ",'spec':{" spec "}}"
 #define ENDPOINTS(subsets) "{'apiVersion':'v1','kind':'Endpoints'" META ",'subsets':[" subsets "]}"
     static const char *const cases[][2] = {
         {NODE ",'spec':{'taints':[{'key':'a','effect':'NoSchedule'}]}}", ""},
         {NODE ",'spec':{'taints':[{'key':'a'}]}}", "spec.taints[0].effect: Required value"},
-        {NODE ",'spec':{'taints':[{'key':'a','effect':'NoSchedule'},{'key':'a','effect':'NoSchedule','value':'x'}]}}", "spec.taints[1]: Duplicate value: "},
-        {NODE ",'spec':{'podCIDR':'10.0.0.0/33'}}", "spec.podCIDR: Invalid value: \"10.0.0.0/33\": must be a valid CIDR value"},
+        {NODE ",'spec':{'taints':[{'key':'a','effect':'NoSchedule'},{'key':'a','effect':'"
+              "NoSchedule','value':'x'}]}}",
+         "spec.taints[1]: Duplicate value: "},
+        {NODE ",'spec':{'podCIDR':'10.0.0.0/33'}}",
+         "spec.podCIDR: Invalid value: \"10.0.0.0/33\": must be a valid CIDR value"},
         {EVENT("default", "'kind':'Node','name':'n'"), ""},
         {EVENT("a", "'kind':'Pod','namespace':'a'"), ""},
-        {EVENT("a", "'kind':'Pod','namespace':'b'"), "involvedObject.namespace: Invalid value: \"b\": does not match event.namespace"},
+        {EVENT("a", "'kind':'Pod','namespace':'b'"),
+         "involvedObject.namespace: Invalid value: \"b\": does not match event.namespace"},
         {LEASE("'leaseDurationSeconds':15"), ""},
-        {LEASE("'leaseDurationSeconds':0"), "spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0"},
-        {LEASE("'leaseTransitions':-1"), "spec.leaseTransitions: Invalid value: -1: must be greater than or equal to 0"},
+        {LEASE("'leaseDurationSeconds':0"),
+         "spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0"},
+        {LEASE("'leaseTransitions':-1"),
+         "spec.leaseTransitions: Invalid value: -1: must be greater than or equal to 0"},
         {ENDPOINTS("{'addresses':[{'ip':'10.0.0.1'}],'ports':[{'port':80}]}"), ""},
-        {ENDPOINTS("{'ports':[{'port':80}]}"), "subsets[0]: Required value: must specify `addresses` or `notReadyAddresses`"},
-        {ENDPOINTS("{'addresses':[{'ip':'x'}]}"), "subsets[0].addresses[0].ip: Invalid value: \"x\": must be a valid IP address"},
-        {ENDPOINTS("{'addresses':[{'ip':'::1'}],'ports':[{'port':80},{'port':81,'name':'b'}]}"), "subsets[0].ports[0].name: Required value"},
-        {"{'apiVersion':'v1','kind':'Namespace','metadata':{'name':'n'},'spec':{'finalizers':['mine']}}",
-         "spec.finalizers[0]: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified"},
+        {ENDPOINTS("{'ports':[{'port':80}]}"),
+         "subsets[0]: Required value: must specify `addresses` or `notReadyAddresses`"},
+        {ENDPOINTS("{'addresses':[{'ip':'x'}]}"),
+         "subsets[0].addresses[0].ip: Invalid value: \"x\": must be a valid IP address"},
+        {ENDPOINTS("{'addresses':[{'ip':'::1'}],'ports':[{'port':80},{'port':81,'name':'b'}]}"),
+         "subsets[0].ports[0].name: Required value"},
+        {"{'apiVersion':'v1','kind':'Namespace','metadata':{'name':'n'},'spec':{'finalizers':['"
+         "mine']}}",
+         "spec.finalizers[0]: Invalid value: \"mine\": name is neither a standard finalizer name "
+         "nor is it fully qualified"},
         {"{'apiVersion':'v1','kind':'ServiceAccount'" META "}", ""},
     };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) check_valid(cases[i][0], cases[i][1]);
-    check_update(NODE ",'spec':{'podCIDR':'10.0.1.0/24'}}", NODE ",'spec':{'podCIDR':'10.0.0.0/24'}}",
-                 "spec.podCIDR: Forbidden: node updates may not change podCIDR except from \"\" to valid");
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        check_valid(cases[i][0], cases[i][1]);
+    check_update(
+        NODE ",'spec':{'podCIDR':'10.0.1.0/24'}}", NODE ",'spec':{'podCIDR':'10.0.0.0/24'}}",
+        "spec.podCIDR: Forbidden: node updates may not change podCIDR except from \"\" to valid");
 }
 
-/* ---- hostile ---------------------------------------------------------------------------------- */
+/* ---- hostile ----------------------------------------------------------------------------------
+ */
 
 static void test_many_problems_are_bounded(void **state)
 {
@@ -520,13 +710,22 @@ static int way_in(struct arena *a, const char *text)
 static void test_every_allocation_fails_once(void **state)
 {
     (void)state;
-    static const char *const objects[] = {
-        PODS("'what':1,'overhead':{'cpu':'x'}," BOX(",'livenessProbe':{},'resources':{'limits':{'cpu':'0.5','zzz':'1'}}")
-             ",'volumes':[{'name':'v'},{'name':'v'}],'restartPolicy':'X'"),
-        DEPLOY("'replicas':-1," LABELLED), SERVICE("'ports':[{'port':1},{'port':1}]"),
-        "{'apiVersion':'v1','kind':'Secret'" META ",'stringData':{'a b':'x'},'type':'kubernetes.io/tls'}",
-        "{'apiVersion':'v1','kind':'Namespace','metadata':{'name':'n','creationTimestamp':'2020-01-01T00:00:00+01:00'}}",
-    };
+    static const char
+        *const
+            objects
+                [] =
+                    {
+                        PODS(
+                            "'what':1,'overhead':{'cpu':'x'}," BOX(
+                                ",'livenessProbe':{},'resources':{'limits':{'cpu':'0.5','zzz':'1'}"
+                                "}") ",'volumes':[{'name':'v'},{'name':'v'}],'restartPolicy':'X'"),
+                        DEPLOY("'replicas':-1," LABELLED),
+                        SERVICE("'ports':[{'port':1},{'port':1}]"),
+                        "{'apiVersion':'v1','kind':'Secret'" META
+                        ",'stringData':{'a b':'x'},'type':'kubernetes.io/tls'}",
+                        "{'apiVersion':'v1','kind':'Namespace','metadata':{'name':'n','"
+                        "creationTimestamp':'2020-01-01T00:00:00+01:00'}}",
+                    };
     for (size_t i = 0; i < sizeof(objects) / sizeof(objects[0]); i++) {
         for (uint64_t nth = 1;; nth++) {
             struct arena a = {0};
@@ -534,7 +733,8 @@ static void test_every_allocation_fails_once(void **state)
             int rc = way_in(&a, objects[i]);
             bool fired = mem_fail_nth(0);
             arena_release(&a);
-            if (rc != (fired ? ERR_NOMEM : 0)) fail_msg("object %zu, allocation %d: %d", i, (int)nth, rc);
+            if (rc != (fired ? ERR_NOMEM : 0))
+                fail_msg("object %zu, allocation %d: %d", i, (int)nth, rc);
             if (!fired) break;
         }
     }
@@ -545,31 +745,39 @@ static void test_mutated_objects(void **state)
 {
     (void)state;
     static const char *const seeds[] = {
-        PODS(BOX(",'ports':[{'containerPort':80,'name':'web'}],'env':[{'name':'A','value':'b'}],'resources':{'limits':{'cpu':'1'}}")
-             ",'tolerations':[{'key':'a','operator':'Exists'}],'volumes':[{'name':'v','secret':{'secretName':'s'}}]"),
-        DEPLOY(LABELLED), SERVICE("'ports':[{'port':80}]"),
+        PODS(BOX(",'ports':[{'containerPort':80,'name':'web'}],'env':[{'name':'A','value':'b'}],'"
+                 "resources':{'limits':{'cpu':'1'}}") ",'tolerations':[{'key':'a','operator':'"
+                                                      "Exists'}],'volumes':[{'name':'v','secret':{'"
+                                                      "secretName':'s'}}]"),
+        DEPLOY(LABELLED),
+        SERVICE("'ports':[{'port':80}]"),
     };
-    static const char *const values[] = {"null", "true", "0", "-1", "1.5", "\"\"", "\"x\"", "[]", "{}", "[{}]", "[null]", "{\"a\":null}"};
+    static const char *const values[] = {"null",  "true", "0",  "-1",   "1.5",    "\"\"",
+                                         "\"x\"", "[]",   "{}", "[{}]", "[null]", "{\"a\":null}"};
     uint64_t rng = 88172645463325252ull;
     for (int round = 0; round < 20000; round++) {
         struct arena a = {0};
         struct json *v = parse_in(&a, seeds[round % 3]), *at = v, *up = NULL;
         size_t place = 0;
         rng ^= rng << 13, rng ^= rng >> 7, rng ^= rng << 17;
-        for (uint64_t r = rng; at && at->type >= JSON_ARRAY && at->count && (up == NULL || r % 4); r /= 8) {
+        for (uint64_t r = rng; at && at->type >= JSON_ARRAY && at->count && (up == NULL || r % 4);
+             r /= 8) {
             up = at;
             place = (size_t)(r % up->count);
             at = up->type == JSON_ARRAY ? up->items[place] : up->members[place].value;
         }
-        struct json *other = parse_in(&a, values[(rng >> 32) % (sizeof(values) / sizeof(values[0]))]);
-        const struct kind *k = kind_by_name(json_path_text(v, "apiVersion"), json_path_text(v, "kind"));
+        struct json *other =
+            parse_in(&a, values[(rng >> 32) % (sizeof(values) / sizeof(values[0]))]);
+        const struct kind *k =
+            kind_by_name(json_path_text(v, "apiVersion"), json_path_text(v, "kind"));
         if (up->type == JSON_ARRAY) up->items[place] = other;
         else up->members[place].value = other;
         struct json *old = json_clone(&a, v), *cells;
         struct kind_problems p;
         kind_problems_init(&p, &a);
         assert_int_equal(kind_prune(&a, k, v, &p), 0);
-        assert_int_equal(kind_table_cells(&a, k, old, 1800000000, &cells), 0); /* even unchecked ones */
+        assert_int_equal(kind_table_cells(&a, k, old, 1800000000, &cells),
+                         0); /* even unchecked ones */
         if (p.count == 0) {
             assert_int_equal(kind_default(&a, k, v), 0);
             assert_int_equal(kind_validate(&a, k, v, old, &p), 0);
@@ -582,13 +790,28 @@ static void test_mutated_objects(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_unknown_fields_go_and_are_told), TEST(test_nothing_is_left_out_that_says_something),
-        TEST(test_texts_get_their_canonical_form), TEST(test_wrong_types), TEST(test_duplicate_fields_are_told),
-        TEST(test_pod_defaults), TEST(test_image_decides_the_pull_policy), TEST(test_requests_follow_limits_in_pods_only),
-        TEST(test_workload_defaults), TEST(test_service_defaults), TEST(test_other_defaults),
-        TEST(test_metadata), TEST(test_annotations_have_a_limit), TEST(test_pods), TEST(test_pod_updates),
-        TEST(test_workloads), TEST(test_services), TEST(test_configuration), TEST(test_the_others),
-        TEST(test_many_problems_are_bounded), TEST(test_every_allocation_fails_once), TEST(test_mutated_objects),
+        TEST(test_unknown_fields_go_and_are_told),
+        TEST(test_nothing_is_left_out_that_says_something),
+        TEST(test_texts_get_their_canonical_form),
+        TEST(test_wrong_types),
+        TEST(test_duplicate_fields_are_told),
+        TEST(test_pod_defaults),
+        TEST(test_image_decides_the_pull_policy),
+        TEST(test_requests_follow_limits_in_pods_only),
+        TEST(test_workload_defaults),
+        TEST(test_service_defaults),
+        TEST(test_other_defaults),
+        TEST(test_metadata),
+        TEST(test_annotations_have_a_limit),
+        TEST(test_pods),
+        TEST(test_pod_updates),
+        TEST(test_workloads),
+        TEST(test_services),
+        TEST(test_configuration),
+        TEST(test_the_others),
+        TEST(test_many_problems_are_bounded),
+        TEST(test_every_allocation_fails_once),
+        TEST(test_mutated_objects),
     };
     return cmocka_run_group_tests(tests, load_kinds, NULL);
 }

@@ -10,19 +10,48 @@ static void test_quantities(void **state)
         const char *text, *canonical; /* NULL: refused */
         int64_t milli;
     } cases[] = {
-        {"0", "0", 0}, {"1", "1", 1000}, {"100m", "100m", 100}, {"0.1", "100m", 100},
-        {"1.5", "1500m", 1500}, {"1000", "1k", 1000000}, {"1024", "1024", 1024000},
-        {"1Ki", "1Ki", 1024000}, {"1024Ki", "1Mi", 1048576000}, {"1.5Gi", "1536Mi", 1610612736000},
-        {"100000", "100k", 100000000}, {"1e3", "1e3", 1000000}, {"12E2", "1200", 1200000},
-        {"1u", "1u", 1}, {"1n", "1n", 1}, {"0.0000000001", "1n", 1}, {"-1", "-1", -1000},
-        {"+5", "5", 5000}, {"500Ki", "500Ki", 512000000}, {"1.7Ki", "1740800m", 1740800}, {"0.5Ki", "512", 512000},
-        {"1000m", "1", 1000}, {"0.5", "500m", 500}, {"1E", "1E", INT64_MAX}, {"1500M", "1500M", 1500000000000},
-        {".5", "500m", 500}, {"5.", "5", 5000}, {"1023Ki", "1023Ki", 1047552000},
+        {"0", "0", 0},
+        {"1", "1", 1000},
+        {"100m", "100m", 100},
+        {"0.1", "100m", 100},
+        {"1.5", "1500m", 1500},
+        {"1000", "1k", 1000000},
+        {"1024", "1024", 1024000},
+        {"1Ki", "1Ki", 1024000},
+        {"1024Ki", "1Mi", 1048576000},
+        {"1.5Gi", "1536Mi", 1610612736000},
+        {"100000", "100k", 100000000},
+        {"1e3", "1e3", 1000000},
+        {"12E2", "1200", 1200000},
+        {"1u", "1u", 1},
+        {"1n", "1n", 1},
+        {"0.0000000001", "1n", 1},
+        {"-1", "-1", -1000},
+        {"+5", "5", 5000},
+        {"500Ki", "500Ki", 512000000},
+        {"1.7Ki", "1740800m", 1740800},
+        {"0.5Ki", "512", 512000},
+        {"1000m", "1", 1000},
+        {"0.5", "500m", 500},
+        {"1E", "1E", INT64_MAX},
+        {"1500M", "1500M", 1500000000000},
+        {".5", "500m", 500},
+        {"5.", "5", 5000},
+        {"1023Ki", "1023Ki", 1047552000},
         {"99999999999999999999", "99999999999999999999", INT64_MAX},
         {"99999Ei", "9223372036854775807", INT64_MAX},
-        {"", NULL, 0}, {".", NULL, 0}, {"1.2.3", NULL, 0}, {"1KB", NULL, 0}, {"m", NULL, 0},
-        {"1 ", NULL, 0}, {" 1", NULL, 0}, {"1e", NULL, 0}, {"0x1", NULL, 0}, {"--1", NULL, 0},
-        {"1ki", NULL, 0}, {"NaN", NULL, 0},
+        {"", NULL, 0},
+        {".", NULL, 0},
+        {"1.2.3", NULL, 0},
+        {"1KB", NULL, 0},
+        {"m", NULL, 0},
+        {"1 ", NULL, 0},
+        {" 1", NULL, 0},
+        {"1e", NULL, 0},
+        {"0x1", NULL, 0},
+        {"--1", NULL, 0},
+        {"1ki", NULL, 0},
+        {"NaN", NULL, 0},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct slice canonical = {0};
@@ -34,8 +63,8 @@ static void test_quantities(void **state)
             continue;
         }
         if (rc || !slice_eq_str(canonical, cases[i].canonical) || milli != cases[i].milli)
-            fail_msg("%s: %.*s, %lld", cases[i].text, (int)canonical.len, (const char *)canonical.data,
-                     (long long)milli);
+            fail_msg("%s: %.*s, %lld", cases[i].text, (int)canonical.len,
+                     (const char *)canonical.data, (long long)milli);
     }
 }
 
@@ -54,10 +83,16 @@ static void test_times(void **state)
         {"1969-12-31T23:59:59Z", "1969-12-31T23:59:59Z", -1},
         {"0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z", -62135596800},
         {"9999-12-31T23:59:59Z", "9999-12-31T23:59:59Z", 253402300799},
-        {"2023-02-29T00:00:00Z", NULL, 0}, {"2023-13-01T00:00:00Z", NULL, 0},
-        {"2023-01-01", NULL, 0}, {"2023-01-01T24:00:00Z", NULL, 0}, {"2023-01-01T00:00:00", NULL, 0},
-        {"2023-01-01 00:00:00Z", NULL, 0}, {"2023-01-01T00:00:00.Z", NULL, 0}, {"", NULL, 0},
-        {"2023-01-01T00:00:00+0200", NULL, 0}, {"2023-01-01T00:00:00Zx", NULL, 0},
+        {"2023-02-29T00:00:00Z", NULL, 0},
+        {"2023-13-01T00:00:00Z", NULL, 0},
+        {"2023-01-01", NULL, 0},
+        {"2023-01-01T24:00:00Z", NULL, 0},
+        {"2023-01-01T00:00:00", NULL, 0},
+        {"2023-01-01 00:00:00Z", NULL, 0},
+        {"2023-01-01T00:00:00.Z", NULL, 0},
+        {"", NULL, 0},
+        {"2023-01-01T00:00:00+0200", NULL, 0},
+        {"2023-01-01T00:00:00Zx", NULL, 0},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct slice out = {0};
@@ -69,7 +104,8 @@ static void test_times(void **state)
         }
         assert_true(time_parse(slice_str(cases[i].text), &s, NULL));
         if (rc || !slice_eq_str(out, cases[i].canonical) || s != cases[i].seconds)
-            fail_msg("%s: %.*s %lld", cases[i].text, (int)out.len, (const char *)out.data, (long long)s);
+            fail_msg("%s: %.*s %lld", cases[i].text, (int)out.len, (const char *)out.data,
+                     (long long)s);
     }
     struct slice micro;
     assert_int_equal(time_canonical(&arena, SLICE_LIT("2026-11-20T21:03:25.5Z"), true, &micro), 0);
@@ -116,7 +152,8 @@ static void test_names(void **state)
     assert_false(label_value_is_valid(SLICE_LIT("-x")));
 }
 
-/* ---- tables ----------------------------------------------------------------------------------- */
+/* ---- tables -----------------------------------------------------------------------------------
+ */
 
 static void test_the_embedded_kinds(void **state)
 {
@@ -141,15 +178,16 @@ static void test_the_embedded_kinds(void **state)
     };
     assert_int_equal(kinds_count(), sizeof(want) / sizeof(want[0]));
     for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++) {
-        const struct kind *k = kind_by_name(slice_str(want[i].api_version), slice_str(want[i].kind));
+        const struct kind *k =
+            kind_by_name(slice_str(want[i].api_version), slice_str(want[i].kind));
         assert_non_null(k);
         assert_string_equal(k->plural, want[i].plural);
         assert_string_equal(k->storage_prefix, want[i].storage);
         assert_int_equal(k->namespaced, want[i].namespaced);
         assert_int_equal(k->subresources, want[i].subresources);
         assert_string_equal(k->selectable_fields[0], "metadata.name");
-        assert_ptr_equal(kind_by_resource(slice_str(k->group), slice_str(k->version),
-                                          slice_str(k->plural)), k);
+        assert_ptr_equal(
+            kind_by_resource(slice_str(k->group), slice_str(k->version), slice_str(k->plural)), k);
     }
     assert_null(kind_by_name(SLICE_LIT("v1"), SLICE_LIT("Deployment")));
     assert_null(kind_by_resource(SLICE_LIT("apps"), SLICE_LIT("v1"), SLICE_LIT("pods")));
@@ -253,9 +291,14 @@ static void test_loading_without_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_quantities), TEST(test_times), TEST(test_base64), TEST(test_names),
-        TEST(test_the_embedded_kinds), TEST(test_bad_data_is_refused_with_its_line),
-        TEST(test_damaged_data), TEST(test_loading_without_memory),
+        TEST(test_quantities),
+        TEST(test_times),
+        TEST(test_base64),
+        TEST(test_names),
+        TEST(test_the_embedded_kinds),
+        TEST(test_bad_data_is_refused_with_its_line),
+        TEST(test_damaged_data),
+        TEST(test_loading_without_memory),
     };
     return cmocka_run_group_tests(tests, load_kinds, NULL);
 }
