@@ -462,7 +462,7 @@ static void on_timer(uv_timer_t *t)
         if (at && (!next || at < next)) next = at;
     }
     /* A lost connection is cleared away in the next turn: there must be one, also where nothing else keeps the loop going. */
-    if (work_left(c)) next = now;
+    if (work_left(c)) next = now + 1;
     if (next) h2_client_arm(c, next);
 }
 
