@@ -36,10 +36,9 @@ static int report_unknown(struct kube_request *q, const struct kind *k, const st
     for (const struct kind_problem *p = problems->first; p; p = p->next) {
         if (p->type != PROBLEM_UNKNOWN_FIELD) continue;
         if (q->validation == FIELDS_WARN) {
-            const char *text = arena_printf(&q->arena, "unknown field \"%s\"", p->field);
-            if (text) request_warn(q, text);
+            request_warn(q, p->detail); /* unknown or duplicate field "..." */
         } else {
-            buf_printf(&b, "%sunknown field \"%s\"", separator, p->field);
+            buf_printf(&b, "%s%s", separator, p->detail);
             separator = ", ";
         }
     }

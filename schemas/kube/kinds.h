@@ -62,11 +62,13 @@ int kind_problem_add(struct kind_problems *p, enum kind_problem_type type, const
 const char *kind_problem_text(struct arena *a, const struct kind_problem *p);
 
 /* Checks shapes (a wrong JSON type is PROBLEM_TYPE) and removes fields that the type does not know, listing them as
- * PROBLEM_UNKNOWN_FIELD; nulls are removed too. */
+ * PROBLEM_UNKNOWN_FIELD, as are members that stand twice (`detail` says which: unknown field "x", duplicate field "x"); nulls, and
+ * zeros of fields that are no pointers, are removed too. Quantities and times get their canonical text. 0 also with problems. */
 int kind_prune(struct arena *a, const struct kind *k, struct json *object, struct kind_problems *p) MUST_CHECK;
 /* Fills defaults (static ones, and the few computed ones Kubernetes has for the kind). */
 int kind_default(struct arena *a, const struct kind *k, struct json *object) MUST_CHECK;
-/* Values: names, ranges, enums, required, quantities, label syntax, immutable fields (old != NULL: an update). */
+/* Values: names, ranges, enums, required, quantities, label syntax, immutable fields (old != NULL: an update). 0 also with problems; of
+ * many only the first LIMIT_KIND_PROBLEMS are listed. */
 int kind_validate(struct arena *a, const struct kind *k, const struct json *object, const struct json *old,
                   struct kind_problems *p) MUST_CHECK;
 /* A strategic merge patch with the kind's merge keys and directives ($patch, $setElementOrder, $deleteFromPrimitiveList,
@@ -88,7 +90,8 @@ bool label_value_is_valid(struct slice s);
 int kind_table_columns(struct arena *a, const struct kind *k, struct json **ret) MUST_CHECK;
 int kind_table_cells(struct arena *a, const struct kind *k, const struct json *object, int64_t now_s, struct json **ret) MUST_CHECK;
 
-/* Documents, made once on first use per process by the caller (api/kube caches them): discovery of one group version
+/* Documents, made once on first use per process by the caller (api/kube caches them); all return ERR_NOMEM, and ERR_NOT_FOUND for a group
+ * or version without kinds: discovery of one group version
  * (APIResourceList), /apis (APIGroupList), aggregated discovery (APIGroupDiscoveryList v2) of "api" or "apis". */
 int kinds_discovery_resources(struct buf *out, const char *group, const char *version) MUST_CHECK;
 int kinds_discovery_groups(struct buf *out) MUST_CHECK;
