@@ -1,5 +1,6 @@
-/* One more client: it streams snapshots of some member's store, as `snapshot save` does, piece by piece while writes go on, loads
- * them into a store of its own, and compares that with the model at the revision it is of. */
+/* One more client: it streams snapshots of some member's store, as `snapshot save` does, piece by
+ * piece while writes go on, loads them into a store of its own, and compares that with the model at
+ * the revision it is of. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -38,7 +39,8 @@ static void backup_end(struct backup *b)
     store_loader_free(b->loader);
     b->loader = NULL;
     if (b->snapshot) {
-        struct core_request q = {.type = CORE_SNAPSHOT_CLOSE, .snapshot = b->snapshot, .done = ignore};
+        struct core_request q = {
+            .type = CORE_SNAPSHOT_CLOSE, .snapshot = b->snapshot, .done = ignore};
         b->snapshot = NULL;
         core_submit(l->core, &q);
     }
@@ -48,7 +50,8 @@ static bool check_store(struct run *r, struct life *l, struct store *s, int64_t 
 {
     int64_t rev = store_revision(s);
     if (rev < at_least || rev > model_revision(r->model)) {
-        return verdict_fail(&r->verdict, "a backup of member %" PRIu64 " is of revision %" PRId64, l->id, rev);
+        return verdict_fail(&r->verdict, "a backup of member %" PRIu64 " is of revision %" PRId64,
+                            l->id, rev);
     }
     return clients_check_store(r, s, rev, "a backup", l->id);
 }
@@ -60,7 +63,8 @@ static void backup_finish(struct backup *b)
     struct err e = {{0}};
     int rv = store_loader_finish(b->loader, &s, &e);
     if (rv != 0) {
-        verdict_fail(&r->verdict, "a backup of member %" PRIu64 " does not load: %s: %s", b->life->id, err_name(rv), e.text);
+        verdict_fail(&r->verdict, "a backup of member %" PRIu64 " does not load: %s: %s",
+                     b->life->id, err_name(rv), e.text);
     } else {
         check_store(r, b->life, s, b->revision_before);
         store_free(s);
@@ -87,9 +91,12 @@ static void on_piece(struct core_request *q)
     if (rv == 0 && q->piece) rv = store_loader_feed(b->loader, blob_slice(q->piece), &e);
     bool done = rv == 0 && q->type == CORE_SNAPSHOT_NEXT && q->done_all;
     core_request_release(q);
-    if (rv != 0) verdict_fail(&r->verdict, "a backup of member %" PRIu64 " fails: %s: %s", b->life->id, err_name(rv), e.text);
+    if (rv != 0)
+        verdict_fail(&r->verdict, "a backup of member %" PRIu64 " fails: %s: %s", b->life->id,
+                     err_name(rv), e.text);
     else if (done) backup_finish(b);
-    else sim_at_member(r->sim, b->life->id, sim_random_range(&r->random, 0, 300000), backup_step, b);
+    else
+        sim_at_member(r->sim, b->life->id, sim_random_range(&r->random, 0, 300000), backup_step, b);
 }
 
 static void backup_step(void *arg)

@@ -1,7 +1,7 @@
-/* Clients: each asks one thing at a time of some member, waits for the answer or gives up, thinks, and asks again. Every answer
- * is compared with the model at the revision it names, which must not lie before anything that was answered when the
- * question was asked (clients_check.c); and all of them together make the history that linear.h judges, knowing nothing of
- * revisions. */
+/* Clients: each asks one thing at a time of some member, waits for the answer or gives up, thinks,
+ * and asks again. Every answer is compared with the model at the revision it names, which must not
+ * lie before anything that was answered when the question was asked (clients_check.c); and all of
+ * them together make the history that linear.h judges, knowing nothing of revisions. */
 #include <inttypes.h>
 
 #include "base/check.h"
@@ -28,7 +28,8 @@ static void client_rests(struct client *c)
 {
     struct run *r = c->run;
     c->ask = NULL;
-    if (!r->ending) sim_at(r->sim, sim_random_range(&r->random, 0, 2 * r->o.think_us), client_next, c);
+    if (!r->ending)
+        sim_at(r->sim, sim_random_range(&r->random, 0, 2 * r->o.think_us), client_next, c);
 }
 
 static void note_refused(struct run *r, uint64_t value)
@@ -45,7 +46,8 @@ static void note_refused(struct run *r, uint64_t value)
 
 static bool outcome_unknown(int code)
 {
-    return code == ERR_TIMEOUT || code == ERR_LEADER_CHANGED || code == ERR_STOPPED || code == ERR_UNAVAILABLE;
+    return code == ERR_TIMEOUT || code == ERR_LEADER_CHANGED || code == ERR_STOPPED ||
+           code == ERR_UNAVAILABLE;
 }
 
 static bool never_sent(int code)
@@ -59,8 +61,9 @@ static void check_steady(struct ask *a, const char *how)
     struct run *r = a->run;
     uint64_t took = sim_now_us(r->sim) - a->called_us;
     if (!r->steady_us || a->called_us < r->steady_us || (!how && took < STEADY_ANSWER_US)) return;
-    verdict_fail(&r->verdict, "in calm, %.3f s after a %s was asked of member %" PRIu64 ": %s", (double)took / 1e6, ask_name(a->kind),
-                 a->life ? a->life->id : 0, how ? how : "a late answer");
+    verdict_fail(&r->verdict, "in calm, %.3f s after a %s was asked of member %" PRIu64 ": %s",
+                 (double)took / 1e6, ask_name(a->kind), a->life ? a->life->id : 0,
+                 how ? how : "a late answer");
 }
 
 /* What the client makes of the answer. */
@@ -152,7 +155,8 @@ static void client_next(void *arg)
     c->ask = a;
     r->result->calls++;
     list_push_back(&l->asks, &a->node);
-    run_trace(r, "client %u asks m%" PRIu64 ": %s %s value %" PRIu64, c->number, l->id, ask_name(a->kind), a->key_text, a->value);
+    run_trace(r, "client %u asks m%" PRIu64 ": %s %s value %" PRIu64, c->number, l->id,
+              ask_name(a->kind), a->key_text, a->value);
     sim_at_member(r->sim, l->id, sim_random_range(&r->random, 50, 1000), ask_submit, a);
 }
 
@@ -194,14 +198,17 @@ bool clients_idle(const struct run *r)
     return true;
 }
 
-/* ---- at the end ---------------------------------------------------------------------------------- */
+/* ---- at the end
+ * ---------------------------------------------------------------------------------- */
 
 static bool was_not_refused(void *ctx, const struct model_event *ev)
 {
     struct run *r = ctx;
     uint64_t value = value_number(buf_slice(&ev->value));
     if (value >= r->refused_size || !r->refused[value]) return true;
-    return verdict_fail(&r->verdict, "value v%" PRIu64 " was written at revision %" PRId64 " after its client was told that it was never sent",
+    return verdict_fail(&r->verdict,
+                        "value v%" PRIu64 " was written at revision %" PRId64
+                        " after its client was told that it was never sent",
                         value, ev->rev);
 }
 
@@ -215,9 +222,14 @@ bool clients_check_history(struct run *r)
     if (result != LINEAR_VIOLATION) return true;
     const struct linear_op *op = report.stuck;
     return verdict_fail(&r->verdict,
-                        "the history of key k/%02" PRIu64 " is not linearizable: no order explains the %s that was called at %" PRIu64
-                        " and returned at %" PRIu64 " (value v%" PRIu64 ", expected v%" PRIu64 ", saw v%" PRIu64 ")",
-                        report.key, op->kind == LINEAR_READ ? "read" : op->kind == LINEAR_WRITE ? "write" : "compare-and-swap",
+                        "the history of key k/%02" PRIu64
+                        " is not linearizable: no order explains the %s that was called at %" PRIu64
+                        " and returned at %" PRIu64 " (value v%" PRIu64 ", expected v%" PRIu64
+                        ", saw v%" PRIu64 ")",
+                        report.key,
+                        op->kind == LINEAR_READ    ? "read"
+                        : op->kind == LINEAR_WRITE ? "write"
+                                                   : "compare-and-swap",
                         op->call, op->ret, op->value, op->expect, op->got);
 }
 
@@ -226,7 +238,8 @@ static bool same_record(const struct range_result *got, const struct model_event
     if (got->n != (ev ? 1u : 0u)) return false;
     if (!ev) return true;
     const struct record *rec = got->records[0];
-    return rec->mod_rev == ev->rev && rec->version == ev->version && rec->create_rev == ev->create_rev && rec->lease == ev->lease &&
+    return rec->mod_rev == ev->rev && rec->version == ev->version &&
+           rec->create_rev == ev->create_rev && rec->lease == ev->lease &&
            slice_eq(record_value(rec), buf_slice(&ev->value));
 }
 
@@ -241,8 +254,10 @@ bool clients_check_store(struct run *r, struct store *s, int64_t rev, const char
         struct range_result got = {0};
         int rv = store_range(s, &op, &arena, &got);
         if (rv != 0 || !same_record(&got, model_get(r->model, key, rev))) {
-            ok = verdict_fail(&r->verdict, "%s of member %" PRIu64 " at revision %" PRId64 " has another %.*s than the log says", what, id,
-                              rev, (int)key.len, (const char *)key.data);
+            ok = verdict_fail(&r->verdict,
+                              "%s of member %" PRIu64 " at revision %" PRId64
+                              " has another %.*s than the log says",
+                              what, id, rev, (int)key.len, (const char *)key.data);
         }
         for (size_t i = 0; rv == 0 && i < got.n; i++) record_unref(got.records[i]);
         arena_reset(&arena);
@@ -250,7 +265,9 @@ bool clients_check_store(struct run *r, struct store *s, int64_t rev, const char
     arena_release(&arena);
     int64_t keys = (int64_t)model_count(r->model, all, all, rev);
     if (ok && store_keys(s) != keys) {
-        ok = verdict_fail(&r->verdict, "%s of member %" PRIu64 " has %" PRId64 " keys, the log makes %" PRId64, what, id, store_keys(s), keys);
+        ok = verdict_fail(&r->verdict,
+                          "%s of member %" PRIu64 " has %" PRId64 " keys, the log makes %" PRId64,
+                          what, id, store_keys(s), keys);
     }
     return ok;
 }
@@ -260,7 +277,9 @@ bool clients_check_member(struct run *r, struct life *l)
     struct store *s = (struct store *)(uintptr_t)core_store(l->core);
     int64_t rev = model_revision(r->model);
     if (store_revision(s) != rev) {
-        return verdict_fail(&r->verdict, "member %" PRIu64 " ends at revision %" PRId64 ", not %" PRId64, l->id, store_revision(s), rev);
+        return verdict_fail(&r->verdict,
+                            "member %" PRIu64 " ends at revision %" PRId64 ", not %" PRId64, l->id,
+                            store_revision(s), rev);
     }
     return clients_check_store(r, s, rev, "the end", l->id);
 }

@@ -1,5 +1,5 @@
-/* What clients ask: requests of each kind, with keys and values by chance. Each value is written at most once and begins with
- * its number: "v17:....". */
+/* What clients ask: requests of each kind, with keys and values by chance. Each value is written at
+ * most once and begins with its number: "v17:....". */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -136,7 +136,10 @@ static void make_cas(struct ask *a)
     a->expect = known->value;
     a->expect_mod = known->mod_rev;
     a->value = new_value(r, &a->bytes);
-    a->compare = (struct compare){.result = COMPARE_EQUAL, .target = COMPARE_MOD, .key = key_slice(a), .number = a->expect_mod};
+    a->compare = (struct compare){.result = COMPARE_EQUAL,
+                                  .target = COMPARE_MOD,
+                                  .key = key_slice(a),
+                                  .number = a->expect_mod};
     if (a->kind == ASK_CAS_VALUE && a->expect) {
         value_text(r, &a->expect_bytes, a->expect);
         a->compare.target = COMPARE_VALUE;
@@ -147,28 +150,35 @@ static void make_cas(struct ask *a)
     }
     a->success[0] = put_of(key_slice(a), &a->bytes);
     a->failure[0] = get_of(key_slice(a));
-    a->txn = (struct txn_op){.compares = &a->compare, .n_compares = 1, .success = a->success, .n_success = 1,
-                             .failure = a->failure, .n_failure = 1};
+    a->txn = (struct txn_op){.compares = &a->compare,
+                             .n_compares = 1,
+                             .success = a->success,
+                             .n_success = 1,
+                             .failure = a->failure,
+                             .n_failure = 1};
     encode_op(a, (struct op){.type = OP_TXN, .txn = &a->txn});
 }
 
 /* Two puts and a read of both, at once. */
 static void make_txn(struct ask *a)
 {
-    a->key2 = (a->key + 1 + (unsigned)sim_random_below(&a->run->random, a->run->o.keys - 1)) % a->run->o.keys;
+    a->key2 = (a->key + 1 + (unsigned)sim_random_below(&a->run->random, a->run->o.keys - 1)) %
+              a->run->o.keys;
     snprintf(a->key2_text, sizeof a->key2_text, "k/%02u", a->key2);
     a->value = new_value(a->run, &a->bytes);
     a->value2 = new_value(a->run, &a->bytes2);
     a->success[0] = put_of(key_slice(a), &a->bytes);
     a->success[1] = put_of(slice_str(a->key2_text), &a->bytes2);
-    a->success[2] = (struct op){.type = OP_RANGE, .range = {.key = ask_all_keys(), .range_end = ask_all_keys_end()}};
+    a->success[2] = (struct op){.type = OP_RANGE,
+                                .range = {.key = ask_all_keys(), .range_end = ask_all_keys_end()}};
     a->txn = (struct txn_op){.success = a->success, .n_success = 3};
     encode_op(a, (struct op){.type = OP_TXN, .txn = &a->txn});
 }
 
 static void make_txn_read(struct ask *a)
 {
-    a->success[0] = (struct op){.type = OP_RANGE, .range = {.key = ask_all_keys(), .range_end = ask_all_keys_end()}};
+    a->success[0] = (struct op){.type = OP_RANGE,
+                                .range = {.key = ask_all_keys(), .range_end = ask_all_keys_end()}};
     a->txn = (struct txn_op){.success = a->success, .n_success = 1};
     a->request.type = CORE_TXN_READ;
     a->request.txn = &a->txn;
@@ -178,7 +188,9 @@ static bool make_range(struct ask *a)
 {
     a->request.type = CORE_RANGE;
     a->request.range = (struct range_op){.key = key_slice(a)};
-    if (a->kind == ASK_RANGE) a->request.range = (struct range_op){.key = ask_all_keys(), .range_end = ask_all_keys_end()};
+    if (a->kind == ASK_RANGE)
+        a->request.range =
+            (struct range_op){.key = ask_all_keys(), .range_end = ask_all_keys_end()};
     if (a->kind == ASK_STALE_GET) a->request.serializable = a->request.range.serializable = true;
     if (a->kind != ASK_OLD_GET) return true;
     if (a->run->floor < 2) return false;

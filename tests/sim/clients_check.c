@@ -10,57 +10,67 @@ static bool bad(struct ask *a, const char *what, int64_t rev)
 {
     struct run *r = a->run;
     return verdict_fail(&r->verdict,
-                        "client %u: %s of %s on member %" PRIu64 " (asked at %.6f s, revision %" PRId64 ", floor %" PRId64 "): %s",
-                        a->client->number, ask_name(a->kind), a->key_text, a->life->id, (double)a->called_us / 1e6, rev, a->floor,
-                        what);
+                        "client %u: %s of %s on member %" PRIu64
+                        " (asked at %.6f s, revision %" PRId64 ", floor %" PRId64 "): %s",
+                        a->client->number, ask_name(a->kind), a->key_text, a->life->id,
+                        (double)a->called_us / 1e6, rev, a->floor, what);
 }
 
-/* ---- records ------------------------------------------------------------------------------------- */
+/* ---- records
+ * ------------------------------------------------------------------------------------- */
 
 static bool same(const struct record *rec, const struct model_event *ev)
 {
     if (!rec || !ev) return !rec && !ev;
-    return rec->mod_rev == ev->rev && rec->create_rev == ev->create_rev && rec->version == ev->version &&
-           rec->lease == ev->lease && rec->sub == ev->sub && !rec->tombstone &&
-           slice_eq(record_value(rec), buf_slice(&ev->value));
+    return rec->mod_rev == ev->rev && rec->create_rev == ev->create_rev &&
+           rec->version == ev->version && rec->lease == ev->lease && rec->sub == ev->sub &&
+           !rec->tombstone && slice_eq(record_value(rec), buf_slice(&ev->value));
 }
 
 static bool check_one(struct ask *a, const struct range_result *got, int64_t rev)
 {
     struct slice key = slice_str(a->key_text);
     const struct model_event *ev = model_get(a->run->model, key, rev);
-    if (got->n > 1 || got->count != (ev ? 1 : 0) || got->n != (ev ? 1u : 0u) || got->more) return bad(a, "wrong count", rev);
-    if (!same(got->n ? got->records[0] : NULL, ev)) return bad(a, "not what the key held at that revision", rev);
+    if (got->n > 1 || got->count != (ev ? 1 : 0) || got->n != (ev ? 1u : 0u) || got->more)
+        return bad(a, "wrong count", rev);
+    if (!same(got->n ? got->records[0] : NULL, ev))
+        return bad(a, "not what the key held at that revision", rev);
     return true;
 }
 
 static bool check_all(struct ask *a, const struct range_result *got, int64_t rev)
 {
     struct model *m = a->run->model;
-    if (got->n != model_count(m, ask_all_keys(), ask_all_keys_end(), rev) || got->count != (int64_t)got->n || got->more) {
+    if (got->n != model_count(m, ask_all_keys(), ask_all_keys_end(), rev) ||
+        got->count != (int64_t)got->n || got->more) {
         return bad(a, "wrong count", rev);
     }
     for (size_t i = 0; i < got->n; i++) {
         struct slice key = record_key(got->records[i]);
-        if (i && slice_cmp(record_key(got->records[i - 1]), key) >= 0) return bad(a, "keys out of order", rev);
-        if (!same(got->records[i], model_get(m, key, rev))) return bad(a, "not what a key held at that revision", rev);
+        if (i && slice_cmp(record_key(got->records[i - 1]), key) >= 0)
+            return bad(a, "keys out of order", rev);
+        if (!same(got->records[i], model_get(m, key, rev)))
+            return bad(a, "not what a key held at that revision", rev);
     }
     return true;
 }
 
 static bool check_prev(struct ask *a, const struct record *prev, int64_t rev)
 {
-    const struct model_event *ev = a->prev_kv ? model_get(a->run->model, slice_str(a->key_text), rev - 1) : NULL;
+    const struct model_event *ev =
+        a->prev_kv ? model_get(a->run->model, slice_str(a->key_text), rev - 1) : NULL;
     return same(prev, ev) || bad(a, "wrong previous value", rev);
 }
 
-/* ---- writes -------------------------------------------------------------------------------------- */
+/* ---- writes
+ * -------------------------------------------------------------------------------------- */
 
 /* The revision is one that this command made: the key holds this value since then. */
 static bool wrote(struct ask *a, const char *key, uint64_t value, int64_t rev)
 {
     const struct model_event *ev = model_get(a->run->model, slice_str(key), rev);
-    if (!ev || ev->rev != rev || value_number(buf_slice(&ev->value)) != value) return bad(a, "the write is not in the log", rev);
+    if (!ev || ev->rev != rev || value_number(buf_slice(&ev->value)) != value)
+        return bad(a, "the write is not in the log", rev);
     return rev > a->floor || bad(a, "a write that is not newer than what was seen before it", rev);
 }
 
@@ -70,13 +80,18 @@ static bool check_delete(struct ask *a, int64_t rev)
     struct slice key = a->kind == ASK_DELETE ? slice_str(a->key_text) : ask_all_keys();
     struct slice end = a->kind == ASK_DELETE ? (struct slice){0} : ask_all_keys_end();
     int64_t before = got->del.deleted ? rev - 1 : rev;
-    if (got->del.deleted != (int64_t)model_count(a->run->model, key, end, before)) return bad(a, "wrong number deleted", rev);
-    if (model_count(a->run->model, key, end, rev) != 0) return bad(a, "the keys are still there", rev);
-    if (got->del.deleted && rev <= a->floor) return bad(a, "a write that is not newer than what was seen before it", rev);
-    if (got->del.n_prevs != (a->prev_kv ? (size_t)got->del.deleted : 0)) return bad(a, "wrong number of previous values", rev);
+    if (got->del.deleted != (int64_t)model_count(a->run->model, key, end, before))
+        return bad(a, "wrong number deleted", rev);
+    if (model_count(a->run->model, key, end, rev) != 0)
+        return bad(a, "the keys are still there", rev);
+    if (got->del.deleted && rev <= a->floor)
+        return bad(a, "a write that is not newer than what was seen before it", rev);
+    if (got->del.n_prevs != (a->prev_kv ? (size_t)got->del.deleted : 0))
+        return bad(a, "wrong number of previous values", rev);
     for (size_t i = 0; i < got->del.n_prevs; i++) {
         struct slice prev_key = record_key(got->del.prevs[i]);
-        if (!same(got->del.prevs[i], model_get(a->run->model, prev_key, rev - 1))) return bad(a, "wrong previous value", rev);
+        if (!same(got->del.prevs[i], model_get(a->run->model, prev_key, rev - 1)))
+            return bad(a, "wrong previous value", rev);
     }
     return true;
 }
@@ -93,7 +108,8 @@ static bool check_cas(struct ask *a, int64_t rev)
     const struct op_result *got = &a->request.result.op;
     if (got->type != OP_TXN || got->txn.n != 1) return bad(a, "not a txn's answer", rev);
     if (got->txn.succeeded) {
-        return (compare_held(a, rev - 1) || bad(a, "the compare cannot have held", rev)) && wrote(a, a->key_text, a->value, rev);
+        return (compare_held(a, rev - 1) || bad(a, "the compare cannot have held", rev)) &&
+               wrote(a, a->key_text, a->value, rev);
     }
     if (compare_held(a, rev)) return bad(a, "the compare must have held", rev);
     return check_one(a, &got->txn.results[0].range, rev);
@@ -102,37 +118,44 @@ static bool check_cas(struct ask *a, int64_t rev)
 static bool check_txn(struct ask *a, int64_t rev)
 {
     const struct op_result *got = &a->request.result.op;
-    if (got->type != OP_TXN || !got->txn.succeeded || got->txn.n != 3) return bad(a, "not this txn's answer", rev);
+    if (got->type != OP_TXN || !got->txn.succeeded || got->txn.n != 3)
+        return bad(a, "not this txn's answer", rev);
     return wrote(a, a->key_text, a->value, rev) && wrote(a, a->key2_text, a->value2, rev) &&
            check_all(a, &got->txn.results[2].range, rev);
 }
 
-/* ---- hashes -------------------------------------------------------------------------------------- */
+/* ---- hashes
+ * -------------------------------------------------------------------------------------- */
 
 static bool check_hash(struct ask *a)
 {
     struct run *r = a->run;
-    struct run_hash h = {a->request.hash_revision, a->request.compact_rev, a->request.hash, a->life->id};
+    struct run_hash h = {a->request.hash_revision, a->request.compact_rev, a->request.hash,
+                         a->life->id};
     if (h.revision != a->revision) return bad(a, "the hash of another revision", h.revision);
     for (unsigned i = 0; i < r->n_hashes && i < RUN_HASHES_MAX; i++) {
         const struct run_hash *o = &r->hashes[i];
-        if (o->revision != h.revision || o->compact_revision != h.compact_revision || o->hash == h.hash) continue;
+        if (o->revision != h.revision || o->compact_revision != h.compact_revision ||
+            o->hash == h.hash)
+            continue;
         return verdict_fail(&r->verdict,
-                            "HashKV at revision %" PRId64 " (compacted at %" PRId64 "): member %" PRIu64 " says %08x, member %" PRIu64
-                            " said %08x",
+                            "HashKV at revision %" PRId64 " (compacted at %" PRId64
+                            "): member %" PRIu64 " says %08x, member %" PRIu64 " said %08x",
                             h.revision, h.compact_revision, h.member, h.hash, o->member, o->hash);
     }
     r->hashes[r->n_hashes++ % RUN_HASHES_MAX] = h;
     return true;
 }
 
-/* ---- all ----------------------------------------------------------------------------------------- */
+/* ---- all
+ * ----------------------------------------------------------------------------------------- */
 
 static bool check_body(struct ask *a, int64_t rev)
 {
     struct core_request *q = &a->request;
     switch (a->kind) {
-    case ASK_PUT: return check_prev(a, q->result.op.put.prev, rev) && wrote(a, a->key_text, a->value, rev);
+    case ASK_PUT:
+        return check_prev(a, q->result.op.put.prev, rev) && wrote(a, a->key_text, a->value, rev);
     case ASK_LEASE_PUT: return wrote(a, a->key_text, a->value, rev);
     case ASK_GET:
     case ASK_STALE_GET: return check_one(a, &q->result.op.range, rev);
@@ -147,8 +170,10 @@ static bool check_body(struct ask *a, int64_t rev)
     case ASK_HASH: return check_hash(a);
     case ASK_RENEW: model_lease_renewed(a->run->model, a->lease, a->called_us); return true;
     case ASK_COMPACT:
-        return model_compact_revision(a->run->model) >= a->revision || bad(a, "the compaction is not in the log", rev);
-    case ASK_GRANT: return model_lease(a->run->model, a->lease) || bad(a, "the lease is not in the log", rev);
+        return model_compact_revision(a->run->model) >= a->revision ||
+               bad(a, "the compaction is not in the log", rev);
+    case ASK_GRANT:
+        return model_lease(a->run->model, a->lease) || bad(a, "the lease is not in the log", rev);
     case ASK_REVOKE: {
         const struct model_lease *l = model_lease(a->run->model, a->lease);
         return (l && !l->alive) || bad(a, "the lease is still there", rev);
@@ -185,7 +210,8 @@ bool ask_check_refusal(struct ask *a)
     switch (code) {
     case ERR_COMPACTED:
         if (a->kind == ASK_COMPACT || a->kind == ASK_OLD_GET || a->kind == ASK_HASH) {
-            return model_compact_revision(r->model) >= a->revision || bad(a, "refused as compacted", 0);
+            return model_compact_revision(r->model) >= a->revision ||
+                   bad(a, "refused as compacted", 0);
         }
         break;
     case ERR_FUTURE_REV:
@@ -201,7 +227,8 @@ bool ask_check_refusal(struct ask *a)
     return bad(a, err_name(code), 0);
 }
 
-/* ---- the history --------------------------------------------------------------------------------- */
+/* ---- the history
+ * --------------------------------------------------------------------------------- */
 
 static void add(struct ask *a, struct linear_op op, bool known)
 {
@@ -219,7 +246,8 @@ static void add(struct ask *a, struct linear_op op, bool known)
 static uint64_t seen(const struct range_result *got, struct slice key)
 {
     for (size_t i = 0; i < got->n; i++) {
-        if (slice_eq(record_key(got->records[i]), key)) return value_number(record_value(got->records[i]));
+        if (slice_eq(record_key(got->records[i]), key))
+            return value_number(record_value(got->records[i]));
     }
     return 0;
 }
@@ -229,7 +257,8 @@ static void add_range(struct ask *a, const struct range_result *got)
     for (unsigned k = 0; k < a->run->o.keys; k++) {
         char name[16];
         snprintf(name, sizeof name, "k/%02u", k);
-        add(a, (struct linear_op){.key = k, .kind = LINEAR_READ, .got = seen(got, slice_str(name))}, true);
+        add(a, (struct linear_op){.key = k, .kind = LINEAR_READ, .got = seen(got, slice_str(name))},
+            true);
     }
 }
 
@@ -243,7 +272,8 @@ static void learn(struct ask *a, const struct range_result *got)
 static void record_cas(struct ask *a, bool known)
 {
     const struct op_result *got = &a->request.result.op;
-    struct linear_op op = {.key = a->key, .kind = LINEAR_CAS, .expect = a->expect, .value = a->value};
+    struct linear_op op = {
+        .key = a->key, .kind = LINEAR_CAS, .expect = a->expect, .value = a->value};
     if (known) {
         op.succeeded = got->txn.succeeded;
         if (!op.succeeded) {
@@ -263,7 +293,11 @@ void ask_record(struct ask *a, bool known)
     case ASK_GET:
         if (!known) return;
         learn(a, &q->result.op.range);
-        add(a, (struct linear_op){.key = a->key, .kind = LINEAR_READ, .got = seen(&q->result.op.range, slice_str(a->key_text))}, true);
+        add(a,
+            (struct linear_op){.key = a->key,
+                               .kind = LINEAR_READ,
+                               .got = seen(&q->result.op.range, slice_str(a->key_text))},
+            true);
         return;
     case ASK_RANGE:
         if (known) add_range(a, &q->result.op.range);
@@ -277,7 +311,8 @@ void ask_record(struct ask *a, bool known)
         return;
     case ASK_DELETE: add(a, (struct linear_op){.key = a->key, .kind = LINEAR_WRITE}, known); return;
     case ASK_DELETE_ALL:
-        for (unsigned k = 0; k < a->run->o.keys; k++) add(a, (struct linear_op){.key = k, .kind = LINEAR_WRITE}, known);
+        for (unsigned k = 0; k < a->run->o.keys; k++)
+            add(a, (struct linear_op){.key = k, .kind = LINEAR_WRITE}, known);
         return;
     case ASK_TXN:
         add(a, (struct linear_op){.key = a->key, .kind = LINEAR_WRITE, .value = a->value}, known);

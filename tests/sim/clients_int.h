@@ -5,8 +5,24 @@
 #include "harness.h"
 
 enum ask_kind {
-    ASK_PUT, ASK_GET, ASK_STALE_GET, ASK_OLD_GET, ASK_DELETE, ASK_DELETE_ALL, ASK_CAS_VALUE, ASK_CAS_MOD, ASK_RANGE, ASK_TXN,
-    ASK_TXN_READ, ASK_COMPACT, ASK_GRANT, ASK_LEASE_PUT, ASK_RENEW, ASK_REVOKE, ASK_HASH, ASK_KINDS,
+    ASK_PUT,
+    ASK_GET,
+    ASK_STALE_GET,
+    ASK_OLD_GET,
+    ASK_DELETE,
+    ASK_DELETE_ALL,
+    ASK_CAS_VALUE,
+    ASK_CAS_MOD,
+    ASK_RANGE,
+    ASK_TXN,
+    ASK_TXN_READ,
+    ASK_COMPACT,
+    ASK_GRANT,
+    ASK_LEASE_PUT,
+    ASK_RENEW,
+    ASK_REVOKE,
+    ASK_HASH,
+    ASK_KINDS,
 };
 
 /* A value as last seen by a client; 0 = the key was absent. */
@@ -46,7 +62,8 @@ bool ask_make(struct ask *a);
 const char *ask_name(enum ask_kind kind);
 bool ask_is_write(enum ask_kind kind); /* travels through the log */
 enum ask_kind ask_choose(struct run *r);
-struct slice ask_all_keys(void); /* the prefix of the keys in the history; its range end is ask_all_keys_end() */
+struct slice
+ask_all_keys(void); /* the prefix of the keys in the history; its range end is ask_all_keys_end() */
 struct slice ask_all_keys_end(void);
 /* The number in a value's text; 0 for none. */
 uint64_t value_number(struct slice bytes);

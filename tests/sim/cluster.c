@@ -1,5 +1,6 @@
-/* The lives of members. A life ends by a crash (its env is a zombie from then on, see env_sim.h), by a fatal error, or by an
- * orderly stop; in each case its core is closed so that its memory comes back, and nothing it still does counts. */
+/* The lives of members. A life ends by a crash (its env is a zombie from then on, see env_sim.h),
+ * by a fatal error, or by an orderly stop; in each case its core is closed so that its memory comes
+ * back, and nothing it still does counts. */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -30,7 +31,8 @@ bool life_gone(const struct life *l)
     return l->dead || l->fatal || l->closing || sim_env(l->run->sim, l->id) != l->env;
 }
 
-/* ---- what a member tells ------------------------------------------------------------------------- */
+/* ---- what a member tells
+ * ------------------------------------------------------------------------- */
 
 static void on_applying(void *ctx, uint64_t index, uint64_t term, struct slice entry)
 {
@@ -39,7 +41,8 @@ static void on_applying(void *ctx, uint64_t index, uint64_t term, struct slice e
     if (life_gone(l)) return;
     model_apply(r->model, l->id, l->applied, index, term, entry, sim_now_us(r->sim));
     l->applied = index;
-    run_trace(r, "m%" PRIu64 " applies %" PRIu64 " term %" PRIu64 " (%zu bytes)", l->id, index, term, entry.len);
+    run_trace(r, "m%" PRIu64 " applies %" PRIu64 " term %" PRIu64 " (%zu bytes)", l->id, index,
+              term, entry.len);
 }
 
 static void on_restored(void *ctx, uint64_t index)
@@ -49,12 +52,14 @@ static void on_restored(void *ctx, uint64_t index)
     if (life_gone(l)) return;
     run_trace(r, "m%" PRIu64 " restores a snapshot at %" PRIu64, l->id, index);
     if (index < l->applied) {
-        verdict_fail(&r->verdict, "member %" PRIu64 " at %" PRIu64 " restores an older snapshot, of %" PRIu64, l->id, l->applied,
-                     index);
+        verdict_fail(&r->verdict,
+                     "member %" PRIu64 " at %" PRIu64 " restores an older snapshot, of %" PRIu64,
+                     l->id, l->applied, index);
     }
     if (index > model_last_index(r->model)) {
         /* A barrier may follow the newest entry, but no more than the terms there were. */
-        run_trace(r, "m%" PRIu64 " restores beyond the newest entry %" PRIu64, l->id, model_last_index(r->model));
+        run_trace(r, "m%" PRIu64 " restores beyond the newest entry %" PRIu64, l->id,
+                  model_last_index(r->model));
     }
     l->applied = index;
 }
@@ -73,7 +78,9 @@ static void on_reset(void *ctx, int64_t revision)
     if (life_gone(l)) return;
     int64_t expected = model_revision_at(r->model, l->applied);
     if (revision != expected) {
-        verdict_fail(&r->verdict, "member %" PRIu64 ": the snapshot at index %" PRIu64 " is of revision %" PRId64 ", not %" PRId64,
+        verdict_fail(&r->verdict,
+                     "member %" PRIu64 ": the snapshot at index %" PRIu64 " is of revision %" PRId64
+                     ", not %" PRId64,
                      l->id, l->applied, revision, expected);
     }
     if (l->hub) watch_hub_reset(l->hub, revision);
@@ -115,7 +122,8 @@ static const struct core_events life_events = {
     .restored = on_restored,
 };
 
-/* ---- the end of a life --------------------------------------------------------------------------- */
+/* ---- the end of a life
+ * --------------------------------------------------------------------------- */
 
 static void run_bury(void *arg)
 {
@@ -146,7 +154,8 @@ static void count_status(struct life *l)
     result->masked_defects += s.masked_defects;
 }
 
-/* The process is gone: its clients see a broken connection, its memory comes back when the core has closed. */
+/* The process is gone: its clients see a broken connection, its memory comes back when the core has
+ * closed. */
 static void life_ends(struct life *l)
 {
     struct run *r = l->run;
@@ -229,7 +238,8 @@ void cluster_stop(struct run *r, uint64_t id, uint64_t restart_us)
     restart_in(r, id, restart_us);
 }
 
-/* ---- the beginning ------------------------------------------------------------------------------- */
+/* ---- the beginning
+ * ------------------------------------------------------------------------------- */
 
 static void run_core_tick(void *arg)
 {
@@ -252,7 +262,8 @@ static void open_failed(struct run *r, struct life *l, int rv, const struct err 
     bool crashed = sim_env(r->sim, l->id) != l->env;
     struct member *m = &r->members[l->id];
     if (!crashed && !((rv == ERR_IO || rv == ERR_NO_SPACE) && m->disk_trouble)) {
-        verdict_fail(&r->verdict, "member %" PRIu64 " does not open: %s: %s", l->id, err_name(rv), e->text);
+        verdict_fail(&r->verdict, "member %" PRIu64 " does not open: %s: %s", l->id, err_name(rv),
+                     e->text);
     }
     m->life = NULL;
     r->open_lives--;
@@ -265,13 +276,21 @@ static struct life *life_open(struct run *r, uint64_t id, int *ret_code, struct 
 {
     struct consensus_member members[SIM_MEMBERS_MAX];
     for (unsigned i = 0; i < r->o.members; i++) {
-        members[i] = (struct consensus_member){.id = i + 1, .name = member_names[i + 1], .peer_url = member_urls[i + 1]};
+        members[i] = (struct consensus_member){
+            .id = i + 1, .name = member_names[i + 1], .peer_url = member_urls[i + 1]};
     }
     struct core_config config = {
-        .consensus = {.id = id, .cluster_id = 77, .members = members, .n_members = r->o.members, .new_cluster = true,
-                      .heartbeat_ms = r->o.heartbeat_ms, .election_ms = r->o.election_ms,
-                      .snapshot_log_bytes = r->o.snapshot_log_bytes, .trailing_log_bytes = r->o.trailing_log_bytes,
-                      .max_appends = r->o.max_appends, .segment_bytes = r->o.segment_bytes},
+        .consensus = {.id = id,
+                      .cluster_id = 77,
+                      .members = members,
+                      .n_members = r->o.members,
+                      .new_cluster = true,
+                      .heartbeat_ms = r->o.heartbeat_ms,
+                      .election_ms = r->o.election_ms,
+                      .snapshot_log_bytes = r->o.snapshot_log_bytes,
+                      .trailing_log_bytes = r->o.trailing_log_bytes,
+                      .max_appends = r->o.max_appends,
+                      .segment_bytes = r->o.segment_bytes},
         .name = member_names[id],
         .client_urls = &member_urls[id],
         .n_client_urls = 1,

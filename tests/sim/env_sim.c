@@ -9,7 +9,8 @@
 #include "base/mem.h"
 #include "env_sim_int.h"
 
-/* ---- chance: xoshiro256**, seeded by splitmix64 -------------------------------------------------- */
+/* ---- chance: xoshiro256**, seeded by splitmix64
+ * -------------------------------------------------- */
 
 static uint64_t splitmix(uint64_t *x)
 {
@@ -54,7 +55,8 @@ bool sim_chance(struct sim_random *r, unsigned ppm)
     return ppm && sim_random_below(r, 1000000) < ppm;
 }
 
-/* ---- events -------------------------------------------------------------------------------------- */
+/* ---- events
+ * -------------------------------------------------------------------------------------- */
 
 void sim_mix(struct sim *s, const void *data, size_t len)
 {
@@ -87,7 +89,8 @@ static void heap_push(struct sim *s, const struct sim_event *ev)
         s->heap = mem_must_realloc(s->heap, s->heap_size * sizeof *s->heap);
     }
     size_t i = s->n_heap++;
-    for (; i > 0 && event_before(ev, &s->heap[(i - 1) / 2]); i = (i - 1) / 2) s->heap[i] = s->heap[(i - 1) / 2];
+    for (; i > 0 && event_before(ev, &s->heap[(i - 1) / 2]); i = (i - 1) / 2)
+        s->heap[i] = s->heap[(i - 1) / 2];
     s->heap[i] = *ev;
 }
 
@@ -118,10 +121,11 @@ static void schedule(struct sim *s, uint64_t delay_us, struct sim_event ev)
     heap_push(s, &ev);
 }
 
-void sim_schedule(struct sim *s, uint64_t delay_us, const char *what, struct sim_env *env, sim_event_fn *fn,
-                  void *arg, uint64_t number)
+void sim_schedule(struct sim *s, uint64_t delay_us, const char *what, struct sim_env *env,
+                  sim_event_fn *fn, void *arg, uint64_t number)
 {
-    schedule(s, delay_us, (struct sim_event){.what = what, .env = env, .fn = fn, .arg = arg, .number = number});
+    schedule(s, delay_us,
+             (struct sim_event){.what = what, .env = env, .fn = fn, .arg = arg, .number = number});
 }
 
 void sim_at(struct sim *s, uint64_t delay_us, void (*fn)(void *arg), void *arg)
@@ -136,7 +140,8 @@ void sim_at_member(struct sim *s, uint64_t id, uint64_t delay_us, void (*fn)(voi
     schedule(s, delay_us, (struct sim_event){.what = "member", .env = e, .user = fn, .arg = arg});
 }
 
-/* What is not of the user (of `e`, or of all if it is NULL) moves to the front; how many those are. */
+/* What is not of the user (of `e`, or of all if it is NULL) moves to the front; how many those are.
+ */
 static size_t keep_events(struct sim_event *events, size_t n, const struct sim_env *e)
 {
     size_t kept = 0;
@@ -178,13 +183,14 @@ static bool is_life(const struct sim_env *e)
 static void dispatch(struct sim *s, const struct sim_event *ev)
 {
     struct sim_env *e = ev->env;
-    uint64_t words[4] = {ev->time_us, (uint64_t)(unsigned char)ev->what[0] << 8 | (unsigned char)ev->what[1],
+    uint64_t words[4] = {ev->time_us,
+                         (uint64_t)(unsigned char)ev->what[0] << 8 | (unsigned char)ev->what[1],
                          e ? e->member->id | e->incarnation << 8 : 0, ev->number};
     sim_mix(s, words, sizeof words);
     s->n_events++;
     if (s->trace && !ev->user) {
-        sim_trace_line(s, "m%" PRIu64 "%s %s %" PRIu64 " [%08x]", e ? e->member->id : 0, e && !is_life(e) ? "(dead)" : "",
-                       ev->what, ev->number, (unsigned)s->digest);
+        sim_trace_line(s, "m%" PRIu64 "%s %s %" PRIu64 " [%08x]", e ? e->member->id : 0,
+                       e && !is_life(e) ? "(dead)" : "", ev->what, ev->number, (unsigned)s->digest);
     }
     if (e && ev->user && !is_life(e)) return;
     if (ev->user) ev->user(ev->arg);
@@ -259,7 +265,8 @@ bool sim_run_until(struct sim *s, bool (*done)(void *arg), void *arg, uint64_t l
     return true;
 }
 
-/* ---- one life ------------------------------------------------------------------------------------ */
+/* ---- one life
+ * ------------------------------------------------------------------------------------ */
 
 static uint64_t member_us(const struct sim_env *e)
 {
@@ -372,7 +379,8 @@ static const struct env_ops sim_ops = {
     .send = sim_net_send,
 };
 
-/* ---- lives and deaths ---------------------------------------------------------------------------- */
+/* ---- lives and deaths
+ * ---------------------------------------------------------------------------- */
 
 struct sim_member *sim_member(struct sim *s, uint64_t id)
 {
@@ -472,17 +480,25 @@ void sim_pause(struct sim *s, uint64_t id, uint64_t us)
     sim_schedule(s, us, "resume", NULL, run_resume, m, id);
 }
 
-/* ---- the world's own life ------------------------------------------------------------------------ */
+/* ---- the world's own life
+ * ------------------------------------------------------------------------ */
 
 void sim_options_default(struct sim_options *o, uint64_t seed, unsigned members)
 {
     *o = (struct sim_options){
         .seed = seed,
         .members = members,
-        .disk = {.latency_min_us = 20, .latency_max_us = 80, .sync_min_us = 100, .sync_max_us = 900,
+        .disk = {.latency_min_us = 20,
+                 .latency_max_us = 80,
+                 .sync_min_us = 100,
+                 .sync_max_us = 900,
                  .bytes_per_us = 500},
-        .net = {.latency_min_us = 100, .latency_max_us = 400, .bytes_per_us = 1000,
-                .queue_bytes = 64 * 1024 * 1024, .connect_min_us = 1000, .connect_max_us = 50000,
+        .net = {.latency_min_us = 100,
+                .latency_max_us = 400,
+                .bytes_per_us = 1000,
+                .queue_bytes = 64 * 1024 * 1024,
+                .connect_min_us = 1000,
+                .connect_max_us = 50000,
                 .stall_limit_us = 5000000},
     };
 }
@@ -570,7 +586,8 @@ void sim_on_crash(struct sim *s, void (*crashed)(void *ctx, uint64_t id), void *
 }
 
 void sim_on_frame(struct sim *s,
-                  bool (*look)(void *ctx, uint64_t from, uint64_t to, enum env_channel ch, struct slice frame),
+                  bool (*look)(void *ctx, uint64_t from, uint64_t to, enum env_channel ch,
+                               struct slice frame),
                   void *ctx)
 {
     s->look = look;

@@ -1,24 +1,27 @@
 /* A world in one process: members with disks, links between them, one clock, one seed.
  *
- * `sim_boot` gives a member an implementation of struct env (raft/env.h); everything above that line is the
- * code that ships. All that happens comes from one queue of events, ordered by (time, order of scheduling),
- * and all chances from generators derived from the seed: the same seed is the same run, to the byte
- * (`sim_digest` is a hash over all events, to prove it). Nothing here looks at the machine's clock, at
- * addresses or at threads.
+ * `sim_boot` gives a member an implementation of struct env (raft/env.h); everything above that
+ * line is the code that ships. All that happens comes from one queue of events, ordered by (time,
+ * order of scheduling), and all chances from generators derived from the seed: the same seed is the
+ * same run, to the byte
+ * (`sim_digest` is a hash over all events, to prove it). Nothing here looks at the machine's clock,
+ * at addresses or at threads.
  *
- * What the disk does (env_sim_disk.c). A write is visible at once and durable after a sync of the file. When the
- * power fails, each file is put together from what was synced and, by chance, none, all, a prefix, or any
- * 512-byte sectors of what was not, the write under way included. Names: OPEN with CREATE is durable after
- * the next RENAME, UNLINK or write_file in the same folder, as env.h promises a folder sync only there; a
- * RENAME or UNLINK under way happens or does not. When only the process is killed, what was written stays.
+ * What the disk does (env_sim_disk.c). A write is visible at once and durable after a sync of the
+ * file. When the power fails, each file is put together from what was synced and, by chance, none,
+ * all, a prefix, or any 512-byte sectors of what was not, the write under way included. Names: OPEN
+ * with CREATE is durable after the next RENAME, UNLINK or write_file in the same folder, as env.h
+ * promises a folder sync only there; a RENAME or UNLINK under way happens or does not. When only
+ * the process is killed, what was written stays.
  *
- * What the network does (env_sim_net.c). One connection per direction and channel. Frames are delivered in
- * order while it lasts; when it is lost, a suffix of what was in flight is lost with it and it is made again after a
- * back-off. A cut either stalls it (frames wait, and arrive late after the heal) or resets it. `drop`,
- * `duplicate` and `reorder` are harsher than TCP can be.
+ * What the network does (env_sim_net.c). One connection per direction and channel. Frames are
+ * delivered in order while it lasts; when it is lost, a suffix of what was in flight is lost with
+ * it and it is made again after a back-off. A cut either stalls it (frames wait, and arrive late
+ * after the heal) or resets it. `drop`, `duplicate` and `reorder` are harsher than TCP can be.
  *
- * A crash does not unwind the code above. The crashed life keeps a private copy of its disk and a dead network
- * so that its owner can close it as usual ("zombie"); nothing that it still does is seen by anyone.
+ * A crash does not unwind the code above. The crashed life keeps a private copy of its disk and a
+ * dead network so that its owner can close it as usual ("zombie"); nothing that it still does is
+ * seen by anyone.
  *
  * One thread. Everything allocated here is freed by sim_free. */
 #ifndef PINTLE_TESTS_SIM_ENV_SIM_H
@@ -58,12 +61,13 @@ struct sim_disk_options {
 
 struct sim_net_options {
     unsigned latency_min_us, latency_max_us;
-    unsigned spike_ppm, spike_us; /* now and then a frame (and what is behind it) is this much later */
-    unsigned bytes_per_us;        /* 0 = no limit */
-    size_t queue_bytes;           /* per connection; beyond: ERR_LIMIT */
-    unsigned reset_ppm;           /* the connection is lost, per frame */
+    unsigned spike_ppm,
+        spike_us;          /* now and then a frame (and what is behind it) is this much later */
+    unsigned bytes_per_us; /* 0 = no limit */
+    size_t queue_bytes;    /* per connection; beyond: ERR_LIMIT */
+    unsigned reset_ppm;    /* the connection is lost, per frame */
     unsigned connect_min_us, connect_max_us; /* until a lost connection is tried again */
-    unsigned stall_limit_us;      /* a stalled connection is reset after this; 0 = never */
+    unsigned stall_limit_us; /* a stalled connection is reset after this; 0 = never */
     unsigned drop_ppm, duplicate_ppm, reorder_ppm; /* harsher than TCP */
 };
 
@@ -87,7 +91,8 @@ void sim_free(struct sim *s);
 uint64_t sim_now_us(const struct sim *s);
 /* Runs `fn` in `delay_us`, on nobody's behalf (clients, faults). */
 void sim_at(struct sim *s, uint64_t delay_us, void (*fn)(void *arg), void *arg);
-/* As sim_at, on member `id`'s behalf: not run while it is paused, and never if that life ends before. */
+/* As sim_at, on member `id`'s behalf: not run while it is paused, and never if that life ends
+ * before. */
 void sim_at_member(struct sim *s, uint64_t id, uint64_t delay_us, void (*fn)(void *arg), void *arg);
 /* Forgets what is scheduled on behalf of a member. */
 void sim_forget_member(struct sim *s, uint64_t id);
@@ -116,8 +121,8 @@ enum sim_crash_mode { SIM_KILL, SIM_POWER };
 struct env *sim_boot(struct sim *s, uint64_t id);
 /* Its current life, or NULL. */
 struct env *sim_env(struct sim *s, uint64_t id);
-/* Ends the current life at once. Its owner closes what runs on the env (ops->stop works), then releases it. Not from
- * inside one of that member's own callbacks. */
+/* Ends the current life at once. Its owner closes what runs on the env (ops->stop works), then
+ * releases it. Not from inside one of that member's own callbacks. */
 void sim_crash(struct sim *s, uint64_t id, enum sim_crash_mode mode);
 /* The same, when the member begins its `nth` disk operation from now, synchronous ones included. */
 void sim_crash_after(struct sim *s, uint64_t id, enum sim_crash_mode mode, unsigned nth);
@@ -128,21 +133,24 @@ void sim_pause(struct sim *s, uint64_t id, uint64_t us);
 
 /* ---- disks ----------------------------------------------------------------------------------- */
 
-void sim_disk_slow(struct sim *s, uint64_t id, unsigned factor); /* 1 = normal */
+void sim_disk_slow(struct sim *s, uint64_t id, unsigned factor);    /* 1 = normal */
 void sim_disk_capacity(struct sim *s, uint64_t id, uint64_t bytes); /* 0 = no limit */
 uint64_t sim_disk_used(struct sim *s, uint64_t id);
 void sim_disk_error_ppm(struct sim *s, uint64_t id, unsigned ppm);
 /* The nth write or sync from now fails with ERR_IO, once. */
 void sim_disk_fail_nth(struct sim *s, uint64_t id, unsigned nth);
-/* Flips one bit at rest in a file whose path has the prefix; false if there is none. `ret_path` (may be NULL) is
- * borrowed until the member's next disk operation. */
-bool sim_disk_flip(struct sim *s, uint64_t id, const char *prefix, const char **ret_path, uint64_t *ret_offset);
+/* Flips one bit at rest in a file whose path has the prefix; false if there is none. `ret_path`
+ * (may be NULL) is borrowed until the member's next disk operation. */
+bool sim_disk_flip(struct sim *s, uint64_t id, const char *prefix, const char **ret_path,
+                   uint64_t *ret_offset);
 /* For tests, past the env: whole files; ERR_NOT_FOUND. Writing makes the file durable. */
 int sim_disk_read(struct sim *s, uint64_t id, const char *path, struct buf *out);
 void sim_disk_write(struct sim *s, uint64_t id, const char *path, struct slice data);
 /* Each path on the disk, sorted. */
-void sim_disk_each(struct sim *s, uint64_t id, void (*each)(void *ctx, const char *path, uint64_t size), void *ctx);
-/* A copy of the whole disk, and that copy back in its place; only between lives. Each saved copy is put back or freed. */
+void sim_disk_each(struct sim *s, uint64_t id,
+                   void (*each)(void *ctx, const char *path, uint64_t size), void *ctx);
+/* A copy of the whole disk, and that copy back in its place; only between lives. Each saved copy is
+ * put back or freed. */
 struct sim_disk *sim_disk_save(struct sim *s, uint64_t id);
 void sim_disk_put_back(struct sim *s, uint64_t id, struct sim_disk *saved);
 void sim_disk_free(struct sim_disk *d);
@@ -151,7 +159,8 @@ void sim_disk_wipe(struct sim *s, uint64_t id);
 
 /* ---- links ----------------------------------------------------------------------------------- */
 
-/* Frames from `from` to `to` do not arrive any more. `reset`: and the connection is lost at once. */
+/* Frames from `from` to `to` do not arrive any more. `reset`: and the connection is lost at once.
+ */
 void sim_cut(struct sim *s, uint64_t from, uint64_t to, bool reset);
 void sim_heal(struct sim *s, uint64_t from, uint64_t to);
 void sim_heal_all(struct sim *s);
@@ -167,12 +176,13 @@ struct sim_disk_options *sim_disk(struct sim *s);
 
 /* Looks at every frame as it is sent (tests of the guard): false = it is lost. */
 void sim_on_frame(struct sim *s,
-                  bool (*look)(void *ctx, uint64_t from, uint64_t to, enum env_channel ch, struct slice frame),
+                  bool (*look)(void *ctx, uint64_t from, uint64_t to, enum env_channel ch,
+                               struct slice frame),
                   void *ctx);
 
 struct sim_stats {
-    uint64_t frames, frames_lost, frames_duplicated, frames_reordered, resets, crashes, torn_files, lost_writes,
-        lost_names, io_errors, writes, syncs;
+    uint64_t frames, frames_lost, frames_duplicated, frames_reordered, resets, crashes, torn_files,
+        lost_writes, lost_names, io_errors, writes, syncs;
 };
 const struct sim_stats *sim_get_stats(const struct sim *s);
 

@@ -1,5 +1,5 @@
-/* The simulated disk: files with a live and a durable image, names with a live and a durable table, two
- * lanes that take their time, and what a crash leaves of all that. */
+/* The simulated disk: files with a live and a durable image, names with a live and a durable table,
+ * two lanes that take their time, and what a crash leaves of all that. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +10,8 @@
 
 enum { SECTOR = 512, SLOW_MAX_US = 1000000 };
 
-/* ---- files --------------------------------------------------------------------------------------- */
+/* ---- files
+ * --------------------------------------------------------------------------------------- */
 
 static struct sim_inode *inode_new(void)
 {
@@ -85,7 +86,8 @@ static void inode_sync(struct sim_inode *i, uint64_t upto_seq)
     }
 }
 
-/* ---- names --------------------------------------------------------------------------------------- */
+/* ---- names
+ * --------------------------------------------------------------------------------------- */
 
 static size_t names_place(const struct sim_names *t, const char *path, bool *ret_found)
 {
@@ -147,7 +149,8 @@ static void names_release(struct sim_names *t)
     mem_free(t->names);
 }
 
-static void names_rename(struct sim_names *t, const char *from, const char *to, struct sim_inode *inode)
+static void names_rename(struct sim_names *t, const char *from, const char *to,
+                         struct sim_inode *inode)
 {
     names_set(t, to, inode);
     if (strcmp(from, to) != 0) names_remove(t, from);
@@ -178,7 +181,8 @@ static void sync_dir(struct sim_disk *d, const char *path)
     }
 }
 
-/* ---- a whole disk -------------------------------------------------------------------------------- */
+/* ---- a whole disk
+ * -------------------------------------------------------------------------------- */
 
 struct sim_disk *sim_disk_new(void)
 {
@@ -224,12 +228,14 @@ static bool disk_full(const struct sim_disk *d, const struct sim_inode *i, uint6
     return disk_used(d) + (end - i->live.len) > d->capacity;
 }
 
-/* ---- crashes ------------------------------------------------------------------------------------- */
+/* ---- crashes
+ * ------------------------------------------------------------------------------------- */
 
 /* What chance keeps of the writes that were not synced. */
 enum keep { KEEP_NONE, KEEP_ALL, KEEP_PREFIX, KEEP_SECTORS };
 
-static void keep_sectors(struct sim *s, struct buf *to, const struct buf *now, const struct sim_write *w, unsigned ppm)
+static void keep_sectors(struct sim *s, struct buf *to, const struct buf *now,
+                         const struct sim_write *w, unsigned ppm)
 {
     if (w->truncate) {
         if (sim_chance(&s->disk_random, ppm)) image_resize(to, w->offset);
@@ -244,16 +250,20 @@ static void keep_sectors(struct sim *s, struct buf *to, const struct buf *now, c
 }
 
 /* The file as a power failure leaves it: for each sector one of the states it went through. */
-static void image_after_power(struct sim *s, const struct sim_inode *i, const char *path, struct buf *out)
+static void image_after_power(struct sim *s, const struct sim_inode *i, const char *path,
+                              struct buf *out)
 {
     image_copy(out, &i->durable);
     if (list_empty(&i->writes)) return;
     enum keep keep = (enum keep)sim_random_below(&s->disk_random, 4);
     unsigned n = 0;
     list_for_each(node, &i->writes) n++;
-    unsigned whole = keep == KEEP_ALL ? n : keep == KEEP_PREFIX ? (unsigned)sim_random_below(&s->disk_random, n) : 0;
+    unsigned whole = keep == KEEP_ALL      ? n
+                     : keep == KEEP_PREFIX ? (unsigned)sim_random_below(&s->disk_random, n)
+                                           : 0;
     static const char *const keeps[] = {"nothing", "everything", "a prefix", "some sectors"};
-    sim_trace_line(s, "  %s (%zu bytes): of %u writes that were not synced, %s stays", path, i->durable.len, n, keeps[keep]);
+    sim_trace_line(s, "  %s (%zu bytes): of %u writes that were not synced, %s stays", path,
+                   i->durable.len, n, keeps[keep]);
     struct buf now = {0};
     image_copy(&now, &i->durable);
     unsigned at = 0;
@@ -261,9 +271,11 @@ static void image_after_power(struct sim *s, const struct sim_inode *i, const ch
     {
         const struct sim_write *w = container_of(node, struct sim_write, node);
         image_apply(&now, w);
-        sim_trace_line(s, "    %s at %" PRIu64 " of %zu bytes", w->truncate ? "truncate" : "write", w->offset, w->bytes.len);
+        sim_trace_line(s, "    %s at %" PRIu64 " of %zu bytes", w->truncate ? "truncate" : "write",
+                       w->offset, w->bytes.len);
         if (at < whole) image_apply(out, w);
-        else if (keep == KEEP_SECTORS || (keep == KEEP_PREFIX && at == whole)) keep_sectors(s, out, &now, w, 500000);
+        else if (keep == KEEP_SECTORS || (keep == KEEP_PREFIX && at == whole))
+            keep_sectors(s, out, &now, w, 500000);
         at++;
     }
     s->stats.lost_writes += n - whole;
@@ -271,8 +283,8 @@ static void image_after_power(struct sim *s, const struct sim_inode *i, const ch
     buf_release(&now);
 }
 
-static struct sim_inode *inode_after(struct sim *s, struct sim_disk *to, struct sim_inode *i, const char *path,
-                                     enum sim_crash_mode mode)
+static struct sim_inode *inode_after(struct sim *s, struct sim_disk *to, struct sim_inode *i,
+                                     const char *path, enum sim_crash_mode mode)
 {
     if (i->copy) return i->copy;
     struct sim_inode *c = i->copy = inode_new();
@@ -296,7 +308,8 @@ static struct sim_inode *inode_after(struct sim *s, struct sim_disk *to, struct 
 }
 
 /* A rename or unlink under way has happened, or not. */
-static void finish_names(struct sim *s, struct sim_disk *d, const struct env_io *io, struct sim_inode *i)
+static void finish_names(struct sim *s, struct sim_disk *d, const struct env_io *io,
+                         struct sim_inode *i)
 {
     if (!i || !sim_chance(&s->disk_random, 500000)) return;
     bool synced = sim_chance(&s->disk_random, 500000);
@@ -323,7 +336,8 @@ static void leave_temporary(struct sim *s, struct sim_disk *from, struct sim_dis
     names_set(&to->durable, path, i);
 }
 
-static void names_after(struct sim *s, struct sim_disk *from, struct sim_disk *to, enum sim_crash_mode mode)
+static void names_after(struct sim *s, struct sim_disk *from, struct sim_disk *to,
+                        enum sim_crash_mode mode)
 {
     for (size_t i = 0; i < from->durable.n; i++) {
         const struct sim_name *n = &from->durable.names[i];
@@ -368,7 +382,8 @@ struct sim_disk *sim_disk_after(struct sim *s, struct sim_env *e, enum sim_crash
     }
     if (mode == SIM_POWER) { /* what was found after the restart is what there is */
         while (to->durable.n) names_remove(&to->durable, to->durable.names[to->durable.n - 1].path);
-        for (size_t i = 0; i < to->live.n; i++) names_set(&to->durable, to->live.names[i].path, to->live.names[i].inode);
+        for (size_t i = 0; i < to->live.n; i++)
+            names_set(&to->durable, to->live.names[i].path, to->live.names[i].inode);
     }
     leave_temporary(s, e->disk, to);
     return to;
@@ -389,7 +404,8 @@ void sim_disk_put_back(struct sim *s, uint64_t id, struct sim_disk *saved)
     m->disk = saved;
 }
 
-/* ---- operations ---------------------------------------------------------------------------------- */
+/* ---- operations
+ * ---------------------------------------------------------------------------------- */
 
 static bool is_change(const struct env_io *io)
 {
@@ -444,7 +460,8 @@ static int begin_write(struct sim_env *e, struct env_io *io, bool fail)
     return fail ? err_set(&io->err, ERR_IO, "%s: write failed", io->file->path) : 0;
 }
 
-/* What happens as the operation starts: writes reach the cache, from where a crash may take any of it. */
+/* What happens as the operation starts: writes reach the cache, from where a crash may take any of
+ * it. */
 static int io_begin(struct sim_env *e, struct env_io *io, uint64_t *ret_sync_seq)
 {
     bool fail = fails_now(e, is_change(io));
@@ -452,7 +469,8 @@ static int io_begin(struct sim_env *e, struct env_io *io, uint64_t *ret_sync_seq
     if (io->op == ENV_IO_WRITE || io->op == ENV_IO_WRITE_SYNC) {
         status = begin_write(e, io, fail);
     } else if (fail && io->op != ENV_IO_CLOSE) {
-        status = err_set(&io->err, ERR_IO, "%s: input/output error", io->file ? io->file->path : io->path);
+        status = err_set(&io->err, ERR_IO, "%s: input/output error",
+                         io->file ? io->file->path : io->path);
     } else if (io->op == ENV_IO_TRUNCATE) {
         CHECK(io->file && io->file->writable);
         if (disk_full(e->disk, io->file->inode, io->offset)) {
@@ -521,7 +539,9 @@ static void do_read(struct sim_env *e, struct env_io *io)
 {
     (void)e;
     const struct buf *b = &io->file->inode->live;
-    io->ret_len = io->offset >= b->len ? 0 : b->len - io->offset < io->len ? (size_t)(b->len - io->offset) : io->len;
+    io->ret_len = io->offset >= b->len            ? 0
+                  : b->len - io->offset < io->len ? (size_t)(b->len - io->offset)
+                                                  : io->len;
     if (io->ret_len) memcpy(io->buffer, b->data + io->offset, io->ret_len);
 }
 
@@ -530,12 +550,18 @@ static int io_finish(struct sim_env *e, struct env_io *io, uint64_t sync_seq)
     switch (io->op) {
     case ENV_IO_OPEN: return do_open(e, io);
     case ENV_IO_READ: do_read(e, io); return 0;
-    case ENV_IO_CLOSE: file_close(io->file); io->file = NULL; return 0;
+    case ENV_IO_CLOSE:
+        file_close(io->file);
+        io->file = NULL;
+        return 0;
     case ENV_IO_RENAME:
     case ENV_IO_UNLINK: return do_names(e, io);
     case ENV_IO_SYNC:
     case ENV_IO_WRITE_SYNC:
-    case ENV_IO_TRUNCATE: inode_sync(io->file->inode, sync_seq); e->sim->stats.syncs++; return 0;
+    case ENV_IO_TRUNCATE:
+        inode_sync(io->file->inode, sync_seq);
+        e->sim->stats.syncs++;
+        return 0;
     case ENV_IO_WRITE: return 0;
     }
     CHECK(false);
@@ -556,7 +582,8 @@ static uint64_t io_duration(struct sim_env *e, const struct env_io *io)
     return us;
 }
 
-/* ---- lanes --------------------------------------------------------------------------------------- */
+/* ---- lanes
+ * --------------------------------------------------------------------------------------- */
 
 static void lane_begin(struct sim_env *e, struct sim_lane *lane);
 
@@ -575,7 +602,8 @@ static void lane_done(struct sim *s, struct sim_env *e, void *arg, uint64_t numb
 
 static void lane_begin(struct sim_env *e, struct sim_lane *lane)
 {
-    static const char *const names[] = {"open", "write", "sync", "write-sync", "read", "close", "rename", "unlink", "truncate"};
+    static const char *const names[] = {"open",  "write",  "sync",   "write-sync", "read",
+                                        "close", "rename", "unlink", "truncate"};
     if (lane->busy || list_empty(&lane->queue)) return;
     struct env_io *io = container_of(lane->queue.next, struct env_io, node);
     lane->busy = true;
@@ -605,9 +633,11 @@ int sim_disk_sync_io(struct env *base, struct env_io *io)
     return io->status;
 }
 
-/* ---- whole files, at once ------------------------------------------------------------------------ */
+/* ---- whole files, at once
+ * ------------------------------------------------------------------------ */
 
-int sim_disk_list(struct env *base, const char *dir, void (*each)(void *ctx, const char *name), void *ctx, struct err *err)
+int sim_disk_list(struct env *base, const char *dir, void (*each)(void *ctx, const char *name),
+                  void *ctx, struct err *err)
 {
     struct sim_env *e = sim_env_of(base);
     struct sim_disk *d = e->disk;
@@ -637,12 +667,14 @@ int sim_disk_list(struct env *base, const char *dir, void (*each)(void *ctx, con
 int sim_disk_mkdir(struct env *base, const char *dir, struct err *err)
 {
     struct sim_disk *d = sim_env_of(base)->disk;
-    if (!has_dir(d, dir, dir_len(dir))) return err_set(err, ERR_NOT_FOUND, "%s: no such folder", dir);
+    if (!has_dir(d, dir, dir_len(dir)))
+        return err_set(err, ERR_NOT_FOUND, "%s: no such folder", dir);
     if (!has_dir(d, dir, strlen(dir))) add_dir(d, dir);
     return 0;
 }
 
-int sim_disk_read_file(struct env *base, const char *path, size_t max, struct buf *out, struct err *err)
+int sim_disk_read_file(struct env *base, const char *path, size_t max, struct buf *out,
+                       struct err *err)
 {
     struct sim_env *e = sim_env_of(base);
     struct sim_inode *i = names_get(&e->disk->live, path);
@@ -666,7 +698,8 @@ int sim_disk_write_file(struct env *base, const char *path, struct slice data, s
     struct sim_env *e = sim_env_of(base);
     struct sim_disk *d = e->disk;
     sim_disk_begins(e);
-    if (!has_dir(d, path, dir_len(path))) return err_set(err, ERR_NOT_FOUND, "%s: no such folder", path);
+    if (!has_dir(d, path, dir_len(path)))
+        return err_set(err, ERR_NOT_FOUND, "%s: no such folder", path);
     if (fails_now(e, true)) return err_set(err, ERR_IO, "%s: input/output error", path);
     if (d->capacity && disk_used(d) + data.len > d->capacity) {
         return err_set(err, ERR_NO_SPACE, "%s: no space left on device", path);
@@ -682,7 +715,8 @@ int sim_disk_unlink_file(struct env *base, const char *path, struct err *err)
 {
     struct sim_env *e = sim_env_of(base);
     sim_disk_begins(e);
-    if (!names_get(&e->disk->live, path)) return err_set(err, ERR_NOT_FOUND, "%s: no such file", path);
+    if (!names_get(&e->disk->live, path))
+        return err_set(err, ERR_NOT_FOUND, "%s: no such file", path);
     if (fails_now(e, true)) return err_set(err, ERR_IO, "%s: input/output error", path);
     names_remove(&e->disk->live, path);
     sync_dir(e->disk, path);
@@ -694,7 +728,8 @@ void sim_disk_close_files(struct sim_env *e)
     list_for_each(n, &e->files) file_close(container_of(n, struct env_file, node));
 }
 
-/* ---- what tests do to disks ---------------------------------------------------------------------- */
+/* ---- what tests do to disks
+ * ---------------------------------------------------------------------- */
 
 void sim_disk_slow(struct sim *s, uint64_t id, unsigned factor)
 {
@@ -721,12 +756,14 @@ void sim_disk_fail_nth(struct sim *s, uint64_t id, unsigned nth)
     sim_member(s, id)->fail_nth = nth;
 }
 
-bool sim_disk_flip(struct sim *s, uint64_t id, const char *prefix, const char **ret_path, uint64_t *ret_offset)
+bool sim_disk_flip(struct sim *s, uint64_t id, const char *prefix, const char **ret_path,
+                   uint64_t *ret_offset)
 {
     struct sim_disk *d = sim_member(s, id)->disk;
     uint64_t total = 0;
     for (size_t i = 0; i < d->live.n; i++) {
-        if (strncmp(d->live.names[i].path, prefix, strlen(prefix)) == 0) total += d->live.names[i].inode->live.len;
+        if (strncmp(d->live.names[i].path, prefix, strlen(prefix)) == 0)
+            total += d->live.names[i].inode->live.len;
     }
     if (total == 0) return false;
     uint64_t at = sim_random_below(&s->disk_random, total);
@@ -758,10 +795,12 @@ void sim_disk_write(struct sim *s, uint64_t id, const char *path, struct slice d
     put_file(sim_member(s, id)->disk, path, data);
 }
 
-void sim_disk_each(struct sim *s, uint64_t id, void (*each)(void *ctx, const char *path, uint64_t size), void *ctx)
+void sim_disk_each(struct sim *s, uint64_t id,
+                   void (*each)(void *ctx, const char *path, uint64_t size), void *ctx)
 {
     struct sim_disk *d = sim_member(s, id)->disk;
-    for (size_t i = 0; i < d->live.n; i++) each(ctx, d->live.names[i].path, d->live.names[i].inode->live.len);
+    for (size_t i = 0; i < d->live.n; i++)
+        each(ctx, d->live.names[i].path, d->live.names[i].inode->live.len);
 }
 
 void sim_disk_wipe(struct sim *s, uint64_t id)

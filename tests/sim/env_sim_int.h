@@ -18,7 +18,7 @@ struct sim_write {
 struct sim_inode {
     unsigned refs; /* names, durable names, open files */
     struct buf live, durable;
-    struct list writes; /* of struct sim_write, in order */
+    struct list writes;     /* of struct sim_write, in order */
     struct sim_inode *copy; /* while a disk is copied */
 };
 
@@ -153,8 +153,8 @@ struct sim {
 };
 
 struct sim_member *sim_member(struct sim *s, uint64_t id);
-void sim_schedule(struct sim *s, uint64_t delay_us, const char *what, struct sim_env *env, sim_event_fn *fn,
-                  void *arg, uint64_t number);
+void sim_schedule(struct sim *s, uint64_t delay_us, const char *what, struct sim_env *env,
+                  sim_event_fn *fn, void *arg, uint64_t number);
 void sim_mix(struct sim *s, const void *data, size_t len);
 
 /* env_sim_disk.c */
@@ -163,10 +163,11 @@ struct sim_disk *sim_disk_new(void);
 struct sim_disk *sim_disk_after(struct sim *s, struct sim_env *e, enum sim_crash_mode mode);
 void sim_disk_submit(struct env *e, struct env_io *io);
 int sim_disk_sync_io(struct env *e, struct env_io *io);
-int sim_disk_list(struct env *e, const char *dir, void (*each)(void *ctx, const char *name), void *ctx,
-                  struct err *err);
+int sim_disk_list(struct env *e, const char *dir, void (*each)(void *ctx, const char *name),
+                  void *ctx, struct err *err);
 int sim_disk_mkdir(struct env *e, const char *dir, struct err *err);
-int sim_disk_read_file(struct env *e, const char *path, size_t max, struct buf *out, struct err *err);
+int sim_disk_read_file(struct env *e, const char *path, size_t max, struct buf *out,
+                       struct err *err);
 int sim_disk_write_file(struct env *e, const char *path, struct slice data, struct err *err);
 int sim_disk_unlink_file(struct env *e, const char *path, struct err *err);
 void sim_disk_close_files(struct sim_env *e);

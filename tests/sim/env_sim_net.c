@@ -1,11 +1,13 @@
-/* The simulated network: for each direction and channel one connection that is up or down, a sender's queue, and
- * frames in flight. */
+/* The simulated network: for each direction and channel one connection that is up or down, a
+ * sender's queue, and frames in flight. */
 #include "base/check.h"
 #include "base/crc32c.h"
 #include "base/mem.h"
 #include "env_sim_int.h"
 
-enum { STALLED_BYTES_MAX = 64 * 1024 }; /* what the kernels buffer before the sender's queue stands still */
+enum {
+    STALLED_BYTES_MAX = 64 * 1024
+}; /* what the kernels buffer before the sender's queue stands still */
 
 static struct sim_conn *conn_at(struct sim *s, uint64_t from, uint64_t to, int channel)
 {
@@ -32,7 +34,8 @@ static void frame_free(struct sim_frame *f)
     mem_free(f);
 }
 
-/* ---- a send comes to its end --------------------------------------------------------------------- */
+/* ---- a send comes to its end
+ * --------------------------------------------------------------------- */
 
 static void run_send_failed(struct sim *s, struct sim_env *e, void *arg, uint64_t number)
 {
@@ -49,7 +52,8 @@ static void send_fails(struct sim_env *e, struct env_send *send, int status)
     sim_schedule(e->sim, 0, "fail-send", e, run_send_failed, send, send->peer_id);
 }
 
-/* ---- up and down --------------------------------------------------------------------------------- */
+/* ---- up and down
+ * --------------------------------------------------------------------------------- */
 
 static void run_link(struct sim *s, struct sim_env *e, void *arg, uint64_t number)
 {
@@ -84,7 +88,8 @@ static void run_attempt(struct sim *s, struct sim_env *e, void *arg, uint64_t ge
     struct sim_conn *c = arg;
     if (c->generation != generation || listener(s, c->from) != e || !e->peers[c->to]) return;
     struct sim_env *to = listener(s, c->to);
-    if (!to || !to->peers[c->from] || s->paths[c->from][c->to].cut || s->paths[c->to][c->from].cut) {
+    if (!to || !to->peers[c->from] || s->paths[c->from][c->to].cut ||
+        s->paths[c->to][c->from].cut) {
         attempt_later(s, c);
         return;
     }
@@ -142,7 +147,8 @@ void sim_net_down(struct sim *s, struct sim_env *e)
 void sim_net_started(struct sim_env *e)
 {
     for (uint64_t to = 1; to <= e->sim->options.members; to++) {
-        for (int ch = 0; ch < ENV_CHANNELS; ch++) attempt_later(e->sim, conn_at(e->sim, e->member->id, to, ch));
+        for (int ch = 0; ch < ENV_CHANNELS; ch++)
+            attempt_later(e->sim, conn_at(e->sim, e->member->id, to, ch));
     }
 }
 
@@ -151,7 +157,8 @@ int sim_net_set_peer(struct env *base, uint64_t peer_id, const char *url)
     struct sim_env *e = sim_env_of(base);
     struct sim *s = e->sim;
     uint64_t id = e->member->id;
-    if (peer_id < 1 || peer_id > s->options.members || peer_id == id) return 0; /* nobody is there */
+    if (peer_id < 1 || peer_id > s->options.members || peer_id == id)
+        return 0; /* nobody is there */
     bool known = e->peers[peer_id];
     e->peers[peer_id] = url != NULL;
     if (e->zombie) return 0;
@@ -165,14 +172,16 @@ int sim_net_set_peer(struct env *base, uint64_t peer_id, const char *url)
     return 0;
 }
 
-/* ---- frames -------------------------------------------------------------------------------------- */
+/* ---- frames
+ * -------------------------------------------------------------------------------------- */
 
 static void run_arrive(struct sim *s, struct sim_env *e, void *arg, uint64_t number)
 {
     (void)number;
     struct sim_frame *f = arg;
     const struct sim_conn *c = f->conn;
-    bool heard = !f->lost && listener(s, c->to) == e && e->incarnation == f->incarnation && e->peers[c->from];
+    bool heard = !f->lost && listener(s, c->to) == e && e->incarnation == f->incarnation &&
+                 e->peers[c->from];
     if (heard) {
         struct slice bytes = slice_make(f->bytes, f->len);
         uint32_t crc = crc32c(0, f->bytes, f->len);
@@ -192,7 +201,8 @@ static void frame_flies(struct sim *s, struct sim_conn *c, struct sim_frame *f)
     }
     const struct sim_net_options *o = &s->options.net;
     struct sim_random *r = &s->net_random;
-    uint64_t us = sim_random_range(r, o->latency_min_us, o->latency_max_us) + s->paths[c->from][c->to].delay_us;
+    uint64_t us = sim_random_range(r, o->latency_min_us, o->latency_max_us) +
+                  s->paths[c->from][c->to].delay_us;
     if (sim_chance(r, o->spike_ppm)) us += sim_random_below(r, (uint64_t)o->spike_us + 1);
     uint64_t at = s->now_us + us;
     if (sim_chance(r, o->reorder_ppm)) {
@@ -230,7 +240,8 @@ static void frame_enters(struct sim *s, struct sim_conn *c, const struct env_sen
     if (sim_chance(&s->net_random, o->drop_ppm)) copies = 0;
     for (; copies > 0; copies--) {
         struct sim_frame *f = frame_new(c, send);
-        if (s->look && !s->look(s->look_ctx, c->from, c->to, c->channel, slice_make(f->bytes, f->len))) {
+        if (s->look &&
+            !s->look(s->look_ctx, c->from, c->to, c->channel, slice_make(f->bytes, f->len))) {
             s->stats.frames_lost++;
             frame_free(f);
         } else if (s->paths[c->from][c->to].cut) {
@@ -267,7 +278,8 @@ static void conn_sends(struct sim *s, struct sim_conn *c)
     const struct env_send *send = container_of(c->queue.next, struct env_send, node);
     unsigned speed = s->options.net.bytes_per_us;
     c->sending = true;
-    sim_schedule(s, 1 + (speed ? send->size / speed : 0), "sent", s->members[c->from].env, run_sent, c, c->generation);
+    sim_schedule(s, 1 + (speed ? send->size / speed : 0), "sent", s->members[c->from].env, run_sent,
+                 c, c->generation);
 }
 
 void sim_net_send(struct env *base, struct env_send *send)
@@ -278,7 +290,9 @@ void sim_net_send(struct env *base, struct env_send *send)
     CHECK(!e->stopped && send->n_iov <= ENV_IOV_MAX && (unsigned)send->channel < ENV_CHANNELS);
     e->sends++;
     send->size = send_bytes(send);
-    struct sim_conn *c = to >= 1 && to <= s->options.members ? conn_at(s, e->member->id, to, (int)send->channel) : NULL;
+    struct sim_conn *c = to >= 1 && to <= s->options.members
+                             ? conn_at(s, e->member->id, to, (int)send->channel)
+                             : NULL;
     if (e->zombie || e->stopping || !c || !c->up) {
         send_fails(e, send, ERR_CLOSED);
         return;
@@ -293,12 +307,14 @@ void sim_net_send(struct env *base, struct env_send *send)
     conn_sends(s, c);
 }
 
-/* ---- what tests do to links ---------------------------------------------------------------------- */
+/* ---- what tests do to links
+ * ---------------------------------------------------------------------- */
 
 static void run_stall_limit(struct sim *s, struct sim_env *e, void *arg, uint64_t generation)
 {
     struct sim_conn *c = arg;
-    if (c->generation == generation && c->up && s->paths[c->from][c->to].cut && listener(s, c->from) == e) {
+    if (c->generation == generation && c->up && s->paths[c->from][c->to].cut &&
+        listener(s, c->from) == e) {
         conn_down(s, c, e, false);
     }
 }
@@ -315,7 +331,8 @@ void sim_cut(struct sim *s, uint64_t from, uint64_t to, bool reset)
         struct sim_env *e = s->members[from].env;
         if (reset) conn_down(s, c, e, true);
         else if (s->options.net.stall_limit_us) {
-            sim_schedule(s, s->options.net.stall_limit_us, "stall", e, run_stall_limit, c, c->generation);
+            sim_schedule(s, s->options.net.stall_limit_us, "stall", e, run_stall_limit, c,
+                         c->generation);
         }
     }
 }

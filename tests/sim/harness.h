@@ -1,12 +1,12 @@
-/* One simulated run: a cluster of 1, 3 or 5 members that each run the real core (api/core/core.h) on the simulated env,
- * clients that write, read and watch, a nemesis that breaks things, and the checks of all they see.
+/* One simulated run: a cluster of 1, 3 or 5 members that each run the real core (api/core/core.h)
+ * on the simulated env, clients that write, read and watch, a nemesis that breaks things, and the
+ * checks of all they see.
  *
  *   cluster.c   lives of members: boot, crash, restart, what they tell
- *   clients.c   requests with unknown outcomes, their answers against the model, the history for linear.h
- *   backup.c    a client that saves snapshots
- *   watchers.c  watches that move between members, their events against the model
- *   nemesis.c   faults; rot.c: bits that flip on disks
- *   run.c       the options that a seed stands for, the phases of a run, the final checks
+ *   clients.c   requests with unknown outcomes, their answers against the model, the history for
+ * linear.h backup.c    a client that saves snapshots watchers.c  watches that move between members,
+ * their events against the model nemesis.c   faults; rot.c: bits that flip on disks run.c       the
+ * options that a seed stands for, the phases of a run, the final checks
  *
  * Everything that is found wrong goes to `verdict`; the run stops at the first. */
 #ifndef PINTLE_TESTS_SIM_HARNESS_H
@@ -19,12 +19,18 @@
 #include "model.h"
 #include "watch/watch.h"
 
-enum { RUN_KEYS_MAX = 12, RUN_HASHES_MAX = 64, RUN_CLIENTS_MAX = 24, RUN_WATCHERS_MAX = 8, RUN_LEASES_MAX = 4 };
+enum {
+    RUN_KEYS_MAX = 12,
+    RUN_HASHES_MAX = 64,
+    RUN_CLIENTS_MAX = 24,
+    RUN_WATCHERS_MAX = 8,
+    RUN_LEASES_MAX = 4
+};
 
 /* Faults that a seed may switch on. */
 enum {
-    FAULT_KILL = 1 << 0,      /* the process dies, its page cache stays */
-    FAULT_POWER = 1 << 1,     /* the machine dies: writes that were not synced are lost or torn */
+    FAULT_KILL = 1 << 0,        /* the process dies, its page cache stays */
+    FAULT_POWER = 1 << 1,       /* the machine dies: writes that were not synced are lost or torn */
     FAULT_CRASH_AT_IO = 1 << 2, /* the same, at a chosen disk operation */
     FAULT_PARTITION = 1 << 3,
     FAULT_ONE_WAY = 1 << 4,
@@ -61,9 +67,9 @@ struct run_options {
 struct run_result {
     struct verdict verdict;
     uint64_t digest, events, simulated_us;
-    uint64_t calls, acked, unknown, refused, reads_checked, watch_events, watch_cancels, entries, snapshots_taken,
-        snapshots_sent, snapshots_installed, leader_changes, crashes, faults, undecided, masked_defects, bit_flips,
-        bit_flips_found, backups;
+    uint64_t calls, acked, unknown, refused, reads_checked, watch_events, watch_cancels, entries,
+        snapshots_taken, snapshots_sent, snapshots_installed, leader_changes, crashes, faults,
+        undecided, masked_defects, bit_flips, bit_flips_found, backups;
     uint64_t recovery_us; /* from the end of the faults until all members agreed */
 };
 
@@ -113,9 +119,10 @@ struct run {
     unsigned open_lives;
     bool winding_down; /* faults have stopped */
     bool ending;       /* clients have stopped too */
-    uint64_t steady_us; /* since when everything is calm, and nothing may fail any more; 0 = not yet */
-    uint64_t clock;    /* orders calls and returns */
-    int64_t floor;     /* newest revision that any linearizable answer has shown */
+    uint64_t
+        steady_us;  /* since when everything is calm, and nothing may fail any more; 0 = not yet */
+    uint64_t clock; /* orders calls and returns */
+    int64_t floor;  /* newest revision that any linearizable answer has shown */
     struct client *clients[RUN_CLIENTS_MAX];
     unsigned n_asks; /* under way */
     struct linear_op *history;
@@ -149,8 +156,8 @@ void cluster_boot(struct run *r, uint64_t id);
 void cluster_crash(struct run *r, uint64_t id, enum sim_crash_mode mode, uint64_t restart_us);
 /* Opens a member to see whether it opens; that life ends at once. */
 int cluster_try(struct run *r, uint64_t id, struct err *e);
-/* rot.c: stops a member, flips a bit somewhere on its disk, and opens it: it must refuse, or go on as if nothing were. Then the bit
- * is flipped back and the member goes on. */
+/* rot.c: stops a member, flips a bit somewhere on its disk, and opens it: it must refuse, or go on
+ * as if nothing were. Then the bit is flipped back and the member goes on. */
 void bit_rot(struct run *r, uint64_t id);
 /* Stops it in an orderly way. */
 void cluster_stop(struct run *r, uint64_t id, uint64_t restart_us);
@@ -173,7 +180,8 @@ bool clients_check_history(struct run *r);
 bool clients_check_member(struct run *r, struct life *l);
 
 /* The same with any store that should hold what the model has at `rev`. */
-bool clients_check_store(struct run *r, struct store *s, int64_t rev, const char *what, uint64_t id);
+bool clients_check_store(struct run *r, struct store *s, int64_t rev, const char *what,
+                         uint64_t id);
 
 /* backup.c */
 void backup_start(struct run *r);

@@ -1,5 +1,6 @@
-/* A key's history is a list of calls and returns in time order. The search takes calls that can be next, one after
- * another, and goes back when it meets the return of a call that it has not taken. */
+/* A key's history is a list of calls and returns in time order. The search takes calls that can be
+ * next, one after another, and goes back when it meets the return of a call that it has not taken.
+ */
 #include "linear.h"
 
 #include <stdlib.h>
@@ -27,7 +28,7 @@ struct search {
     struct {
         struct node *node;
         uint64_t state;
-    } *stack;
+    } * stack;
     size_t depth, deepest;
     const struct linear_op *stuck;
     struct seen *table;
@@ -132,7 +133,8 @@ static enum linear_result search_run(struct search *s, uint64_t max_steps)
         if (++s->steps > max_steps) return LINEAR_UNDECIDED;
         CHECK(n);
         if (n->is_call) {
-            if (step(n->op, state, &next) && see(s, s->set[0] ^ n->mark[0], s->set[1] ^ n->mark[1], next)) {
+            if (step(n->op, state, &next) &&
+                see(s, s->set[0] ^ n->mark[0], s->set[1] ^ n->mark[1], next)) {
                 take(s, n, state);
                 state = next;
                 n = s->head.next;
@@ -162,13 +164,15 @@ static bool is_seen(const struct linear_op *ops, size_t n, uint64_t value)
     for (size_t i = 0; i < n; i++) {
         const struct linear_op *op = &ops[i];
         if (op->known && op->kind == LINEAR_READ && op->got == value) return true;
-        if (op->known && op->kind == LINEAR_CAS && (op->succeeded ? op->expect : op->got) == value) return true;
+        if (op->known && op->kind == LINEAR_CAS && (op->succeeded ? op->expect : op->got) == value)
+            return true;
         if (!op->known && op->kind == LINEAR_CAS && op->expect == value) return true;
     }
     return false;
 }
 
-/* An unknown write of a value that nobody saw need not have happened; an unknown read says nothing. */
+/* An unknown write of a value that nobody saw need not have happened; an unknown read says nothing.
+ */
 static bool matters(const struct linear_op *ops, size_t n, const struct linear_op *op)
 {
     if (op->known) return true;
@@ -176,7 +180,8 @@ static bool matters(const struct linear_op *ops, size_t n, const struct linear_o
     return op->value == 0 || is_seen(ops, n, op->value);
 }
 
-/* An unknown write whose value some known operation saw did happen, before that operation returned. */
+/* An unknown write whose value some known operation saw did happen, before that operation returned.
+ */
 static void settle(struct linear_op *ops, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -186,10 +191,12 @@ static void settle(struct linear_op *ops, size_t n)
         for (size_t j = 0; j < n; j++) {
             const struct linear_op *by = &ops[j];
             if (!by->known || by->kind == LINEAR_WRITE || by->ret >= first) continue;
-            bool saw = by->kind == LINEAR_READ || !by->succeeded ? by->got == op->value : by->expect == op->value;
+            bool saw = by->kind == LINEAR_READ || !by->succeeded ? by->got == op->value
+                                                                 : by->expect == op->value;
             if (saw) first = by->ret;
         }
-        if (first == UINT64_MAX || first <= op->call) continue; /* seen before it was asked for: the search will say so */
+        if (first == UINT64_MAX || first <= op->call)
+            continue; /* seen before it was asked for: the search will say so */
         op->ret = first;
         op->settled = true;
     }
@@ -198,12 +205,14 @@ static void settle(struct linear_op *ops, size_t n)
     }
 }
 
-static void make_nodes(struct search *s, const struct linear_op *ops, const struct linear_op *const *originals, size_t n)
+static void make_nodes(struct search *s, const struct linear_op *ops,
+                       const struct linear_op *const *originals, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         const struct linear_op *op = &ops[i];
         if (!matters(ops, n, op)) continue;
-        s->nodes[s->n_nodes++] = (struct node){.op = op, .original = originals[i], .is_call = true, .time = op->call};
+        s->nodes[s->n_nodes++] =
+            (struct node){.op = op, .original = originals[i], .is_call = true, .time = op->call};
         if (!op->known) continue;
         s->nodes[s->n_nodes++] = (struct node){.op = op, .original = originals[i], .time = op->ret};
         s->known_left++;
@@ -225,7 +234,8 @@ static void make_nodes(struct search *s, const struct linear_op *ops, const stru
     }
 }
 
-static enum linear_result check_key(const struct linear_op *const *ops, size_t n, uint64_t max_steps, struct linear_report *ret)
+static enum linear_result check_key(const struct linear_op *const *ops, size_t n,
+                                    uint64_t max_steps, struct linear_report *ret)
 {
     struct search s = {0};
     struct linear_op *mine = mem_must_calloc(n, sizeof *mine);
@@ -251,12 +261,14 @@ static enum linear_result check_key(const struct linear_op *const *ops, size_t n
 
 static int by_key(const void *a, const void *b)
 {
-    const struct linear_op *x = *(const struct linear_op *const *)a, *y = *(const struct linear_op *const *)b;
+    const struct linear_op *x = *(const struct linear_op *const *)a,
+                           *y = *(const struct linear_op *const *)b;
     if (x->key != y->key) return x->key < y->key ? -1 : 1;
     return (x->call > y->call) - (x->call < y->call);
 }
 
-enum linear_result linear_check(const struct linear_op *ops, size_t n, uint64_t max_steps, struct linear_report *ret)
+enum linear_result linear_check(const struct linear_op *ops, size_t n, uint64_t max_steps,
+                                struct linear_report *ret)
 {
     const struct linear_op **sorted = mem_must_calloc(n + 1, sizeof *sorted);
     enum linear_result worst = LINEAR_OK;

@@ -1,5 +1,5 @@
-/* The log first: entries with their hashes. Then the state: events in revision order, and for each key the places of
- * its own. */
+/* The log first: entries with their hashes. Then the state: events in revision order, and for each
+ * key the places of its own. */
 #include "model.h"
 
 #include <inttypes.h>
@@ -75,7 +75,8 @@ void model_free(struct model *m)
     mem_free(m);
 }
 
-/* ---- keys and versions --------------------------------------------------------------------------- */
+/* ---- keys and versions
+ * --------------------------------------------------------------------------- */
 
 bool model_in_range(struct slice key, struct slice from, struct slice range_end)
 {
@@ -127,7 +128,8 @@ size_t model_count(const struct model *m, struct slice key, struct slice range_e
 {
     size_t n = 0;
     for (size_t i = 0; i < m->n_keys; i++) {
-        n += model_in_range(buf_slice(&m->keys[i].name), key, range_end) && key_at(m, &m->keys[i], rev);
+        n += model_in_range(buf_slice(&m->keys[i].name), key, range_end) &&
+             key_at(m, &m->keys[i], rev);
     }
     return n;
 }
@@ -162,8 +164,8 @@ static struct model_event *add_event(struct model *m, struct key *k, uint32_t su
     return ev;
 }
 
-bool model_events(const struct model *m, struct slice key, struct slice range_end, int64_t from, int64_t to,
-                  bool (*each)(void *ctx, const struct model_event *ev), void *ctx)
+bool model_events(const struct model *m, struct slice key, struct slice range_end, int64_t from,
+                  int64_t to, bool (*each)(void *ctx, const struct model_event *ev), void *ctx)
 {
     size_t lo = 0, hi = m->n_events;
     while (lo < hi) {
@@ -179,7 +181,8 @@ bool model_events(const struct model *m, struct slice key, struct slice range_en
     return true;
 }
 
-/* ---- leases -------------------------------------------------------------------------------------- */
+/* ---- leases
+ * -------------------------------------------------------------------------------------- */
 
 struct model_lease *model_lease(struct model *m, int64_t id)
 {
@@ -215,7 +218,8 @@ void model_lease_tolerance(struct model *m, uint64_t us)
     m->lease_tolerance_us = us;
 }
 
-/* ---- commands ------------------------------------------------------------------------------------ */
+/* ---- commands
+ * ------------------------------------------------------------------------------------ */
 
 static void do_put(struct model *m, const struct put_op *p, uint32_t *sub)
 {
@@ -238,11 +242,13 @@ static void delete_key(struct model *m, struct key *k, uint32_t *sub)
 static int by_name(const void *a, const void *b, void *ctx)
 {
     const struct model *m = ctx;
-    return slice_cmp(buf_slice(&m->keys[*(const size_t *)a].name), buf_slice(&m->keys[*(const size_t *)b].name));
+    return slice_cmp(buf_slice(&m->keys[*(const size_t *)a].name),
+                     buf_slice(&m->keys[*(const size_t *)b].name));
 }
 
 /* Deletes what `chosen` says of the live keys, in key order. */
-static void delete_keys(struct model *m, bool (*chosen)(const struct key *k, const void *arg), const void *arg, uint32_t *sub)
+static void delete_keys(struct model *m, bool (*chosen)(const struct key *k, const void *arg),
+                        const void *arg, uint32_t *sub)
 {
     size_t *keys = mem_must_calloc(m->n_keys + 1, sizeof *keys), n = 0;
     for (size_t i = 0; i < m->n_keys; i++) {
@@ -272,7 +278,7 @@ static bool compare_holds(const struct model *m, const struct compare *c)
         if (!ev) return false;
         order = slice_cmp(buf_slice(&ev->value), c->value);
     } else {
-        int64_t have = !ev                          ? 0
+        int64_t have = !ev                            ? 0
                        : c->target == COMPARE_VERSION ? ev->version
                        : c->target == COMPARE_CREATE  ? ev->create_rev
                        : c->target == COMPARE_MOD     ? ev->rev
@@ -334,8 +340,9 @@ static bool do_revoke(struct model *m, int64_t id, uint32_t *sub)
     }
     uint64_t due = l->renewed_us + (uint64_t)l->ttl * 1000000;
     if (!l->asked && m->now_us + m->lease_tolerance_us < due) {
-        return verdict_fail(m->verdict, "lease %" PRId64 " (ttl %" PRId64 " s) ended %.3f s too early, at %.3f s", id, l->ttl,
-                            (double)(due - m->now_us) / 1e6, (double)m->now_us / 1e6);
+        return verdict_fail(
+            m->verdict, "lease %" PRId64 " (ttl %" PRId64 " s) ended %.3f s too early, at %.3f s",
+            id, l->ttl, (double)(due - m->now_us) / 1e6, (double)m->now_us / 1e6);
     }
     l->alive = false;
     delete_keys(m, on_lease, &id, sub);
@@ -369,7 +376,8 @@ static bool do_command(struct model *m, const struct command *c)
     return ok;
 }
 
-/* ---- the log ------------------------------------------------------------------------------------- */
+/* ---- the log
+ * ------------------------------------------------------------------------------------- */
 
 /* Place of the newest entry with index <= `index`, plus one. */
 static size_t log_upto(const struct model *m, uint64_t index)
@@ -393,7 +401,9 @@ static uint64_t mix(uint64_t x)
 static uint64_t entry_hash(uint64_t index, uint64_t term, struct slice entry)
 {
     uint64_t h = mix(index) ^ mix(term + 0x9e3779b97f4a7c15u) * 3;
-    return mix(h ^ ((uint64_t)crc32c(0, entry.data, entry.len) << 32 | crc32c(77, entry.data, entry.len)) ^ entry.len);
+    return mix(
+        h ^ ((uint64_t)crc32c(0, entry.data, entry.len) << 32 | crc32c(77, entry.data, entry.len)) ^
+        entry.len);
 }
 
 static bool run_entry(struct model *m, uint64_t index, struct slice entry)
@@ -408,22 +418,27 @@ static bool run_entry(struct model *m, uint64_t index, struct slice entry)
         if (rv == 0 && !do_command(m, &command)) return false;
         arena_reset(&m->arena);
     }
-    if (rv < 0) return verdict_fail(m->verdict, "entry %" PRIu64 " does not decode: %s", index, err_name(rv));
+    if (rv < 0)
+        return verdict_fail(m->verdict, "entry %" PRIu64 " does not decode: %s", index,
+                            err_name(rv));
     return true;
 }
 
-static bool define(struct model *m, uint64_t member, uint64_t index, uint64_t term, struct slice entry)
+static bool define(struct model *m, uint64_t member, uint64_t index, uint64_t term,
+                   struct slice entry)
 {
     const struct log_entry *last = m->n_log ? &m->log[m->n_log - 1] : NULL;
     if (last && index <= last->index) {
         return verdict_fail(m->verdict,
-                            "member %" PRIu64 " applies entry %" PRIu64 " of term %" PRIu64 ", which member %" PRIu64
-                            " passed over (it was already at %" PRIu64 ")",
+                            "member %" PRIu64 " applies entry %" PRIu64 " of term %" PRIu64
+                            ", which member %" PRIu64 " passed over (it was already at %" PRIu64
+                            ")",
                             member, index, term, last->member, last->index);
     }
     if (last && term < last->term) {
-        return verdict_fail(m->verdict, "entry %" PRIu64 " has term %" PRIu64 ", the one before it %" PRIu64, index, term,
-                            last->term);
+        return verdict_fail(m->verdict,
+                            "entry %" PRIu64 " has term %" PRIu64 ", the one before it %" PRIu64,
+                            index, term, last->term);
     }
     uint64_t hash = entry_hash(index, term, entry), chain = mix((last ? last->chain : 0) ^ hash);
     if (!run_entry(m, index, entry)) return false;
@@ -436,27 +451,30 @@ static bool define(struct model *m, uint64_t member, uint64_t index, uint64_t te
     return true;
 }
 
-bool model_apply(struct model *m, uint64_t member, uint64_t last, uint64_t index, uint64_t term, struct slice entry,
-                 uint64_t now_us)
+bool model_apply(struct model *m, uint64_t member, uint64_t last, uint64_t index, uint64_t term,
+                 struct slice entry, uint64_t now_us)
 {
     m->now_us = now_us;
     if (m->verdict->failed) return false;
     if (index <= last) {
-        return verdict_fail(m->verdict, "member %" PRIu64 " applies entry %" PRIu64 " after %" PRIu64, member, index, last);
+        return verdict_fail(m->verdict,
+                            "member %" PRIu64 " applies entry %" PRIu64 " after %" PRIu64, member,
+                            index, last);
     }
     size_t at = log_upto(m, last); /* the entry that must come next, barriers aside */
     if (at == m->n_log) return define(m, member, index, term, entry);
     const struct log_entry *e = &m->log[at];
     if (e->index != index) {
         return verdict_fail(m->verdict,
-                            "member %" PRIu64 " applies entry %" PRIu64 " (term %" PRIu64 ") after %" PRIu64 ", but member %" PRIu64
-                            " applied %" PRIu64 " (term %" PRIu64 ") next",
+                            "member %" PRIu64 " applies entry %" PRIu64 " (term %" PRIu64
+                            ") after %" PRIu64 ", but member %" PRIu64 " applied %" PRIu64
+                            " (term %" PRIu64 ") next",
                             member, index, term, last, e->member, e->index, e->term);
     }
     if (e->hash != entry_hash(index, term, entry)) {
         return verdict_fail(m->verdict,
-                            "member %" PRIu64 " applies another entry %" PRIu64 " (term %" PRIu64 ") than member %" PRIu64
-                            " did (term %" PRIu64 ")",
+                            "member %" PRIu64 " applies another entry %" PRIu64 " (term %" PRIu64
+                            ") than member %" PRIu64 " did (term %" PRIu64 ")",
                             member, index, term, e->member, e->term);
     }
     return true;

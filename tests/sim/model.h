@@ -1,6 +1,7 @@
 /* What the cluster must have done: the one log that all members apply, and a plain model of etcd's
- * semantics that runs over it. Whoever applies an index first defines it; all others, restarts included, must
- * apply the same. Answers and watch events are then compared with the model at their revision.
+ * semantics that runs over it. Whoever applies an index first defines it; all others, restarts
+ * included, must apply the same. Answers and watch events are then compared with the model at their
+ * revision.
  *
  * Written for clarity, independent of store/: growing arrays, linear searches. Pure. */
 #ifndef PINTLE_TESTS_SIM_MODEL_H
@@ -38,8 +39,8 @@ struct model *model_new(struct verdict *v);
 void model_free(struct model *m);
 
 /* Member `member`, whose applied index was `last` before, applies this entry. */
-bool model_apply(struct model *m, uint64_t member, uint64_t last, uint64_t index, uint64_t term, struct slice entry,
-                 uint64_t now_us);
+bool model_apply(struct model *m, uint64_t member, uint64_t last, uint64_t index, uint64_t term,
+                 struct slice entry, uint64_t now_us);
 /* The newest index, and the chain of hashes over all entries up to the newest index <= `index`. */
 uint64_t model_last_index(const struct model *m);
 uint64_t model_chain(const struct model *m, uint64_t index);
@@ -53,10 +54,10 @@ size_t model_keys(const struct model *m);
 struct slice model_key_name(const struct model *m, size_t key);
 /* The key's live version at the end of revision `rev`, or NULL. */
 const struct model_event *model_get(const struct model *m, struct slice key, int64_t rev);
-/* All events of revisions [from, to] on keys in [key, range_end) (as in struct range_op), in order: calls
- * `each` until it says false. */
-bool model_events(const struct model *m, struct slice key, struct slice range_end, int64_t from, int64_t to,
-                  bool (*each)(void *ctx, const struct model_event *ev), void *ctx);
+/* All events of revisions [from, to] on keys in [key, range_end) (as in struct range_op), in order:
+ * calls `each` until it says false. */
+bool model_events(const struct model *m, struct slice key, struct slice range_end, int64_t from,
+                  int64_t to, bool (*each)(void *ctx, const struct model_event *ev), void *ctx);
 size_t model_count(const struct model *m, struct slice key, struct slice range_end, int64_t rev);
 /* Whether `key` is in the range. */
 bool model_in_range(struct slice key, struct slice from, struct slice range_end);

@@ -1,4 +1,5 @@
-/* The nemesis: at times by chance it breaks one thing of those that the seed allows, and mends it after a while. */
+/* The nemesis: at times by chance it breaks one thing of those that the seed allows, and mends it
+ * after a while. */
 #include <inttypes.h>
 
 #include "base/check.h"
@@ -25,13 +26,17 @@ static void heal(void *arg)
 
 static void break_crash(struct run *r, enum sim_crash_mode mode)
 {
-    unsigned n = sim_chance(&r->random, 850000) ? 1 : 1 + (unsigned)sim_random_below(&r->random, r->o.members);
-    for (unsigned i = 0; i < n; i++) cluster_crash(r, some_member(r), mode, some_time(r, r->o.fault_us));
+    unsigned n = sim_chance(&r->random, 850000)
+                     ? 1
+                     : 1 + (unsigned)sim_random_below(&r->random, r->o.members);
+    for (unsigned i = 0; i < n; i++)
+        cluster_crash(r, some_member(r), mode, some_time(r, r->o.fault_us));
 }
 
 static void break_partition(struct run *r)
 {
-    uint64_t side = sim_chance(&r->random, 500000) ? 1u << some_member(r) : sim_random_u64(&r->random);
+    uint64_t side =
+        sim_chance(&r->random, 500000) ? 1u << some_member(r) : sim_random_u64(&r->random);
     sim_partition(r->sim, side, sim_chance(&r->random, 500000));
     sim_at(r->sim, some_time(r, r->o.fault_us), heal, r);
 }
@@ -100,7 +105,9 @@ static void break_full_disk(struct run *r)
 {
     struct member *m = &r->members[some_member(r)];
     m->disk_trouble = true;
-    sim_disk_capacity(r->sim, m->id, sim_disk_used(r->sim, m->id) + sim_random_below(&r->random, 4 * r->o.segment_bytes));
+    sim_disk_capacity(r->sim, m->id,
+                      sim_disk_used(r->sim, m->id) +
+                          sim_random_below(&r->random, 4 * r->o.segment_bytes));
     sim_at(r->sim, some_time(r, r->o.fault_us), mend_disk, m);
 }
 
@@ -144,7 +151,8 @@ static void ask_transfer(struct run *r)
     core_submit(l->core, q);
 }
 
-/* ---- when ---------------------------------------------------------------------------------------- */
+/* ---- when
+ * ---------------------------------------------------------------------------------------- */
 
 static void inject(struct run *r, unsigned fault)
 {

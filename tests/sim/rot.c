@@ -1,7 +1,8 @@
-/* Bit rot: a member is stopped, one bit of its files is flipped, and it is opened. It must refuse with ERR_CORRUPT (or, where the
- * bit does not matter, go on), and what it applies while it opens must be what all others applied. That life is then thrown
- * away with its disk, and the member goes on from the disk as it was: a member that has lost what it acknowledged is not one
- * that Raft can bear. */
+/* Bit rot: a member is stopped, one bit of its files is flipped, and it is opened. It must refuse
+ * with ERR_CORRUPT (or, where the bit does not matter, go on), and what it applies while it opens
+ * must be what all others applied. That life is then thrown away with its disk, and the member goes
+ * on from the disk as it was: a member that has lost what it acknowledged is not one that Raft can
+ * bear. */
 #include <inttypes.h>
 
 #include "base/check.h"
@@ -19,11 +20,16 @@ static void flip_and_open(struct run *r, uint64_t id)
     run_trace(r, "m%" PRIu64 ": opens: %s: %s", id, rv ? err_name(rv) : "yes", e.text);
     if (rv == ERR_CORRUPT) r->result->bit_flips_found++;
     if (rv == ERR_CORRUPT && e.text[0] == 0) {
-        verdict_fail(&r->verdict, "member %" PRIu64 ": a flipped bit in %s at %" PRIu64 " is refused without a word", id, path, offset);
+        verdict_fail(&r->verdict,
+                     "member %" PRIu64 ": a flipped bit in %s at %" PRIu64
+                     " is refused without a word",
+                     id, path, offset);
     }
     if (rv != 0 && rv != ERR_CORRUPT) {
-        verdict_fail(&r->verdict, "member %" PRIu64 ": a flipped bit in %s at %" PRIu64 " is refused with %s: %s", id, path, offset,
-                     err_name(rv), e.text);
+        verdict_fail(&r->verdict,
+                     "member %" PRIu64 ": a flipped bit in %s at %" PRIu64
+                     " is refused with %s: %s",
+                     id, path, offset, err_name(rv), e.text);
     }
 }
 

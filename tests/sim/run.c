@@ -1,4 +1,5 @@
-/* A run: what a seed stands for; the time with faults; the time after them, in which all must come right; the last checks. */
+/* A run: what a seed stands for; the time with faults; the time after them, in which all must come
+ * right; the last checks. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -8,13 +9,16 @@
 
 enum { RECOVERY_US = 60000000, SETTLE_US = 3000000, STEADY_US = 3000000, SLICE_US = 50000 };
 
-/* ---- options ------------------------------------------------------------------------------------- */
+/* ---- options
+ * ------------------------------------------------------------------------------------- */
 
 static uint64_t one_of(struct sim_random *r, const uint64_t *list, size_t n)
 {
     return list[sim_random_below(r, n)];
 }
-#define ONE_OF(r, ...) one_of((r), (const uint64_t[]){__VA_ARGS__}, sizeof((uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t))
+#define ONE_OF(r, ...)                                                                             \
+    one_of((r), (const uint64_t[]){__VA_ARGS__},                                                   \
+           sizeof((uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t))
 
 static void choose_world(struct run_options *o, struct sim_random *r)
 {
@@ -43,7 +47,8 @@ void run_options_from_seed(struct run_options *o, uint64_t seed)
     o->keys = (unsigned)sim_random_range(r, 2, 10);
     o->watchers = (unsigned)sim_random_range(r, 0, 6);
     /* A swarm: each seed has its own choice of faults, so that no fault always hides another. */
-    for (unsigned bit = 1; bit <= FAULT_ALL; bit <<= 1) o->faults |= sim_chance(r, 350000) ? bit : 0;
+    for (unsigned bit = 1; bit <= FAULT_ALL; bit <<= 1)
+        o->faults |= sim_chance(r, 350000) ? bit : 0;
     o->fault_gap_us = ONE_OF(r, 300000, 1000000, 2000000, 5000000);
     o->fault_us = ONE_OF(r, 200000, 1000000, 3000000);
     o->length_us = ONE_OF(r, 10000000, 20000000, 30000000, 60000000);
@@ -66,14 +71,17 @@ void run_options_from_seed(struct run_options *o, uint64_t seed)
 void run_options_print(const struct run_options *o, char *out, size_t size)
 {
     snprintf(out, size,
-             "members=%u clients=%u keys=%u watchers=%u faults=%04x gap=%.1fs fault=%.1fs length=%.0fs think=%.0fms value=%zu "
+             "members=%u clients=%u keys=%u watchers=%u faults=%04x gap=%.1fs fault=%.1fs "
+             "length=%.0fs think=%.0fms value=%zu "
              "snapshot=%" PRIu64 " trailing=%" PRIu64 " segment=%zu election=%ums appends=%u",
-             o->members, o->clients, o->keys, o->watchers, o->faults, (double)o->fault_gap_us / 1e6, (double)o->fault_us / 1e6,
-             (double)o->length_us / 1e6, (double)o->think_us / 1e3, o->value_bytes, o->snapshot_log_bytes,
-             o->trailing_log_bytes, o->segment_bytes, o->election_ms, o->max_appends);
+             o->members, o->clients, o->keys, o->watchers, o->faults, (double)o->fault_gap_us / 1e6,
+             (double)o->fault_us / 1e6, (double)o->length_us / 1e6, (double)o->think_us / 1e3,
+             o->value_bytes, o->snapshot_log_bytes, o->trailing_log_bytes, o->segment_bytes,
+             o->election_ms, o->max_appends);
 }
 
-/* ---- phases -------------------------------------------------------------------------------------- */
+/* ---- phases
+ * -------------------------------------------------------------------------------------- */
 
 static bool failed(void *arg)
 {
@@ -115,13 +123,15 @@ static void say_why(struct run *r, const char *what)
         struct life *l = r->members[id].life;
         struct consensus_status s = {0};
         if (l && l->core && !life_gone(l)) consensus_get_status(core_consensus(l->core), &s);
-        at += (size_t)snprintf(text + at, sizeof text - at,
-                               "; m%" PRIu64 " %s role %d term %" PRIu64 " leader %" PRIu64 " commit %" PRIu64 " applied %" PRIu64
-                               " last %" PRIu64 " snapshot %" PRIu64,
-                               id, l ? (l->core ? "up" : "opening") : "down", (int)s.role, s.term, s.leader_id, s.commit_index,
-                               s.applied_index, s.last_index, s.snapshot_index);
+        at += (size_t)snprintf(
+            text + at, sizeof text - at,
+            "; m%" PRIu64 " %s role %d term %" PRIu64 " leader %" PRIu64 " commit %" PRIu64
+            " applied %" PRIu64 " last %" PRIu64 " snapshot %" PRIu64,
+            id, l ? (l->core ? "up" : "opening") : "down", (int)s.role, s.term, s.leader_id,
+            s.commit_index, s.applied_index, s.last_index, s.snapshot_index);
     }
-    verdict_fail(&r->verdict, "%s in %.0f s after the faults stopped%s", what, RECOVERY_US / 1e6, text);
+    verdict_fail(&r->verdict, "%s in %.0f s after the faults stopped%s", what, RECOVERY_US / 1e6,
+                 text);
 }
 
 static bool overdue(const struct run *r, uint64_t began, uint64_t limit_us)
@@ -150,7 +160,8 @@ static void check_transfer(struct run *r)
 {
     struct life *l = cluster_leader(r);
     if (r->o.members == 1 || run_failed(r) || !l) return;
-    struct core_request q = {.type = CORE_MOVE_LEADER, .member_id = l->id % r->o.members + 1, .done = on_transfer};
+    struct core_request q = {
+        .type = CORE_MOVE_LEADER, .member_id = l->id % r->o.members + 1, .done = on_transfer};
     bool done = false;
     uint64_t began = sim_now_us(r->sim), id = l->id;
     q.data = &done;
@@ -160,21 +171,25 @@ static void check_transfer(struct run *r)
         say_why(r, "a transfer of leadership is not answered");
         CHECK(r->verdict.failed);
     } else if (q.code != 0) {
-        verdict_fail(&r->verdict, "in calm, leadership does not move from member %" PRIu64 " to %" PRIu64 ": %s", id, q.member_id,
-                     err_name(q.code));
+        verdict_fail(&r->verdict,
+                     "in calm, leadership does not move from member %" PRIu64 " to %" PRIu64 ": %s",
+                     id, q.member_id, err_name(q.code));
     }
     if (done) core_request_release(&q);
 }
 
-/* Faults are over: writes must succeed again, and all members and watchers catch up, in bounded time. */
+/* Faults are over: writes must succeed again, and all members and watchers catch up, in bounded
+ * time. */
 static void recover(struct run *r)
 {
     uint64_t began = sim_now_us(r->sim), acked = r->result->acked;
     nemesis_stop(r);
     calm_down(r);
-    uint64_t index = model_last_index(r->model); /* members are always a little behind while clients go on */
+    uint64_t index =
+        model_last_index(r->model); /* members are always a little behind while clients go on */
     int64_t revision = model_revision(r->model);
-    while (!run_failed(r) && !(r->result->acked >= acked + 20 && agreed(r, index) && watchers_caught_up(r, revision))) {
+    while (!run_failed(r) && !(r->result->acked >= acked + 20 && agreed(r, index) &&
+                               watchers_caught_up(r, revision))) {
         if (overdue(r, began, RECOVERY_US)) {
             say_why(r, r->result->acked < acked + 20 ? "clients make no progress"
                        : !agreed(r, index)           ? "members do not agree"
@@ -187,8 +202,8 @@ static void recover(struct run *r)
 
 static bool at_rest(struct run *r)
 {
-    return clients_idle(r) && backup_idle(r) && leases_ended(r) && agreed(r, model_last_index(r->model)) &&
-           watchers_caught_up(r, model_revision(r->model));
+    return clients_idle(r) && backup_idle(r) && leases_ended(r) &&
+           agreed(r, model_last_index(r->model)) && watchers_caught_up(r, model_revision(r->model));
 }
 
 /* All is well: nothing may fail now. Then everything is let come to its end. */
@@ -200,16 +215,17 @@ static void steady(struct run *r)
     r->steady_us = sim_now_us(r->sim);
     uint64_t changes = r->result->leader_changes;
     run_phase(r, STEADY_US);
-    if (r->result->leader_changes != changes) verdict_fail(&r->verdict, "in calm, the leader changes");
+    if (r->result->leader_changes != changes)
+        verdict_fail(&r->verdict, "in calm, the leader changes");
     r->ending = true;
     uint64_t began = sim_now_us(r->sim);
     while (!run_failed(r) && !at_rest(r)) {
         if (overdue(r, began, RECOVERY_US)) {
-            say_why(r, !clients_idle(r)                            ? "requests are not answered"
-                       : !backup_idle(r)                           ? "a backup does not end"
-                       : !leases_ended(r)                          ? "leases do not end"
+            say_why(r, !clients_idle(r)                         ? "requests are not answered"
+                       : !backup_idle(r)                        ? "a backup does not end"
+                       : !leases_ended(r)                       ? "leases do not end"
                        : !agreed(r, model_last_index(r->model)) ? "members do not agree"
-                                                                   : "watchers do not catch up");
+                                                                : "watchers do not catch up");
         }
         run_phase(r, SLICE_US);
     }
@@ -232,7 +248,9 @@ static void final_checks(struct run *r)
         struct store *s = (struct store *)(uintptr_t)core_store(r->members[id].life->core);
         uint32_t hash = hash_of(s);
         if (id == 1) first = hash;
-        else if (hash != first) verdict_fail(&r->verdict, "HashKV at the end: member 1 %08x, member %" PRIu64 " %08x", first, id, hash);
+        else if (hash != first)
+            verdict_fail(&r->verdict, "HashKV at the end: member 1 %08x, member %" PRIu64 " %08x",
+                         first, id, hash);
         if (!run_failed(r)) clients_check_member(r, r->members[id].life);
     }
     if (!run_failed(r)) clients_check_history(r);

@@ -1,10 +1,13 @@
-/* The release gate: runs seeds, each a whole cluster through faults, and judges what its clients saw.
+/* The release gate: runs seeds, each a whole cluster through faults, and judges what its clients
+ * saw.
  *
  *   test_sim [--seeds N] [--seed S] [--trace] [--unmask BITS]
  *
- * --seed S repeats exactly that seed (with --seeds N: N seeds from S on). Without it fresh seeds are taken from the clock. Prints
- * TAP; for each failure what was found and the one command that repeats it. --trace prints every event to standard error.
- * --unmask lets defects of libraft through that the guard masks (the bits of raft/guard_int.h): then seeds must fail. */
+ * --seed S repeats exactly that seed (with --seeds N: N seeds from S on). Without it fresh seeds
+ * are taken from the clock. Prints TAP; for each failure what was found and the one command that
+ * repeats it. --trace prints every event to standard error.
+ * --unmask lets defects of libraft through that the guard masks (the bits of raft/guard_int.h):
+ * then seeds must fail. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -18,9 +21,10 @@
 enum { SEEDS_DEFAULT = 200, FAILURES_MAX = 10 };
 
 struct totals {
-    uint64_t simulated_us, events, calls, acked, unknown, refused, reads, watch_events, watch_cancels, entries, snapshots_taken,
-        snapshots_sent, snapshots_installed, leader_changes, crashes, faults, undecided, bit_flips, bit_flips_found,
-        backups, worst_recovery_us;
+    uint64_t simulated_us, events, calls, acked, unknown, refused, reads, watch_events,
+        watch_cancels, entries, snapshots_taken, snapshots_sent, snapshots_installed,
+        leader_changes, crashes, faults, undecided, bit_flips, bit_flips_found, backups,
+        worst_recovery_us;
     unsigned failures;
 };
 
@@ -68,12 +72,15 @@ static uint64_t run_one(uint64_t seed, unsigned number, bool trace, struct total
     o.trace = trace;
     bool ok = run(&o, &r);
     add(t, &r);
-    printf("%s %u - seed %" PRIu64 " (%u members, %.0f s, %" PRIu64 " acknowledged, %" PRIu64 " faults, digest %016" PRIx64 ")\n",
-           ok ? "ok" : "not ok", number, seed, o.members, (double)r.simulated_us / 1e6, r.acked, r.faults, r.digest);
+    printf("%s %u - seed %" PRIu64 " (%u members, %.0f s, %" PRIu64 " acknowledged, %" PRIu64
+           " faults, digest %016" PRIx64 ")\n",
+           ok ? "ok" : "not ok", number, seed, o.members, (double)r.simulated_us / 1e6, r.acked,
+           r.faults, r.digest);
     if (!ok) {
         char text[512];
         run_options_print(&o, text, sizeof text);
-        printf("# %s\n# %s\n# repeat with: make sim SEED=%" PRIu64 "\n", r.verdict.text, text, seed);
+        printf("# %s\n# %s\n# repeat with: make sim SEED=%" PRIu64 "\n", r.verdict.text, text,
+               seed);
         t->failures++;
     }
     fflush(stdout);
@@ -87,22 +94,28 @@ static void run_again(uint64_t seed, uint64_t digest, unsigned number, struct to
     struct run_result r;
     run_options_from_seed(&o, seed);
     run(&o, &r);
-    printf("%s %u - seed %" PRIu64 " again is the same run\n", r.digest == digest ? "ok" : "not ok", number, seed);
+    printf("%s %u - seed %" PRIu64 " again is the same run\n", r.digest == digest ? "ok" : "not ok",
+           number, seed);
     if (r.digest != digest) t->failures++;
 }
 
 static void print_totals(const struct totals *t, unsigned n, double cpu_s)
 {
-    printf("# %u seeds, %.2f simulated hours, %.1f s of CPU (%.0f times faster), %" PRIu64 " events\n", n,
-           (double)t->simulated_us / 3.6e9, cpu_s, cpu_s > 0 ? (double)t->simulated_us / 1e6 / cpu_s : 0, t->events);
-    printf("# %" PRIu64 " calls: %" PRIu64 " acknowledged, %" PRIu64 " unknown, %" PRIu64 " refused; %" PRIu64 " reads checked, %" PRIu64
-           " watch events checked, %" PRIu64 " watches compacted away\n",
+    printf("# %u seeds, %.2f simulated hours, %.1f s of CPU (%.0f times faster), %" PRIu64
+           " events\n",
+           n, (double)t->simulated_us / 3.6e9, cpu_s,
+           cpu_s > 0 ? (double)t->simulated_us / 1e6 / cpu_s : 0, t->events);
+    printf("# %" PRIu64 " calls: %" PRIu64 " acknowledged, %" PRIu64 " unknown, %" PRIu64
+           " refused; %" PRIu64 " reads checked, %" PRIu64 " watch events checked, %" PRIu64
+           " watches compacted away\n",
            t->calls, t->acked, t->unknown, t->refused, t->reads, t->watch_events, t->watch_cancels);
-    printf("# %" PRIu64 " faults, %" PRIu64 " crashes, %" PRIu64 " changes of leader, %" PRIu64 " entries, snapshots: %" PRIu64
-           " taken, %" PRIu64 " sent, %" PRIu64 " installed, %" PRIu64 " saved; bits flipped: %" PRIu64 ", refused: %" PRIu64 "\n",
-           t->faults, t->crashes, t->leader_changes, t->entries, t->snapshots_taken, t->snapshots_sent, t->snapshots_installed,
-           t->backups, t->bit_flips, t->bit_flips_found);
-    printf("# worst recovery %.2f s; histories too hard to judge: %" PRIu64 "\n", (double)t->worst_recovery_us / 1e6, t->undecided);
+    printf("# %" PRIu64 " faults, %" PRIu64 " crashes, %" PRIu64 " changes of leader, %" PRIu64
+           " entries, snapshots: %" PRIu64 " taken, %" PRIu64 " sent, %" PRIu64
+           " installed, %" PRIu64 " saved; bits flipped: %" PRIu64 ", refused: %" PRIu64 "\n",
+           t->faults, t->crashes, t->leader_changes, t->entries, t->snapshots_taken,
+           t->snapshots_sent, t->snapshots_installed, t->backups, t->bit_flips, t->bit_flips_found);
+    printf("# worst recovery %.2f s; histories too hard to judge: %" PRIu64 "\n",
+           (double)t->worst_recovery_us / 1e6, t->undecided);
 }
 
 static bool number(const char *text, uint64_t *ret)
@@ -121,7 +134,8 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         bool ok = true;
         if (strcmp(argv[i], "--trace") == 0) trace = true;
-        else if (strcmp(argv[i], "--seeds") == 0) ok = number(argv[++i], &seeds) && seeds > 0 && seeds < 100000000;
+        else if (strcmp(argv[i], "--seeds") == 0)
+            ok = number(argv[++i], &seeds) && seeds > 0 && seeds < 100000000;
         else if (strcmp(argv[i], "--unmask") == 0) ok = number(argv[++i], &unmask);
         else if (strcmp(argv[i], "--seed") == 0) ok = given = number(argv[++i], &seed);
         else ok = false;

@@ -1,6 +1,7 @@
-/* Watches: each lives on some member's hub, moves to another when that member dies or when it feels like it, resumes at the
- * revision after the last one it was told, and now and then takes nothing for a while. What it is told must be exactly what
- * the model says happened in its range, in order, revision by revision, nothing twice and nothing missing. */
+/* Watches: each lives on some member's hub, moves to another when that member dies or when it feels
+ * like it, resumes at the revision after the last one it was told, and now and then takes nothing
+ * for a while. What it is told must be exactly what the model says happened in its range, in order,
+ * revision by revision, nothing twice and nothing missing. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -23,11 +24,14 @@ struct watch_client {
 
 static bool bad(struct watch_client *w, const char *what, int64_t rev)
 {
-    return verdict_fail(&w->run->verdict, "watcher %u of %s on member %" PRIu64 ", at revision %" PRId64 " (next was %" PRId64 "): %s",
+    return verdict_fail(&w->run->verdict,
+                        "watcher %u of %s on member %" PRIu64 ", at revision %" PRId64
+                        " (next was %" PRId64 "): %s",
                         w->number, w->key_text, w->life ? w->life->id : 0, rev, w->next_rev, what);
 }
 
-/* ---- what it is told ----------------------------------------------------------------------------- */
+/* ---- what it is told
+ * ----------------------------------------------------------------------------- */
 
 struct expected {
     struct watch_client *w;
@@ -38,16 +42,21 @@ struct expected {
 static bool same_record(struct run *r, const struct record *rec, const struct model_event *ev)
 {
     return rec->mod_rev == ev->rev && rec->sub == ev->sub && rec->tombstone == ev->tombstone &&
-           rec->create_rev == ev->create_rev && rec->version == ev->version && rec->lease == ev->lease &&
-           slice_eq(record_key(rec), model_key_name(r->model, ev->key)) && slice_eq(record_value(rec), buf_slice(&ev->value));
+           rec->create_rev == ev->create_rev && rec->version == ev->version &&
+           rec->lease == ev->lease &&
+           slice_eq(record_key(rec), model_key_name(r->model, ev->key)) &&
+           slice_eq(record_value(rec), buf_slice(&ev->value));
 }
 
-static bool check_prev(struct watch_client *w, const struct event *got, const struct model_event *ev)
+static bool check_prev(struct watch_client *w, const struct event *got,
+                       const struct model_event *ev)
 {
     struct run *r = w->run;
-    const struct model_event *before = model_get(r->model, model_key_name(r->model, ev->key), ev->rev - 1);
+    const struct model_event *before =
+        model_get(r->model, model_key_name(r->model, ev->key), ev->rev - 1);
     if (!got->prev) {
-        return !before || before->rev <= model_compact_revision(r->model) || bad(w, "the previous value is missing", ev->rev);
+        return !before || before->rev <= model_compact_revision(r->model) ||
+               bad(w, "the previous value is missing", ev->rev);
     }
     return (before && same_record(r, got->prev, before)) || bad(w, "wrong previous value", ev->rev);
 }
@@ -58,21 +67,27 @@ static bool check_next(void *ctx, const struct model_event *ev)
     if (x->at == x->n) return bad(x->w, "an event is missing", ev->rev);
     const struct event *got = x->events[x->at++];
     if (!same_record(x->w->run, got->record, ev)) {
-        return bad(x->w, got->record->mod_rev > ev->rev ? "an event was passed over" : "another event than the log says", ev->rev);
+        return bad(x->w,
+                   got->record->mod_rev > ev->rev ? "an event was passed over"
+                                                  : "another event than the log says",
+                   ev->rev);
     }
     x->w->run->result->watch_events++;
     return check_prev(x->w, got, ev);
 }
 
-static void on_events(struct watch_sink *sink, struct watcher *watcher, const struct event *const *events, size_t n, int64_t last_rev)
+static void on_events(struct watch_sink *sink, struct watcher *watcher,
+                      const struct event *const *events, size_t n, int64_t last_rev)
 {
     struct watch_client *w = container_of(sink, struct watch_client, sink);
     struct run *r = w->run;
     struct expected x = {w, events, n, 0};
     if (run_failed(r) || watcher != w->watcher) return;
     if (last_rev < w->next_rev) bad(w, "time runs backwards", last_rev);
-    else if (last_rev > model_revision(r->model)) bad(w, "a revision that nobody has applied", last_rev);
-    else if (model_events(r->model, w->key, w->range_end, w->next_rev, last_rev, check_next, &x) && x.at != n) {
+    else if (last_rev > model_revision(r->model))
+        bad(w, "a revision that nobody has applied", last_rev);
+    else if (model_events(r->model, w->key, w->range_end, w->next_rev, last_rev, check_next, &x) &&
+             x.at != n) {
         bad(w, "an event too many", last_rev);
     }
     w->next_rev = last_rev + 1;
@@ -83,7 +98,8 @@ static bool on_ready(struct watch_sink *sink)
     return !container_of(sink, struct watch_client, sink)->busy;
 }
 
-/* ---- coming and going ---------------------------------------------------------------------------- */
+/* ---- coming and going
+ * ---------------------------------------------------------------------------- */
 
 static void watch_attach(void *arg);
 
@@ -113,15 +129,18 @@ static void leave(struct watch_client *w, uint64_t again_us)
     detach(w, again_us);
 }
 
-static void on_canceled(struct watch_sink *sink, struct watcher *watcher, int code, int64_t compact_rev)
+static void on_canceled(struct watch_sink *sink, struct watcher *watcher, int code,
+                        int64_t compact_rev)
 {
     struct watch_client *w = container_of(sink, struct watch_client, sink);
     struct run *r = w->run;
     (void)watcher;
     r->result->watch_cancels++;
     if (code != ERR_COMPACTED) bad(w, err_name(code), compact_rev);
-    else if (compact_rev < w->next_rev) bad(w, "canceled as compacted, but it was not", compact_rev);
-    else if (compact_rev > model_compact_revision(r->model)) bad(w, "canceled for a compaction that nobody has applied", compact_rev);
+    else if (compact_rev < w->next_rev)
+        bad(w, "canceled as compacted, but it was not", compact_rev);
+    else if (compact_rev > model_compact_revision(r->model))
+        bad(w, "canceled for a compaction that nobody has applied", compact_rev);
     else w->next_rev = compact_rev + 1;
     detach(w, 1000);
 }
@@ -136,7 +155,8 @@ static void watch_attach(void *arg)
         sim_at(r->sim, 100000, watch_attach, w);
         return;
     }
-    struct watch_options o = {.key = w->key, .range_end = w->range_end, .start_rev = w->next_rev, .data = w};
+    struct watch_options o = {
+        .key = w->key, .range_end = w->range_end, .start_rev = w->next_rev, .data = w};
     watch_sink_init(&w->sink);
     int rv = watch_add(l->hub, &w->sink, &o, &w->watcher);
     if (rv != 0) {
@@ -165,7 +185,8 @@ static void watch_whim(void *arg)
     }
 }
 
-/* ---- a member's hub ------------------------------------------------------------------------------ */
+/* ---- a member's hub
+ * ------------------------------------------------------------------------------ */
 
 struct history_ask {
     struct core_request request;
@@ -209,7 +230,8 @@ static void hub_request(void *ctx, uint64_t request_id, int64_t from_rev)
     h->request.done = on_history;
     list_push_back(&l->history, &h->node);
     if (life_gone(l)) return; /* freed with the hub */
-    sim_at_member(l->run->sim, l->id, sim_random_range(&l->run->random, 0, 2000), history_submit, h);
+    sim_at_member(l->run->sim, l->id, sim_random_range(&l->run->random, 0, 2000), history_submit,
+                  h);
 }
 
 void hub_open(struct life *l)
@@ -233,7 +255,8 @@ void hub_close(struct life *l)
     l->hub = NULL;
 }
 
-/* ---- all of them --------------------------------------------------------------------------------- */
+/* ---- all of them
+ * --------------------------------------------------------------------------------- */
 
 void watchers_start(struct run *r)
 {
@@ -243,7 +266,8 @@ void watchers_start(struct run *r)
         w->number = i;
         w->next_rev = 2;
         list_init(&w->node);
-        w->sink = (struct watch_sink){.events = on_events, .canceled = on_canceled, .ready = on_ready};
+        w->sink =
+            (struct watch_sink){.events = on_events, .canceled = on_canceled, .ready = on_ready};
         if (i % 3 == 0) {
             w->key = w->range_end = slice_make("\0", 1);
             snprintf(w->key_text, sizeof w->key_text, "everything");
@@ -252,7 +276,8 @@ void watchers_start(struct run *r)
             w->range_end = SLICE_LIT("k0");
             snprintf(w->key_text, sizeof w->key_text, "k/*");
         } else {
-            snprintf(w->key_text, sizeof w->key_text, "k/%02u", (unsigned)sim_random_below(&r->random, r->o.keys));
+            snprintf(w->key_text, sizeof w->key_text, "k/%02u",
+                     (unsigned)sim_random_below(&r->random, r->o.keys));
             w->key = slice_str(w->key_text);
         }
         sim_at(r->sim, sim_random_range(&r->random, 0, 2000000), watch_attach, w);
@@ -269,7 +294,8 @@ bool watchers_caught_up(const struct run *r, int64_t revision)
 {
     for (unsigned i = 0; i < r->o.watchers; i++) {
         const struct watch_client *w = r->watchers[i];
-        if (!w->watcher || !w->life->hub || watcher_progress(w->life->hub, w->watcher) < revision) return false;
+        if (!w->watcher || !w->life->hub || watcher_progress(w->life->hub, w->watcher) < revision)
+            return false;
     }
     return true;
 }

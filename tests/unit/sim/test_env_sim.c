@@ -1,15 +1,16 @@
 /* The simulated world itself: what it keeps, what it loses, and that a seed is a run. */
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <cmocka.h>
 #include <stdio.h>
 
 #include "base/check.h"
 #include "base/mem.h"
 #include "tests/sim/env_sim.h"
 
-/* ---- a member whose only code is this ------------------------------------------------------------ */
+/* ---- a member whose only code is this
+ * ------------------------------------------------------------ */
 
 struct node {
     struct sim *sim;
@@ -97,7 +98,8 @@ static void node_send(struct node *n, uint64_t to, uint8_t byte)
     n->env->ops->send(n->env, &p->send);
 }
 
-/* ---- disk ---------------------------------------------------------------------------------------- */
+/* ---- disk
+ * ---------------------------------------------------------------------------------------- */
 
 static int op(struct env *e, struct env_io *io)
 {
@@ -111,9 +113,11 @@ static struct env_file *make_file(struct env *e, const char *path)
     return io.file;
 }
 
-static void put(struct env *e, struct env_file *f, uint64_t at, const void *data, size_t len, bool sync)
+static void put(struct env *e, struct env_file *f, uint64_t at, const void *data, size_t len,
+                bool sync)
 {
-    struct env_io io = {.op = sync ? ENV_IO_WRITE_SYNC : ENV_IO_WRITE, .file = f, .offset = at, .n_iov = 1};
+    struct env_io io = {
+        .op = sync ? ENV_IO_WRITE_SYNC : ENV_IO_WRITE, .file = f, .offset = at, .n_iov = 1};
     io.iov[0] = slice_make(data, len);
     assert_int_equal(op(e, &io), 0);
 }
@@ -231,7 +235,9 @@ static void test_disk_errors(void **state)
     io.offset = 0;
     assert_int_equal(op(e, &io), ERR_IO);
     assert_int_equal(op(e, &io), 0);
-    struct env_io excl = {.op = ENV_IO_OPEN, .path = "a", .flags = ENV_OPEN_WRITE | ENV_OPEN_CREATE | ENV_OPEN_EXCLUSIVE};
+    struct env_io excl = {.op = ENV_IO_OPEN,
+                          .path = "a",
+                          .flags = ENV_OPEN_WRITE | ENV_OPEN_CREATE | ENV_OPEN_EXCLUSIVE};
     assert_int_equal(op(e, &excl), ERR_EXISTS);
     struct env_io none = {.op = ENV_IO_OPEN, .path = "b"};
     assert_int_equal(op(e, &none), ERR_NOT_FOUND);
@@ -275,8 +281,13 @@ static void test_lanes(void **state)
     struct lane_log l = {0};
     struct env_io ios[4];
     for (unsigned i = 0; i < 4; i++) {
-        ios[i] = (struct env_io){.op = i == 0 ? ENV_IO_WRITE_SYNC : ENV_IO_WRITE, .lane = i == 3 ? ENV_LANE_BULK : ENV_LANE_LOG,
-                                 .file = f, .offset = 'a' + i, .n_iov = 1, .done = lane_done, .data = &l};
+        ios[i] = (struct env_io){.op = i == 0 ? ENV_IO_WRITE_SYNC : ENV_IO_WRITE,
+                                 .lane = i == 3 ? ENV_LANE_BULK : ENV_LANE_LOG,
+                                 .file = f,
+                                 .offset = 'a' + i,
+                                 .n_iov = 1,
+                                 .done = lane_done,
+                                 .data = &l};
         ios[i].iov[0] = SLICE_LIT("x");
         e->ops->io(e, &ios[i]);
         assert_int_equal(l.n, 0);
@@ -293,7 +304,8 @@ static void test_lanes(void **state)
     sim_free(s);
 }
 
-/* ---- network ------------------------------------------------------------------------------------- */
+/* ---- network
+ * ------------------------------------------------------------------------------------- */
 
 static void test_frames_in_order(void **state)
 {
@@ -393,7 +405,8 @@ static void test_harsher_than_tcp(void **state)
     sim_free(s);
 }
 
-/* ---- lives and seeds ----------------------------------------------------------------------------- */
+/* ---- lives and seeds
+ * ----------------------------------------------------------------------------- */
 
 static unsigned crashes_seen;
 
@@ -403,7 +416,8 @@ static void on_crash(void *ctx, uint64_t id)
     crashes_seen += (unsigned)id;
 }
 
-/* The crash comes at exactly that operation, and what the dead code still does is seen by nobody. */
+/* The crash comes at exactly that operation, and what the dead code still does is seen by nobody.
+ */
 static void test_crash_after(void **state)
 {
     (void)state;
@@ -478,11 +492,16 @@ static void test_same_seed_same_run(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_power_failure),   cmocka_unit_test(test_kill_keeps_what_was_written),
-        cmocka_unit_test(test_write_file_is_durable), cmocka_unit_test(test_disk_errors),
-        cmocka_unit_test(test_lanes),           cmocka_unit_test(test_frames_in_order),
-        cmocka_unit_test(test_cuts),            cmocka_unit_test(test_harsher_than_tcp),
-        cmocka_unit_test(test_crash_after),     cmocka_unit_test(test_same_seed_same_run),
+        cmocka_unit_test(test_power_failure),
+        cmocka_unit_test(test_kill_keeps_what_was_written),
+        cmocka_unit_test(test_write_file_is_durable),
+        cmocka_unit_test(test_disk_errors),
+        cmocka_unit_test(test_lanes),
+        cmocka_unit_test(test_frames_in_order),
+        cmocka_unit_test(test_cuts),
+        cmocka_unit_test(test_harsher_than_tcp),
+        cmocka_unit_test(test_crash_after),
+        cmocka_unit_test(test_same_seed_same_run),
     };
     return cmocka_run_group_tests_name("env_sim", tests, NULL, NULL);
 }

@@ -1,26 +1,46 @@
-/* The linearizability checker judged: histories known to be good and known to be bad, and random ones against
- * trying every order. */
+/* The linearizability checker judged: histories known to be good and known to be bad, and random
+ * ones against trying every order. */
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <cmocka.h>
 
 #include "tests/sim/env_sim.h"
 #include "tests/sim/linear.h"
 
 #define STEPS 1000000
 
-#define W(v, c, r) {.kind = LINEAR_WRITE, .known = true, .value = (v), .call = (c), .ret = (r)}
-#define W_UNKNOWN(v, c) {.kind = LINEAR_WRITE, .value = (v), .call = (c)}
-#define R(v, c, r) {.kind = LINEAR_READ, .known = true, .got = (v), .call = (c), .ret = (r)}
-#define CAS(e, v, c, r) {.kind = LINEAR_CAS, .known = true, .succeeded = true, .expect = (e), .value = (v), .call = (c), .ret = (r)}
-#define CAS_FAIL(e, v, g, c, r) {.kind = LINEAR_CAS, .known = true, .expect = (e), .value = (v), .got = (g), .call = (c), .ret = (r)}
-#define CAS_UNKNOWN(e, v, c) {.kind = LINEAR_CAS, .expect = (e), .value = (v), .call = (c)}
+#define W(v, c, r)                                                                                 \
+    {                                                                                              \
+        .kind = LINEAR_WRITE, .known = true, .value = (v), .call = (c), .ret = (r)                 \
+    }
+#define W_UNKNOWN(v, c)                                                                            \
+    {                                                                                              \
+        .kind = LINEAR_WRITE, .value = (v), .call = (c)                                            \
+    }
+#define R(v, c, r)                                                                                 \
+    {                                                                                              \
+        .kind = LINEAR_READ, .known = true, .got = (v), .call = (c), .ret = (r)                    \
+    }
+#define CAS(e, v, c, r)                                                                            \
+    {                                                                                              \
+        .kind = LINEAR_CAS, .known = true, .succeeded = true, .expect = (e), .value = (v),         \
+        .call = (c), .ret = (r)                                                                    \
+    }
+#define CAS_FAIL(e, v, g, c, r)                                                                    \
+    {                                                                                              \
+        .kind = LINEAR_CAS, .known = true, .expect = (e), .value = (v), .got = (g), .call = (c),   \
+        .ret = (r)                                                                                 \
+    }
+#define CAS_UNKNOWN(e, v, c)                                                                       \
+    {                                                                                              \
+        .kind = LINEAR_CAS, .expect = (e), .value = (v), .call = (c)                               \
+    }
 
-#define CHECK_HISTORY(result, ...)                                                                                     \
-    do {                                                                                                               \
-        const struct linear_op ops[] = {__VA_ARGS__};                                                                  \
-        assert_int_equal(linear_check(ops, sizeof ops / sizeof ops[0], STEPS, NULL), (result));                        \
+#define CHECK_HISTORY(result, ...)                                                                 \
+    do {                                                                                           \
+        const struct linear_op ops[] = {__VA_ARGS__};                                              \
+        assert_int_equal(linear_check(ops, sizeof ops / sizeof ops[0], STEPS, NULL), (result));    \
     } while (0)
 
 static void test_good(void **state)
@@ -87,7 +107,8 @@ static void test_gives_up(void **state)
     assert_int_equal(linear_check(ops, 2, 1, NULL), LINEAR_UNDECIDED);
 }
 
-/* ---- against every order ------------------------------------------------------------------------- */
+/* ---- against every order
+ * ------------------------------------------------------------------------- */
 
 static bool apply(const struct linear_op *op, uint64_t *state)
 {
@@ -113,10 +134,12 @@ static bool some_order(const struct linear_op *ops, unsigned n, unsigned left, u
         if (!(left >> i & 1)) continue;
         bool can_be_next = true;
         for (unsigned j = 0; j < n; j++) {
-            if (j != i && (left >> j & 1) && ops[j].known && ops[j].ret < ops[i].call) can_be_next = false;
+            if (j != i && (left >> j & 1) && ops[j].known && ops[j].ret < ops[i].call)
+                can_be_next = false;
         }
         uint64_t next = state;
-        if (can_be_next && apply(&ops[i], &next) && some_order(ops, n, left & ~(1u << i), next)) return true;
+        if (can_be_next && apply(&ops[i], &next) && some_order(ops, n, left & ~(1u << i), next))
+            return true;
     }
     return false;
 }
@@ -135,7 +158,8 @@ static void random_history(struct sim_random *r, struct linear_op *ops, unsigned
             .call = start * 16 + i,
             .ret = (start + len) * 16 + i,
         };
-        if (ops[i].kind == LINEAR_CAS && ops[i].got == ops[i].expect) ops[i].got = 0; /* still may be equal: a bad one */
+        if (ops[i].kind == LINEAR_CAS && ops[i].got == ops[i].expect)
+            ops[i].got = 0; /* still may be equal: a bad one */
     }
 }
 
@@ -150,7 +174,8 @@ static void test_against_every_order(void **state)
         unsigned n = 2 + (unsigned)sim_random_below(&r, 5);
         random_history(&r, ops, n);
         bool expected = some_order(ops, n, (1u << n) - 1, 0);
-        assert_int_equal(linear_check(ops, n, STEPS, NULL), expected ? LINEAR_OK : LINEAR_VIOLATION);
+        assert_int_equal(linear_check(ops, n, STEPS, NULL),
+                         expected ? LINEAR_OK : LINEAR_VIOLATION);
         if (expected) good++;
         else bad++;
     }
@@ -160,8 +185,10 @@ static void test_against_every_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),     cmocka_unit_test(test_bad),
-        cmocka_unit_test(test_keys_apart), cmocka_unit_test(test_gives_up),
+        cmocka_unit_test(test_good),
+        cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_keys_apart),
+        cmocka_unit_test(test_gives_up),
         cmocka_unit_test(test_against_every_order),
     };
     return cmocka_run_group_tests_name("linear", tests, NULL, NULL);

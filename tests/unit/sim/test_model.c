@@ -1,8 +1,8 @@
 /* The model judged: what it makes of a log, and which logs it refuses. */
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <cmocka.h>
 
 #include "schemas/batch.h"
 #include "tests/sim/model.h"
@@ -15,7 +15,8 @@ static struct model *fresh(void)
     return model_new(&verdict);
 }
 
-static bool apply(struct model *m, uint64_t member, uint64_t last, uint64_t index, uint64_t term, const struct command *c)
+static bool apply(struct model *m, uint64_t member, uint64_t last, uint64_t index, uint64_t term,
+                  const struct command *c)
 {
     struct batch_writer w = {0};
     struct buf bytes = {0};
@@ -31,7 +32,9 @@ static bool apply(struct model *m, uint64_t member, uint64_t last, uint64_t inde
 
 static struct command put(const char *key, const char *value)
 {
-    return (struct command){.type = COMMAND_OP, .op = {.type = OP_PUT, .put = {.key = slice_str(key), .value = slice_str(value)}}};
+    return (struct command){
+        .type = COMMAND_OP,
+        .op = {.type = OP_PUT, .put = {.key = slice_str(key), .value = slice_str(value)}}};
 }
 
 static void test_versions(void **state)
@@ -39,7 +42,8 @@ static void test_versions(void **state)
     (void)state;
     struct model *m = fresh();
     struct command a = put("a", "v1"), b = put("a", "v2");
-    struct command del = {.type = COMMAND_OP, .op = {.type = OP_DELETE, .del = {.key = SLICE_LIT("a")}}};
+    struct command del = {.type = COMMAND_OP,
+                          .op = {.type = OP_DELETE, .del = {.key = SLICE_LIT("a")}}};
     assert_true(apply(m, 1, 0, 2, 1, &a));
     assert_true(apply(m, 1, 2, 3, 1, &b));
     assert_true(apply(m, 1, 3, 4, 1, &del));
@@ -129,9 +133,15 @@ static void test_txn(void **state)
 {
     (void)state;
     struct model *m = fresh();
-    struct compare absent = {.result = COMPARE_EQUAL, .target = COMPARE_VERSION, .key = SLICE_LIT("a")};
+    struct compare absent = {
+        .result = COMPARE_EQUAL, .target = COMPARE_VERSION, .key = SLICE_LIT("a")};
     struct op yes[] = {put("a", "v1").op, put("b", "v2").op}, no[] = {put("c", "v3").op};
-    struct txn_op t = {.compares = &absent, .n_compares = 1, .success = yes, .n_success = 2, .failure = no, .n_failure = 1};
+    struct txn_op t = {.compares = &absent,
+                       .n_compares = 1,
+                       .success = yes,
+                       .n_success = 2,
+                       .failure = no,
+                       .n_failure = 1};
     struct command c = {.type = COMMAND_OP, .op = {.type = OP_TXN, .txn = &t}};
     assert_true(apply(m, 1, 0, 1, 1, &c));
     assert_int_equal(model_revision(m), 2);
@@ -139,7 +149,10 @@ static void test_txn(void **state)
     assert_null(model_get(m, SLICE_LIT("c"), 2));
     assert_true(apply(m, 1, 1, 2, 1, &c));
     assert_non_null(model_get(m, SLICE_LIT("c"), 3));
-    struct compare by_value = {.result = COMPARE_NOT_EQUAL, .target = COMPARE_VALUE, .key = SLICE_LIT("zz"), .value = SLICE_LIT("x")};
+    struct compare by_value = {.result = COMPARE_NOT_EQUAL,
+                               .target = COMPARE_VALUE,
+                               .key = SLICE_LIT("zz"),
+                               .value = SLICE_LIT("x")};
     t.compares = &by_value; /* of a key that is absent: does not hold, whatever is asked */
     assert_true(apply(m, 1, 2, 3, 1, &c));
     assert_int_equal(model_get(m, SLICE_LIT("c"), 4)->version, 2);
@@ -186,8 +199,9 @@ static void test_garbage_in_the_log(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_versions), cmocka_unit_test(test_one_log), cmocka_unit_test(test_leases),
-        cmocka_unit_test(test_txn),      cmocka_unit_test(test_events),  cmocka_unit_test(test_garbage_in_the_log),
+        cmocka_unit_test(test_versions), cmocka_unit_test(test_one_log),
+        cmocka_unit_test(test_leases),   cmocka_unit_test(test_txn),
+        cmocka_unit_test(test_events),   cmocka_unit_test(test_garbage_in_the_log),
     };
     return cmocka_run_group_tests_name("model", tests, NULL, NULL);
 }
