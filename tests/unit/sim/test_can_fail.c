@@ -1,9 +1,10 @@
 /* The simulation as a whole judged: with the guard letting through what libraft does wrong at
  * elections, seeds must fail, and the same seeds pass with it. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
+#include <cmocka.h>
 
 #include "base/log.h"
 #include "raft/guard_int.h"

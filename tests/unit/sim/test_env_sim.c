@@ -1,9 +1,10 @@
 /* The simulated world itself: what it keeps, what it loses, and that a seed is a run. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+
+#include <cmocka.h>
 
 #include "base/check.h"
 #include "base/mem.h"

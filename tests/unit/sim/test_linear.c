@@ -1,9 +1,10 @@
 /* The linearizability checker judged: histories known to be good and known to be bad, and random
  * ones against trying every order. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
+#include <cmocka.h>
 
 #include "tests/sim/env_sim.h"
 #include "tests/sim/linear.h"

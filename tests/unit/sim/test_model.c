@@ -1,8 +1,9 @@
 /* The model judged: what it makes of a log, and which logs it refuses. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
+#include <cmocka.h>
 
 #include "schemas/batch.h"
 #include "tests/sim/model.h"
