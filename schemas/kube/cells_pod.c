@@ -59,14 +59,18 @@ static void count_restarts(const struct json *status, int64_t *restarts, int64_t
     if (t > *last) *last = t;
 }
 
-/* An init container that goes on running beside the others. */
-static bool is_sidecar(const struct json *pod, struct slice name)
+/* The names of init containers that go on running beside the others. NULL when out of memory. As a
+ * set, because a client decides how many there are. */
+static struct json *sidecar_names(struct arena *a, const struct json *pod)
 {
     const struct json *list = json_path(pod, "spec.initContainers");
-    for (size_t i = 0; i < cell_count(list); i++)
-        if (slice_eq(json_text(json_get(json_at(list, i), "name")), name))
-            return json_is_str(json_get(json_at(list, i), "restartPolicy"), "Always");
-    return false;
+    struct json *names = json_object(a);
+    for (size_t i = 0; i < cell_count(list) && names; i++) {
+        struct json *name = json_get(json_at(list, i), "name");
+        if (!name || !json_is_str(json_get(json_at(list, i), "restartPolicy"), "Always")) continue;
+        if (json_set(a, names, json_text(name), name)) names = NULL;
+    }
+    return names;
 }
 
 struct init_view {
@@ -98,9 +102,11 @@ static void view_init(struct arena *a, struct pod_view *v, const struct json *po
                       struct init_view *init)
 {
     const struct json *list = json_path(pod, "status.initContainerStatuses");
+    const struct json *sidecars = sidecar_names(a, pod);
+    if (!sidecars) v->failed = true;
     for (size_t i = 0; i < cell_count(list) && !init->initializing; i++) {
         const struct json *status = json_at(list, i);
-        bool sidecar = is_sidecar(pod, json_text(json_get(status, "name")));
+        bool sidecar = json_get_slice(sidecars, json_text(json_get(status, "name")));
         count_restarts(status, &v->restarts, &v->last_restart_s);
         if (sidecar) count_restarts(status, &init->sidecar_restarts, &init->sidecar_last_s);
         init->initializing = !init_is_done(a, v, pod, status, i, sidecar);
@@ -204,14 +210,20 @@ static struct json *cell_pod_readiness_gates(struct arena *a, const struct json 
                                              const char *const *args)
 {
     const struct json *gates = json_path(pod, "spec.readinessGates");
+    const struct json *conditions = json_path(pod, "status.conditions");
+    struct json *met = json_object(a);
     size_t open = 0;
     (void)now_s, (void)args;
     if (!cell_count(gates)) return json_str(a, "<none>");
-    for (size_t i = 0; i < gates->count; i++) {
-        const char *type = arena_strdup(a, json_text(json_get(json_at(gates, i), "conditionType")));
-        if (!type) return NULL;
-        open += condition_is_true(pod, type);
+    for (size_t i = 0; i < cell_count(conditions); i++) {
+        struct json *type = json_get(json_at(conditions, i), "type");
+        if (type && json_is_str(json_get(json_at(conditions, i), "status"), "True") &&
+            json_set(a, met, json_text(type), type))
+            return NULL;
     }
+    for (size_t i = 0; i < gates->count; i++)
+        open +=
+            json_get_slice(met, json_text(json_get(json_at(gates, i), "conditionType"))) != NULL;
     return cell_text(a, arena_printf(a, "%zu/%zu", open, gates->count));
 }
 

@@ -1,6 +1,8 @@
 /* Tables: what kubectl get shows. */
 #include "tests/unit/kinds/kinds_test.h"
 
+#include "base/clock.h"
+
 #define NOW 1795208605 /* 2026-11-20T21:03:25Z */
 
 static void cells(const char *object, const char *want)
@@ -253,6 +255,28 @@ static void test_the_others(void **state)
           "['1s','','','','','','','10s',7,'x']");
 }
 
+/* 20,000 init containers and as many statuses in another order: not quadratic. */
+static void test_many_init_containers(void **state)
+{
+    (void)state;
+    struct buf b = {0};
+    buf_append_str(&b, "{'apiVersion':'v1','kind':'Pod','spec':{'initContainers':[");
+    for (int i = 0; i < 20000; i++)
+        buf_printf(&b, "%s{'name':'c%d','restartPolicy':'Always'}", i ? "," : "", i);
+    buf_append_str(&b, "]},'status':{'phase':'Running','initContainerStatuses':[");
+    for (int i = 0; i < 20000; i++)
+        buf_printf(&b, "%s{'name':'c%d','restartCount':1,'started':true,'ready':true}",
+                   i ? "," : "", 19999 - i);
+    buf_append_str(&b, "]}}");
+    struct json *v = parse(buf_cstr(&b)), *out;
+    uint64_t start = clock_cpu_us();
+    assert_int_equal(kind_table_cells(&arena, kind_of(v), v, NOW, &out), 0);
+    assert_true(json_is_str(json_at(out, 1), "20000/20000"));
+    assert_true(json_is_str(json_at(out, 3), "20000"));
+    assert_true(clock_cpu_us() - start < 5 * 1000 * 1000);
+    buf_release(&b);
+}
+
 static void test_without_memory(void **state)
 {
     (void)state;
@@ -279,9 +303,10 @@ static void test_without_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_columns),    TEST(test_ages),
-        TEST(test_pods),       TEST(test_pods_with_init_containers),
-        TEST(test_the_others), TEST(test_without_memory),
+        TEST(test_columns),        TEST(test_ages),
+        TEST(test_pods),           TEST(test_pods_with_init_containers),
+        TEST(test_the_others),     TEST(test_many_init_containers),
+        TEST(test_without_memory),
     };
     return cmocka_run_group_tests(tests, load_kinds, NULL);
 }
