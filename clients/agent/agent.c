@@ -1,4 +1,5 @@
-/* The program: one watch on pods and one on nodes for all nodes of the process, which share the connection, the runtime and the timers. */
+/* The program: one watch on pods and one on nodes for all nodes of the process, which share the
+ * connection, the runtime and the timers. */
 #include "clients/agent/agent.h"
 
 #include <stdio.h>
@@ -12,7 +13,8 @@
 
 static void trim_node(struct json *node)
 {
-    static const char *const top[] = {"metadata", "status", NULL}, *const meta[] = {"name", "uid", "resourceVersion", NULL},
+    static const char *const top[] = {"metadata", "status", NULL},
+                             *const meta[] = {"name", "uid", "resourceVersion", NULL},
                              *const status[] = {"conditions", NULL};
     kjson_keep(node, top);
     kjson_keep(json_get(node, "metadata"), meta);
@@ -83,7 +85,8 @@ static const char *field_of_one(const struct agent *a, char *buf, size_t size, c
 static void start(struct agent *a, char *pod_field, char *node_field, size_t size)
 {
     static const struct informer_handler pods = {pod_added, pod_updated, pod_deleted, NULL};
-    static const struct informer_handler nodes = {node_added, node_updated, node_deleted, nodes_synced};
+    static const struct informer_handler nodes = {node_added, node_updated, node_deleted,
+                                                  nodes_synced};
     list_init(&a->renewals);
     list_init(&a->timed);
     list_init(&a->dirty);
@@ -93,11 +96,14 @@ static void start(struct agent *a, char *pod_field, char *node_field, size_t siz
     a->renew_timer.data = a->step_timer.data = a->flush.data = a;
     a->runtime = runtime_hollow_new(&a->app.loop, node_subnet, pod_runtime_event, a);
     const char *field = field_of_one(a, pod_field, size, "spec.nodeName");
-    struct informer_options o = {.resource = &KUBE_PODS, .field_selector = field ? field : "spec.nodeName!=",
+    struct informer_options o = {.resource = &KUBE_PODS,
+                                 .field_selector = field ? field : "spec.nodeName!=",
                                  .trim = a->runtime->ops->trim};
     a->pods = informer_new(a->app.client, &o);
-    o = (struct informer_options){.resource = &KUBE_NODES, .trim = trim_node,
-                                  .field_selector = field_of_one(a, node_field, size, "metadata.name")};
+    o = (struct informer_options){.resource = &KUBE_NODES,
+                                  .trim = trim_node,
+                                  .field_selector =
+                                      field_of_one(a, node_field, size, "metadata.name")};
     a->nodes = informer_new(a->app.client, &o);
     informer_add_handler(a->pods, &pods, a);
     informer_add_handler(a->nodes, &nodes, a);
@@ -116,15 +122,22 @@ static int check_flags(struct agent *a)
 {
     static char host[256];
     int64_t milli;
-    if (strcmp(a->runtime_name, "hollow") != 0) return bad_flag("--runtime: only \"hollow\" is there");
-    if (a->hollow_nodes < 0 || a->hollow_nodes > 16384) return bad_flag("--hollow-nodes must be between 1 and 16384");
-    if (a->hollow_nodes && a->node_name) return bad_flag("--hollow-nodes names its nodes by --name-prefix, not by --node-name");
-    if (a->max_pods < 1 || a->max_pods > 250) return bad_flag("--max-pods must be between 1 and 250");
-    if (a->lease_ms < 100 || a->lease_duration_ms < 2 * a->lease_ms) return bad_flag("--node-lease-period must be at least 100ms, and at most half of --node-lease-duration");
+    if (strcmp(a->runtime_name, "hollow") != 0)
+        return bad_flag("--runtime: only \"hollow\" is there");
+    if (a->hollow_nodes < 0 || a->hollow_nodes > 16384)
+        return bad_flag("--hollow-nodes must be between 1 and 16384");
+    if (a->hollow_nodes && a->node_name)
+        return bad_flag("--hollow-nodes names its nodes by --name-prefix, not by --node-name");
+    if (a->max_pods < 1 || a->max_pods > 250)
+        return bad_flag("--max-pods must be between 1 and 250");
+    if (a->lease_ms < 100 || a->lease_duration_ms < 2 * a->lease_ms)
+        return bad_flag("--node-lease-period must be at least 100ms, and at most half of "
+                        "--node-lease-duration");
     const char *const quantities[] = {a->cpu, a->memory, a->storage};
     for (int i = 0; i < 3; i++)
         if (!quantity_parse(slice_str(quantities[i]), &milli) || milli <= 0)
-            return bad_flag("--cpu, --memory and --ephemeral-storage need quantities like 4, 8Gi, 100Gi");
+            return bad_flag(
+                "--cpu, --memory and --ephemeral-storage need quantities like 4, 8Gi, 100Gi");
     if (!a->node_name && !a->hollow_nodes) {
         if (gethostname(host, sizeof(host) - 1) != 0) return bad_flag("give --node-name");
         a->node_name = host;
@@ -132,7 +145,8 @@ static int check_flags(struct agent *a)
     const char *name = a->node_name ? a->node_name : a->name_prefix;
     char example[300];
     snprintf(example, sizeof(example), "%s%s", name, a->node_name ? "" : "1");
-    if (!name_is_dns1123_subdomain(slice_str(example))) return bad_flag("a node's name must be lower case letters, digits, '-' and '.'");
+    if (!name_is_dns1123_subdomain(slice_str(example)))
+        return bad_flag("a node's name must be lower case letters, digits, '-' and '.'");
     return -1;
 }
 
@@ -162,18 +176,23 @@ int cmd_agent(int argc, char **argv)
     const struct app_flag flags[] = {
         {"node-name", FLAG_STRING, &a->node_name, "NAME", "the node (default: the host's name)"},
         {"hollow-nodes", FLAG_INT, &a->hollow_nodes, "N", "so many nodes in this process"},
-        {"name-prefix", FLAG_STRING, &a->name_prefix, "PREFIX", "names of --hollow-nodes: PREFIX1, PREFIX2, ..."},
+        {"name-prefix", FLAG_STRING, &a->name_prefix, "PREFIX",
+         "names of --hollow-nodes: PREFIX1, PREFIX2, ..."},
         {"node-labels", FLAG_STRING, &a->labels, "K=V,...", "more labels of the node"},
         {"runtime", FLAG_STRING, &a->runtime_name, "hollow", "what runs the pods"},
         {"cpu", FLAG_STRING, &a->cpu, "8", "capacity"},
         {"memory", FLAG_STRING, &a->memory, "16Gi", "capacity"},
         {"ephemeral-storage", FLAG_STRING, &a->storage, "100Gi", "capacity"},
         {"max-pods", FLAG_INT, &a->max_pods, "110", "capacity"},
-        {"node-lease-period", FLAG_DURATION_MS, &a->lease_ms, "10s", "between renewals of the node's Lease"},
-        {"node-lease-duration", FLAG_DURATION_MS, &a->lease_duration_ms, "40s", "leaseDurationSeconds of it"},
-        {"node-status-period", FLAG_DURATION_MS, &a->status_ms, "5m", "between reports of an unchanged node status"},
+        {"node-lease-period", FLAG_DURATION_MS, &a->lease_ms, "10s",
+         "between renewals of the node's Lease"},
+        {"node-lease-duration", FLAG_DURATION_MS, &a->lease_duration_ms, "40s",
+         "leaseDurationSeconds of it"},
+        {"node-status-period", FLAG_DURATION_MS, &a->status_ms, "5m",
+         "between reports of an unchanged node status"},
     };
-    int rc = app_init(&a->app, "agent", "pintle agent [flags]", flags, sizeof(flags) / sizeof(*flags), argc, argv);
+    int rc = app_init(&a->app, "agent", "pintle agent [flags]", flags,
+                      sizeof(flags) / sizeof(*flags), argc, argv);
     if (rc < 0) rc = check_flags(a);
     if (rc < 0) {
         add_nodes(a);

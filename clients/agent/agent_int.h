@@ -1,5 +1,5 @@
-/* What the agent's files share: agent.c (program), node.c (registration, lease, node status), pod.c (a pod's life), status.c (a pod's
- * status as JSON). One thread. */
+/* What the agent's files share: agent.c (program), node.c (registration, lease, node status), pod.c
+ * (a pod's life), status.c (a pod's status as JSON). One thread. */
 #ifndef PINTLE_CLIENTS_AGENT_AGENT_INT_H
 #define PINTLE_CLIENTS_AGENT_AGENT_INT_H
 
@@ -42,15 +42,17 @@ struct agent_pod {
     struct smap_node node; /* key: namespace/name */
     struct agent *agent;
     struct agent_node *on;
-    struct kube_object *object, *spec_object; /* newest; the one that containers' names point into */
-    struct runtime_pod *rt;                   /* NULL: no sandbox */
+    struct kube_object *object,
+        *spec_object;       /* newest; the one that containers' names point into */
+    struct runtime_pod *rt; /* NULL: no sandbox */
     bool removing, finished, stopping, deleting, gone;
     char ip[48];
-    int64_t start_ms, initialized_ms, ready_ms; /* wall clock; ready_ms: since when Ready is what it is */
+    int64_t start_ms, initialized_ms,
+        ready_ms; /* wall clock; ready_ms: since when Ready is what it is */
     bool ready;
-    uint64_t deadline_at_ms; /* monotonic; of activeDeadlineSeconds */
-    uint64_t look_at_ms;     /* when pod_step has to be called again; 0 = not planned */
-    struct list timed;       /* agent->timed */
+    uint64_t deadline_at_ms;      /* monotonic; of activeDeadlineSeconds */
+    uint64_t look_at_ms;          /* when pod_step has to be called again; 0 = not planned */
+    struct list timed;            /* agent->timed */
     const char *reason, *message; /* of a failed pod */
     bool dirty, flying;
     struct list dirty_link; /* agent->dirty */

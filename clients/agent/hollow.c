@@ -1,5 +1,6 @@
-/* The hollow runtime: events in a heap by time, delivered by one timer. An event names its pod by number and its container by start count, so
- * that events of what is gone are recognised and dropped. */
+/* The hollow runtime: events in a heap by time, delivered by one timer. An event names its pod by
+ * number and its container by start count, so that events of what is gone are recognised and
+ * dropped. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -60,7 +61,7 @@ struct hollow {
     uint64_t next_id, next_order;
 };
 
-/* ---- the heap ----------------------------------------------------------------------------------- */
+/* ---- the heap ------------------------------------------------------------------------------- */
 
 static bool before(const struct planned *a, const struct planned *b)
 {
@@ -78,7 +79,8 @@ static void plan(struct hollow *h, struct planned e, uint64_t after_ms)
         h->heap = mem_must_realloc(h->heap, h->heap_size * sizeof(*h->heap));
     }
     size_t at = h->n_heap++;
-    for (; at && before(&e, &h->heap[(at - 1) / 2]); at = (at - 1) / 2) h->heap[at] = h->heap[(at - 1) / 2];
+    for (; at && before(&e, &h->heap[(at - 1) / 2]); at = (at - 1) / 2)
+        h->heap[at] = h->heap[(at - 1) / 2];
     h->heap[at] = e;
     if (at == 0) uv_timer_start(h->timer, deliver_due, after_ms, 0);
 }
@@ -96,15 +98,18 @@ static struct planned pop(struct hollow *h)
     return first;
 }
 
-static void plan_container(struct runtime_pod *p, enum runtime_event_type type, size_t container, int exit_code,
-                           uint64_t after_ms)
+static void plan_container(struct runtime_pod *p, enum runtime_event_type type, size_t container,
+                           int exit_code, uint64_t after_ms)
 {
-    struct planned e = {.pod = p->id, .type = type, .container = container, .start = p->containers[container].starts,
+    struct planned e = {.pod = p->id,
+                        .type = type,
+                        .container = container,
+                        .start = p->containers[container].starts,
                         .exit_code = exit_code};
     plan(p->hollow, e, after_ms);
 }
 
-/* ---- addresses ---------------------------------------------------------------------------------- */
+/* ---- addresses ------------------------------------------------------------------------------ */
 
 static struct subnet *subnet_get(struct hollow *h, struct slice node)
 {
@@ -125,7 +130,8 @@ static bool take_address(struct runtime_pod *p, int wanted)
         if (used[i / 8] >> (i % 8) & 1) continue;
         used[i / 8] |= (uint8_t)(1u << (i % 8));
         p->address = i;
-        snprintf(p->ip, sizeof(p->ip), "10.%u.%u.%d", (64 + p->subnet->number / 256) & 255, p->subnet->number % 256, i);
+        snprintf(p->ip, sizeof(p->ip), "10.%u.%u.%d", (64 + p->subnet->number / 256) & 255,
+                 p->subnet->number % 256, i);
         return true;
     }
     return false;
@@ -143,7 +149,7 @@ static int address_in(const struct subnet *s, struct slice ip)
     return a == ((64 + s->number / 256) & 255) && b == s->number % 256 ? (int)c : 0;
 }
 
-/* ---- operations --------------------------------------------------------------------------------- */
+/* ---- operations ----------------------------------------------------------------------------- */
 
 static struct slice annotation(const struct json *pod, const char *name)
 {
@@ -171,10 +177,12 @@ static size_t count(const struct json *list)
     return list && list->type == JSON_ARRAY ? list->count : 0;
 }
 
-static int pod_create(struct runtime *rt, const struct runtime_pod_config *c, void *owner, struct runtime_pod **ret)
+static int pod_create(struct runtime *rt, const struct runtime_pod_config *c, void *owner,
+                      struct runtime_pod **ret)
 {
     struct hollow *h = (struct hollow *)rt;
-    size_t n = count(json_path(c->pod, "spec.initContainers")) + count(json_path(c->pod, "spec.containers"));
+    size_t n = count(json_path(c->pod, "spec.initContainers")) +
+               count(json_path(c->pod, "spec.containers"));
     struct runtime_pod *p = mem_calloc(1, sizeof(*p) + n * sizeof(p->containers[0]));
     if (!p) return ERR_NOMEM;
     p->hollow = h;
@@ -195,7 +203,10 @@ static int pod_create(struct runtime *rt, const struct runtime_pod_config *c, vo
     int wanted = address_in(p->subnet, c->adopt_ip);
     bool ok = (wanted && take_address(p, wanted)) || take_address(p, 0);
     smap_insert(&h->pods, &p->node, slice_make(&p->id, sizeof(p->id)));
-    plan(h, (struct planned){.pod = p->id, .type = ok ? RUNTIME_SANDBOX_READY : RUNTIME_SANDBOX_FAILED}, 0);
+    plan(
+        h,
+        (struct planned){.pod = p->id, .type = ok ? RUNTIME_SANDBOX_READY : RUNTIME_SANDBOX_FAILED},
+        0);
     *ret = p;
     return 0;
 }
@@ -213,12 +224,13 @@ static void container_stop(struct runtime_pod *p, size_t container, uint64_t gra
     if (!p->containers[container].running || p->containers[container].stopping) return;
     p->containers[container].stopping = true;
     bool in_time = p->stop_ms <= grace_ms;
-    plan_container(p, RUNTIME_CONTAINER_EXITED, container, in_time ? 0 : 137, in_time ? p->stop_ms : grace_ms);
+    plan_container(p, RUNTIME_CONTAINER_EXITED, container, in_time ? 0 : 137,
+                   in_time ? p->stop_ms : grace_ms);
 }
 
 static void pod_free(struct runtime_pod *p)
 {
-    if (p->address) p->subnet->used[p->address / 8] &= (uint8_t)~(1u << (p->address % 8));
+    if (p->address) p->subnet->used[p->address / 8] &= (uint8_t) ~(1u << (p->address % 8));
     smap_remove(&p->hollow->pods, &p->node);
     mem_free(p);
 }
@@ -231,7 +243,9 @@ static void pod_remove(struct runtime_pod *p)
 /* Updates the pod; false = the event belongs to what is gone. */
 static bool apply(struct runtime_pod *p, const struct planned *e)
 {
-    if (e->type == RUNTIME_SANDBOX_READY || e->type == RUNTIME_SANDBOX_FAILED || e->type == RUNTIME_SANDBOX_REMOVED) return true;
+    if (e->type == RUNTIME_SANDBOX_READY || e->type == RUNTIME_SANDBOX_FAILED ||
+        e->type == RUNTIME_SANDBOX_REMOVED)
+        return true;
     if (e->start != p->containers[e->container].starts) return false;
     bool started = e->type == RUNTIME_CONTAINER_STARTED;
     if (!started && !p->containers[e->container].running) return false;
@@ -241,11 +255,14 @@ static bool apply(struct runtime_pod *p, const struct planned *e)
 
 static void deliver(struct hollow *h, const struct planned *e)
 {
-    struct runtime_pod *p = smap_entry(&h->pods, slice_make(&e->pod, sizeof(e->pod)), struct runtime_pod, node);
+    struct runtime_pod *p =
+        smap_entry(&h->pods, slice_make(&e->pod, sizeof(e->pod)), struct runtime_pod, node);
     if (!p || !apply(p, e)) return;
     char id[96];
-    snprintf(id, sizeof(id), "hollow://%llx-%zu-%u", (unsigned long long)p->id, e->container, e->start);
-    struct runtime_event out = {.type = e->type, .container = e->container, .exit_code = e->exit_code, .text = ""};
+    snprintf(id, sizeof(id), "hollow://%llx-%zu-%u", (unsigned long long)p->id, e->container,
+             e->start);
+    struct runtime_event out = {
+        .type = e->type, .container = e->container, .exit_code = e->exit_code, .text = ""};
     if (e->type == RUNTIME_SANDBOX_READY) out.text = p->ip;
     if (e->type == RUNTIME_SANDBOX_FAILED) out.text = "no free address in the node's subnet";
     if (e->type == RUNTIME_CONTAINER_STARTED) {
@@ -273,7 +290,7 @@ static void deliver_due(uv_timer_t *t)
     uv_timer_start(t, deliver_due, due > now ? due - now : 0, 0);
 }
 
-/* ---- the runtime -------------------------------------------------------------------------------- */
+/* ---- the runtime ---------------------------------------------------------------------------- */
 
 static void trim_containers(const struct json *list)
 {
@@ -284,13 +301,20 @@ static void trim_containers(const struct json *list)
 static void trim(struct json *pod)
 {
     static const char *const top[] = {"metadata", "spec", "status", NULL};
-    static const char *const meta[] = {"name",        "namespace",         "uid",
-                                       "annotations", "deletionTimestamp", "deletionGracePeriodSeconds",
-                                       "resourceVersion", NULL};
-    static const char *const spec[] = {"nodeName",       "containers", "initContainers", "restartPolicy", "activeDeadlineSeconds",
-                                       "readinessGates", NULL};
-    static const char *const notes[] = {"hollow.pintle/start-after", "hollow.pintle/run-for", "hollow.pintle/stop-after",
-                                        "hollow.pintle/exit-code", "hollow.pintle/ready", NULL};
+    static const char *const meta[] = {"name",
+                                       "namespace",
+                                       "uid",
+                                       "annotations",
+                                       "deletionTimestamp",
+                                       "deletionGracePeriodSeconds",
+                                       "resourceVersion",
+                                       NULL};
+    static const char *const spec[] = {
+        "nodeName",       "containers", "initContainers", "restartPolicy", "activeDeadlineSeconds",
+        "readinessGates", NULL};
+    static const char *const notes[] = {"hollow.pintle/start-after", "hollow.pintle/run-for",
+                                        "hollow.pintle/stop-after",  "hollow.pintle/exit-code",
+                                        "hollow.pintle/ready",       NULL};
     kjson_keep(pod, top);
     kjson_keep(json_get(pod, "metadata"), meta);
     kjson_keep(json_path(pod, "metadata.annotations"), notes);
@@ -324,8 +348,8 @@ static const struct runtime_ops ops = {.version = "hollow://1.0.0",
                                        .trim = trim,
                                        .free = hollow_free};
 
-struct runtime *runtime_hollow_new(uv_loop_t *loop, unsigned (*subnet_of)(struct slice node), runtime_listener *listener,
-                                   void *ctx)
+struct runtime *runtime_hollow_new(uv_loop_t *loop, unsigned (*subnet_of)(struct slice node),
+                                   runtime_listener *listener, void *ctx)
 {
     struct hollow *h = mem_must_calloc(1, sizeof(*h));
     h->base.ops = &ops;

@@ -1,5 +1,5 @@
-/* The nodes: registration, the lease that says we live, node status. A node that was deleted from the API stays away until the agent starts
- * again, as with a kubelet. */
+/* The nodes: registration, the lease that says we live, node status. A node that was deleted from
+ * the API stays away until the agent starts again, as with a kubelet. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/utsname.h>
@@ -55,7 +55,7 @@ void nodes_free(struct agent *a)
     smap_release(&a->by_node);
 }
 
-/* ---- what a node says of itself ----------------------------------------------------------------- */
+/* ---- what a node says of itself ------------------------------------------------------------- */
 
 static const char *go_arch(const char *machine)
 {
@@ -65,8 +65,9 @@ static const char *go_arch(const char *machine)
 
 static struct json *labels_of(const struct agent_node *n, struct arena *a, const char *arch)
 {
-    struct json *labels = kjson(a, "{$:s,$:s,$:'linux',$:s,$:'linux'}", "kubernetes.io/hostname", n->name, "kubernetes.io/arch", arch,
-                                "kubernetes.io/os", "beta.kubernetes.io/arch", arch, "beta.kubernetes.io/os");
+    struct json *labels = kjson(a, "{$:s,$:s,$:'linux',$:s,$:'linux'}", "kubernetes.io/hostname",
+                                n->name, "kubernetes.io/arch", arch, "kubernetes.io/os",
+                                "beta.kubernetes.io/arch", arch, "beta.kubernetes.io/os");
     const char *p = n->agent->labels;
     while (labels && p && *p) {
         size_t len = strcspn(p, ","), key = strcspn(p, "=,");
@@ -85,21 +86,23 @@ static const struct json *old_condition(const struct kube_object *o, const char 
     return NULL;
 }
 
-static struct json *condition(const struct agent_node *n, struct arena *a, const char *type, const char *status, const char *reason,
-                              const char *message, const char *now)
+static struct json *condition(const struct agent_node *n, struct arena *a, const char *type,
+                              const char *status, const char *reason, const char *message,
+                              const char *now)
 {
-    const struct json *old = old_condition(informer_get_key(n->agent->nodes, slice_str(n->name)), type);
+    const struct json *old =
+        old_condition(informer_get_key(n->agent->nodes, slice_str(n->name)), type);
     const char *since = json_is_str(json_get(old, "status"), status)
                             ? arena_strdup(a, json_text(json_get(old, "lastTransitionTime")))
                             : now;
-    return kjson(a, "{type:s,status:s,lastHeartbeatTime:s,lastTransitionTime:s,reason:s,message:s}", type, status, now, since, reason,
-                 message);
+    return kjson(a, "{type:s,status:s,lastHeartbeatTime:s,lastTransitionTime:s,reason:s,message:s}",
+                 type, status, now, since, reason, message);
 }
 
 static struct json *resources(const struct agent *g, struct arena *a)
 {
-    return kjson(a, "{cpu:s,memory:s,$:s,pods:s}", g->cpu, g->memory, "ephemeral-storage", g->storage,
-                 arena_printf(a, "%lld", (long long)g->max_pods));
+    return kjson(a, "{cpu:s,memory:s,$:s,pods:s}", g->cpu, g->memory, "ephemeral-storage",
+                 g->storage, arena_printf(a, "%lld", (long long)g->max_pods));
 }
 
 static struct json *status_of(struct agent_node *n, struct arena *a)
@@ -109,18 +112,24 @@ static struct json *status_of(struct agent_node *n, struct arena *a)
     const char *now = kjson_time(a, clock_wall_ms());
     struct json *conditions = kjson(
         a, "[o,o,o,o]",
-        condition(n, a, "MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available", now),
-        condition(n, a, "DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure", now),
-        condition(n, a, "PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available", now),
+        condition(n, a, "MemoryPressure", "False", "KubeletHasSufficientMemory",
+                  "kubelet has sufficient memory available", now),
+        condition(n, a, "DiskPressure", "False", "KubeletHasNoDiskPressure",
+                  "kubelet has no disk pressure", now),
+        condition(n, a, "PIDPressure", "False", "KubeletHasSufficientPID",
+                  "kubelet has sufficient PID available", now),
         condition(n, a, "Ready", "True", "KubeletReady", "kubelet is posting ready status", now));
     return kjson(a,
-                 "{capacity:o,allocatable:o,conditions:o,addresses:[{type:'InternalIP',address:s},{type:'Hostname',address:s}],"
-                 "daemonEndpoints:{kubeletEndpoint:{Port:i}},nodeInfo:{machineID:s,systemUUID:s,bootID:s,kernelVersion:s,"
-                 "osImage:'hollow',containerRuntimeVersion:s,kubeletVersion:'v1.32.0',kubeProxyVersion:'v1.32.0',"
+                 "{capacity:o,allocatable:o,conditions:o,addresses:[{type:'InternalIP',address:s},{"
+                 "type:'Hostname',address:s}],"
+                 "daemonEndpoints:{kubeletEndpoint:{Port:i}},nodeInfo:{machineID:s,systemUUID:s,"
+                 "bootID:s,kernelVersion:s,"
+                 "osImage:'hollow',containerRuntimeVersion:s,kubeletVersion:'v1.32.0',"
+                 "kubeProxyVersion:'v1.32.0',"
                  "operatingSystem:'linux',architecture:s}}",
-                 resources(n->agent, a), resources(n->agent, a), conditions, n->ip, n->name, (int64_t)10250, n->name, n->name, n->name,
-                 arena_strdup(a, slice_str(u.release)), n->agent->runtime->ops->version,
-                 arena_strdup(a, slice_str(go_arch(u.machine))));
+                 resources(n->agent, a), resources(n->agent, a), conditions, n->ip, n->name,
+                 (int64_t)10250, n->name, n->name, n->name, arena_strdup(a, slice_str(u.release)),
+                 n->agent->runtime->ops->version, arena_strdup(a, slice_str(go_arch(u.machine))));
 }
 
 static void on_status(void *ctx, const struct kube_result *r)
@@ -148,7 +157,7 @@ static void post_status(struct agent_node *n)
     arena_release(&a);
 }
 
-/* ---- the lease ---------------------------------------------------------------------------------- */
+/* ---- the lease ------------------------------------------------------------------------------ */
 
 static void on_renew_timer(uv_timer_t *t);
 
@@ -158,9 +167,12 @@ static void plan_renewal(struct agent_node *n, uint64_t after_ms)
     n->renew_ms = clock_mono_ms() + after_ms;
     list_remove(&n->renewals);
     struct list *at = a->renewals.prev;
-    while (at != &a->renewals && container_of(at, struct agent_node, renewals)->renew_ms > n->renew_ms) at = at->prev;
+    while (at != &a->renewals &&
+           container_of(at, struct agent_node, renewals)->renew_ms > n->renew_ms)
+        at = at->prev;
     list_push_front(at, &n->renewals);
-    if (a->renewals.next == &n->renewals) uv_timer_start(&a->renew_timer, on_renew_timer, after_ms, 0);
+    if (a->renewals.next == &n->renewals)
+        uv_timer_start(&a->renew_timer, on_renew_timer, after_ms, 0);
 }
 
 static void on_renewed(void *ctx, const struct kube_result *r)
@@ -172,7 +184,8 @@ static void on_renewed(void *ctx, const struct kube_result *r)
         bool first = !n->spread && n->agent->hollow_nodes > 1;
         n->failures = 0;
         n->lease_known = n->spread = true;
-        plan_renewal(n, first ? (uint64_t)random() % period : period); /* many nodes: not all at once */
+        plan_renewal(n, first ? (uint64_t)random() % period
+                              : period); /* many nodes: not all at once */
         return;
     }
     if (r->code == ERR_NOT_FOUND && n->lease_known) n->failures = 0;
@@ -188,15 +201,19 @@ static void renew(struct agent_node *n)
     struct arena a = {0};
     const char *now = kjson_micro_time(&a, clock_wall_ms());
     int64_t seconds = (int64_t)n->agent->lease_duration_ms / 1000;
-    struct json *spec = kjson(&a, "{holderIdentity:s,leaseDurationSeconds:i,renewTime:s}", n->name, seconds, now);
+    struct json *spec =
+        kjson(&a, "{holderIdentity:s,leaseDurationSeconds:i,renewTime:s}", n->name, seconds, now);
     if (n->lease_known) {
-        kube_patch(n->agent->app.client, &KUBE_LEASES, SLICE_LIT(NODE_LEASE_NS), slice_str(n->name), NULL,
-                   kjson(&a, "{spec:o}", spec), on_renewed, n);
+        kube_patch(n->agent->app.client, &KUBE_LEASES, SLICE_LIT(NODE_LEASE_NS), slice_str(n->name),
+                   NULL, kjson(&a, "{spec:o}", spec), on_renewed, n);
     } else {
         struct json *owners =
-            n->uid.len ? kjson(&a, "[{apiVersion:'v1',kind:'Node',name:s,uid:t}]", n->name, n->uid) : NULL;
+            n->uid.len ? kjson(&a, "[{apiVersion:'v1',kind:'Node',name:s,uid:t}]", n->name, n->uid)
+                       : NULL;
         kube_create(n->agent->app.client, &KUBE_LEASES, SLICE_LIT(NODE_LEASE_NS),
-                    kjson(&a, "{apiVersion:s,kind:'Lease',metadata:{name:s,namespace:s,ownerReferences:o?},spec:o}",
+                    kjson(&a,
+                          "{apiVersion:s,kind:'Lease',metadata:{name:s,namespace:s,ownerReferences:"
+                          "o?},spec:o}",
                           KUBE_LEASES.api_version, n->name, NODE_LEASE_NS, owners, spec),
                     on_renewed, n);
     }
@@ -219,7 +236,7 @@ static void on_renew_timer(uv_timer_t *t)
     }
 }
 
-/* ---- registration ------------------------------------------------------------------------------- */
+/* ---- registration --------------------------------------------------------------------------- */
 
 static void registered(struct agent_node *n)
 {
@@ -254,8 +271,10 @@ static void node_register(struct agent_node *n)
     struct arena a = {0};
     uname(&u);
     n->registering = true;
-    struct json *body = kjson(&a, "{apiVersion:'v1',kind:'Node',metadata:{name:s,labels:o},spec:{providerID:s},status:o}", n->name,
-                              labels_of(n, &a, go_arch(u.machine)), arena_printf(&a, "hollow://%s", n->name), status_of(n, &a));
+    struct json *body = kjson(
+        &a, "{apiVersion:'v1',kind:'Node',metadata:{name:s,labels:o},spec:{providerID:s},status:o}",
+        n->name, labels_of(n, &a, go_arch(u.machine)), arena_printf(&a, "hollow://%s", n->name),
+        status_of(n, &a));
     kube_create(n->agent->app.client, &KUBE_NODES, (struct slice){0}, body, on_registered, n);
     arena_release(&a);
 }
@@ -267,7 +286,8 @@ static void patch_labels(struct agent_node *n)
     struct arena a = {0};
     uname(&u);
     struct json *patch = kjson(&a, "{metadata:{labels:o}}", labels_of(n, &a, go_arch(u.machine)));
-    kube_patch(n->agent->app.client, &KUBE_NODES, (struct slice){0}, slice_str(n->name), NULL, patch, NULL, NULL);
+    kube_patch(n->agent->app.client, &KUBE_NODES, (struct slice){0}, slice_str(n->name), NULL,
+               patch, NULL, NULL);
     arena_release(&a);
 }
 
@@ -295,7 +315,8 @@ void node_seen(struct agent *a, struct kube_object *o)
     if (!n || !n->registered) return;
     uid_set(n, o->uid);
     const struct json *ready = old_condition(o, "Ready");
-    if (!json_is_str(json_get(ready, "status"), "True")) post_status(n); /* somebody thought that we are gone */
+    if (!json_is_str(json_get(ready, "status"), "True"))
+        post_status(n); /* somebody thought that we are gone */
 }
 
 void node_gone(struct agent *a, struct kube_object *o)

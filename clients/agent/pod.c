@@ -1,8 +1,9 @@
-/* A pod's life on this agent. Everything that happens (the API's view changes, the runtime reports, time passes) ends in pod_step, which
- * looks at the whole pod and does what is next:
+/* A pod's life on this agent. Everything that happens (the API's view changes, the runtime reports,
+ * time passes) ends in pod_step, which looks at the whole pod and does what is next:
  *
- *   seen -> sandbox -> init containers one by one -> containers -> (exits: restart with back-off, or over) -> finished
- *   deletionTimestamp -> stop containers with the grace -> remove the sandbox -> DELETE with grace 0 -> gone from the API -> freed */
+ *   seen -> sandbox -> init containers one by one -> containers -> (exits: restart with back-off,
+ * or over) -> finished deletionTimestamp -> stop containers with the grace -> remove the sandbox ->
+ * DELETE with grace 0 -> gone from the API -> freed */
 #include <stdio.h>
 
 #include "base/clock.h"
@@ -19,7 +20,7 @@
 
 static void pod_step(struct agent_pod *p);
 
-/* ---- time --------------------------------------------------------------------------------------- */
+/* ---- time ----------------------------------------------------------------------------------- */
 
 static void on_step_timer(uv_timer_t *t)
 {
@@ -64,7 +65,7 @@ void pods_step_due(struct agent *a)
     if (next) arm(a, next);
 }
 
-/* ---- status ------------------------------------------------------------------------------------- */
+/* ---- status --------------------------------------------------------------------------------- */
 
 static void on_flush(uv_idle_t *h)
 {
@@ -107,7 +108,8 @@ static void on_status_written(void *ctx, const struct kube_result *r)
 /* Whether the API server has all of that already. */
 static bool is_known(const struct agent_pod *p, const struct json *patch)
 {
-    const struct json *have = json_get(p->object->json, "status"), *want = json_get(patch, "status");
+    const struct json *have = json_get(p->object->json, "status"),
+                      *want = json_get(patch, "status");
     for (size_t i = 0; i < (want ? want->count : 0); i++) {
         const struct json *old = json_get_slice(have, want->members[i].name);
         if (!old || !json_equal(old, want->members[i].value)) return false;
@@ -123,7 +125,8 @@ static void write_status(struct agent_pod *p)
     if (!patch || !is_known(p, patch)) {
         p->flying = true;
         p->agent->n_flying++;
-        kube_patch(p->agent->app.client, &KUBE_PODS, p->object->ns, p->object->name, "status", patch, on_status_written, p);
+        kube_patch(p->agent->app.client, &KUBE_PODS, p->object->ns, p->object->name, "status",
+                   patch, on_status_written, p);
     }
     arena_release(&a);
 }
@@ -135,7 +138,7 @@ void pods_flush(struct agent *a)
     if (list_empty(&a->dirty) || a->n_flying >= STATUS_FLYING_MAX) uv_idle_stop(&a->flush);
 }
 
-/* ---- pods and their containers ------------------------------------------------------------------ */
+/* ---- pods and their containers -------------------------------------------------------------- */
 
 static void add_containers(struct agent_pod *p, const struct json *list, bool init)
 {
@@ -160,7 +163,8 @@ static int64_t time_at(const struct json *v)
 /* What an earlier run of the agent had reported. */
 static void adopt_container(struct agent_container *c, const struct json *status)
 {
-    const struct json *running = json_path(status, "state.running"), *over = json_path(status, "state.terminated");
+    const struct json *running = json_path(status, "state.running"),
+                      *over = json_path(status, "state.terminated");
     struct slice id = json_text(json_get(status, "containerID"));
     snprintf(c->id, sizeof(c->id), "%.*s", (int)id.len, id.len ? (const char *)id.data : "");
     c->restarts = (unsigned)json_path_int(status, "restartCount", 0);
@@ -181,13 +185,15 @@ static void adopt_container(struct agent_container *c, const struct json *status
 static void adopt(struct agent_pod *p)
 {
     static const char *const lists[] = {"containerStatuses", "initContainerStatuses"};
-    const struct json *status = json_get(p->object->json, "status"), *conditions = json_get(status, "conditions");
+    const struct json *status = json_get(p->object->json, "status"),
+                      *conditions = json_get(status, "conditions");
     for (int l = 0; l < 2; l++) {
         const struct json *list = json_get(status, lists[l]);
         for (size_t i = 0; i < (list ? list->count : 0); i++) {
             struct slice name = json_text(json_get(json_at(list, i), "name"));
             for (size_t k = 0; k < p->n_containers; k++)
-                if (slice_eq(p->containers[k].name, name)) adopt_container(&p->containers[k], json_at(list, i));
+                if (slice_eq(p->containers[k].name, name))
+                    adopt_container(&p->containers[k], json_at(list, i));
         }
     }
     for (size_t i = 0; i < (conditions ? conditions->count : 0); i++) {
@@ -215,8 +221,10 @@ static struct agent_pod *pod_new(struct agent *a, struct agent_node *on, struct 
     p->spec_object = kube_object_ref(o);
     list_init(&p->timed);
     list_init(&p->dirty_link);
-    const struct json *init = json_path(o->json, "spec.initContainers"), *main = json_path(o->json, "spec.containers");
-    p->containers = mem_must_calloc((init ? init->count : 0) + (main ? main->count : 0), sizeof(*p->containers));
+    const struct json *init = json_path(o->json, "spec.initContainers"),
+                      *main = json_path(o->json, "spec.containers");
+    p->containers = mem_must_calloc((init ? init->count : 0) + (main ? main->count : 0),
+                                    sizeof(*p->containers));
     add_containers(p, init, true);
     add_containers(p, main, false);
     p->start_ms = clock_wall_ms();
@@ -284,7 +292,8 @@ static void start_containers(struct agent_pod *p)
         struct agent_container *c = &p->containers[i];
         start_container(p, i);
         if (!c->init) continue;
-        bool passed = c->sidecar ? c->phase == CONTAINER_RUNNING : c->phase == CONTAINER_EXITED && c->exit_code == 0;
+        bool passed = c->sidecar ? c->phase == CONTAINER_RUNNING
+                                 : c->phase == CONTAINER_EXITED && c->exit_code == 0;
         if (!passed) return; /* the ones behind it wait */
     }
 }
@@ -300,7 +309,7 @@ static bool stop_containers(struct agent_pod *p, uint64_t grace_ms)
     return running;
 }
 
-/* ---- deletion ----------------------------------------------------------------------------------- */
+/* ---- deletion ------------------------------------------------------------------------------- */
 
 static void on_deleted(void *ctx, const struct kube_result *r)
 {
@@ -323,10 +332,11 @@ static void step_deletion(struct agent_pod *p)
     }
     if (p->rt || p->deleting) return;
     p->deleting = true;
-    kube_delete(p->agent->app.client, &KUBE_PODS, p->object->ns, p->object->name, p->object->uid, 0, NULL, on_deleted, p);
+    kube_delete(p->agent->app.client, &KUBE_PODS, p->object->ns, p->object->name, p->object->uid, 0,
+                NULL, on_deleted, p);
 }
 
-/* ---- the step ----------------------------------------------------------------------------------- */
+/* ---- the step ------------------------------------------------------------------------------- */
 
 static void check_deadline(struct agent_pod *p)
 {
@@ -377,7 +387,7 @@ static void pod_step(struct agent_pod *p)
     }
 }
 
-/* ---- what happens ------------------------------------------------------------------------------- */
+/* ---- what happens --------------------------------------------------------------------------- */
 
 static void container_exited(struct agent_pod *p, struct agent_container *c, int exit_code)
 {
@@ -416,7 +426,8 @@ static void container_event(struct agent_pod *p, const struct runtime_event *e)
         c->asked = false;
         c->restart_at_ms = clock_mono_ms() + c->backoff_ms;
         snprintf(c->waiting, sizeof(c->waiting), "CreateContainerError");
-        log_warn("container not started pod=%s container=%.*s error=\"%s\"", p->key, (int)c->name.len, c->name.data, e->text);
+        log_warn("container not started pod=%s container=%.*s error=\"%s\"", p->key,
+                 (int)c->name.len, c->name.data, e->text);
     }
     mark_dirty(p);
 }
@@ -428,16 +439,16 @@ void pod_runtime_event(void *ctx, void *owner, const struct runtime_event *e)
     if (e->type == RUNTIME_SANDBOX_REMOVED) {
         p->rt = NULL;
         p->removing = false;
-        if (p->gone)
-            pod_free(p);
-        else
-            pod_step(p);
+        if (p->gone) pod_free(p);
+        else pod_step(p);
         return;
     }
     if (p->gone || p->removing) return;
     if (e->type == RUNTIME_SANDBOX_READY) {
         snprintf(p->ip, sizeof(p->ip), "%s", e->text);
-        if (!json_path(p->object->json, "status.startTime") && p->n_containers && p->containers[0].init) mark_dirty(p);
+        if (!json_path(p->object->json, "status.startTime") && p->n_containers &&
+            p->containers[0].init)
+            mark_dirty(p);
     } else if (e->type == RUNTIME_SANDBOX_FAILED) {
         log_warn("sandbox failed pod=%s error=\"%s\"", p->key, e->text);
         remove_sandbox(p);
@@ -454,15 +465,14 @@ static void pod_forget(struct agent_pod *p)
     list_remove(&p->dirty_link);
     p->dirty = false;
     p->gone = true;
-    if (p->rt)
-        remove_sandbox(p);
-    else
-        pod_free(p);
+    if (p->rt) remove_sandbox(p);
+    else pod_free(p);
 }
 
 void pod_seen(struct agent *a, struct kube_object *o)
 {
-    struct agent_node *on = smap_entry(&a->by_node, json_path_text(o->json, "spec.nodeName"), struct agent_node, node);
+    struct agent_node *on =
+        smap_entry(&a->by_node, json_path_text(o->json, "spec.nodeName"), struct agent_node, node);
     struct agent_pod *p = smap_entry(&a->by_pod, kube_object_key(o), struct agent_pod, node);
     if (p && !slice_eq(p->object->uid, o->uid)) {
         pod_forget(p);

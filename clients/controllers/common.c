@@ -4,7 +4,7 @@
 #include "clients/controllers/controllers_int.h"
 #include "clients/lib/kjson.h"
 
-/* ---- sync --------------------------------------------------------------------------------------- */
+/* ---- sync ----------------------------------------------------------------------------------- */
 
 struct sync *sync_new(struct controllers *c, struct workqueue *q, struct slice key)
 {
@@ -27,7 +27,8 @@ void sync_done(void *ctx, const struct kube_result *r)
     if (r->code && r->code != ERR_NOT_FOUND) {
         s->failed = true;
         if (r->code != ERR_CONFLICT)
-            log_warn("request failed key=%.*s error=\"%s\"", (int)s->key.len, s->key.data, r->message);
+            log_warn("request failed key=%.*s error=\"%s\"", (int)s->key.len, s->key.data,
+                     r->message);
     }
     sync_release(s);
 }
@@ -35,7 +36,7 @@ void sync_done(void *ctx, const struct kube_result *r)
 void sync_release(struct sync *s)
 {
     if (--s->pending) return;
-    void (*next)(struct sync *s) = s->next;
+    void (*next)(struct sync * s) = s->next;
     if (next) {
         s->next = NULL;
         s->pending = 1;
@@ -54,12 +55,13 @@ void key_split(struct slice key, struct slice *ns, struct slice *name)
     *name = slice_sub(key, (size_t)(slash + 1), key.len);
 }
 
-/* ---- owners ------------------------------------------------------------------------------------- */
+/* ---- owners --------------------------------------------------------------------------------- */
 
-struct json *owner_reference(struct arena *a, const struct kube_resource *kind, const struct kube_object *owner)
+struct json *owner_reference(struct arena *a, const struct kube_resource *kind,
+                             const struct kube_object *owner)
 {
-    return kjson(a, "{apiVersion:s,kind:s,name:t,uid:t,controller:T,blockOwnerDeletion:T}", kind->api_version, kind->kind, owner->name,
-                 owner->uid);
+    return kjson(a, "{apiVersion:s,kind:s,name:t,uid:t,controller:T,blockOwnerDeletion:T}",
+                 kind->api_version, kind->kind, owner->name, owner->uid);
 }
 
 bool is_controlled_by(const struct kube_object *o, const struct kube_object *owner)
@@ -67,27 +69,29 @@ bool is_controlled_by(const struct kube_object *o, const struct kube_object *own
     return slice_eq(index_controller_uid(o), owner->uid);
 }
 
-static void patch_owners(struct sync *s, const struct kube_resource *what, const struct kube_object *o, struct json *owners)
+static void patch_owners(struct sync *s, const struct kube_resource *what,
+                         const struct kube_object *o, struct json *owners)
 {
     struct arena *a = &s->arena;
     const char *version = arena_printf(a, "%lld", (long long)o->resource_version);
-    struct json *patch = kjson(a, "{metadata:{uid:t,resourceVersion:s,ownerReferences:o}}", o->uid, version, owners);
+    struct json *patch =
+        kjson(a, "{metadata:{uid:t,resourceVersion:s,ownerReferences:o}}", o->uid, version, owners);
     sync_sent(s);
     kube_patch(s->c->app.client, what, o->ns, o->name, NULL, patch, sync_done, s);
 }
 
-void adopt_object(struct sync *s, const struct kube_resource *what, const struct kube_object *o, const struct kube_resource *kind,
-                  const struct kube_object *owner)
+void adopt_object(struct sync *s, const struct kube_resource *what, const struct kube_object *o,
+                  const struct kube_resource *kind, const struct kube_object *owner)
 {
     const struct json *have = json_path(o->json, "metadata.ownerReferences");
     struct json *owners = have ? json_clone(&s->arena, have) : json_array(&s->arena);
     if (owners && json_push(&s->arena, owners, owner_reference(&s->arena, kind, owner)) == 0)
         patch_owners(s, what, o, owners);
-    else
-        s->failed = true;
+    else s->failed = true;
 }
 
-void release_object(struct sync *s, const struct kube_resource *what, const struct kube_object *o, struct slice owner_uid)
+void release_object(struct sync *s, const struct kube_resource *what, const struct kube_object *o,
+                    struct slice owner_uid)
 {
     const struct json *have = json_path(o->json, "metadata.ownerReferences");
     struct json *owners = json_array(&s->arena);
@@ -96,13 +100,11 @@ void release_object(struct sync *s, const struct kube_resource *what, const stru
         if (slice_eq(json_text(json_get(ref, "uid")), owner_uid)) continue;
         if (json_push(&s->arena, owners, json_clone(&s->arena, ref))) owners = NULL;
     }
-    if (owners)
-        patch_owners(s, what, o, owners);
-    else
-        s->failed = true;
+    if (owners) patch_owners(s, what, o, owners);
+    else s->failed = true;
 }
 
-/* ---- objects ------------------------------------------------------------------------------------ */
+/* ---- objects -------------------------------------------------------------------------------- */
 
 bool is_deleting(const struct kube_object *o)
 {
@@ -128,13 +130,16 @@ bool condition_is(const struct json *object, const char *type, const char *statu
     return json_is_str(json_get(condition_of(object, type), "status"), status);
 }
 
-bool pod_is_available(const struct kube_object *o, int64_t min_ready_s, int64_t now_ms, int64_t *ret_wait_ms)
+bool pod_is_available(const struct kube_object *o, int64_t min_ready_s, int64_t now_ms,
+                      int64_t *ret_wait_ms)
 {
     if (ret_wait_ms) *ret_wait_ms = 0;
     if (!pod_is_ready(o)) return false;
     int64_t since;
     if (min_ready_s <= 0) return true;
-    if (!kjson_parse_time(json_text(json_get(condition_of(o->json, "Ready"), "lastTransitionTime")), &since)) return false;
+    if (!kjson_parse_time(json_text(json_get(condition_of(o->json, "Ready"), "lastTransitionTime")),
+                          &since))
+        return false;
     int64_t left = since + min_ready_s * 1000 - now_ms;
     if (left <= 0) return true;
     if (ret_wait_ms) *ret_wait_ms = left;

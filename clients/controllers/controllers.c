@@ -1,5 +1,6 @@
-/* The program: informers shared by all controllers, one lease for the lot. Work begins when we lead and all caches are filled; until then
- * the queues collect. A standby's caches are warm, so that it takes over at once. */
+/* The program: informers shared by all controllers, one lease for the lot. Work begins when we lead
+ * and all caches are filled; until then the queues collect. A standby's caches are warm, so that it
+ * takes over at once. */
 #include "clients/controllers/controllers.h"
 
 #include <stdio.h>
@@ -11,12 +12,14 @@
 #include "clients/lib/kjson.h"
 #include "schemas/kube/kinds.h"
 
-static const struct kube_resource configmaps = {"v1", "configmaps", "ConfigMap", true}, secrets = {"v1", "secrets", "Secret", true};
+static const struct kube_resource configmaps = {"v1", "configmaps", "ConfigMap", true},
+                                  secrets = {"v1", "secrets", "Secret", true};
 
-/* ---- what the caches keep ----------------------------------------------------------------------- */
+/* ---- what the caches keep ------------------------------------------------------------------- */
 
-static const char *const meta_names[] = {"name", "namespace", "uid", "resourceVersion", "ownerReferences", "finalizers",
-                                         "deletionTimestamp", NULL};
+static const char *const meta_names[] = {
+    "name",       "namespace",         "uid", "resourceVersion", "ownerReferences",
+    "finalizers", "deletionTimestamp", NULL};
 
 static void trim_to_metadata(struct json *o)
 {
@@ -28,13 +31,17 @@ static void trim_to_metadata(struct json *o)
 static void trim_pod(struct json *pod)
 {
     static const char *const top[] = {"metadata", "spec", "status", NULL};
-    static const char *const meta[] = {"name", "namespace", "uid", "resourceVersion", "ownerReferences", "finalizers",
-                                       "deletionTimestamp", "labels", "annotations", "creationTimestamp", NULL};
+    static const char *const meta[] = {
+        "name",       "namespace",         "uid",    "resourceVersion", "ownerReferences",
+        "finalizers", "deletionTimestamp", "labels", "annotations",     "creationTimestamp",
+        NULL};
     static const char *const notes[] = {"controller.kubernetes.io/pod-deletion-cost", NULL};
-    static const char *const spec[] = {"nodeName", "containers", "tolerations", "hostname", "subdomain", NULL};
+    static const char *const spec[] = {"nodeName", "containers", "tolerations",
+                                       "hostname", "subdomain",  NULL};
     static const char *const container[] = {"ports", NULL};
     static const char *const status[] = {"phase", "conditions", "podIP", "containerStatuses", NULL};
-    static const char *const condition[] = {"type", "status", "lastTransitionTime", NULL}, *const restarts[] = {"restartCount", NULL};
+    static const char *const condition[] = {"type", "status", "lastTransitionTime", NULL},
+                             *const restarts[] = {"restartCount", NULL};
     kjson_keep(pod, top);
     kjson_keep(json_get(pod, "metadata"), meta);
     kjson_keep(json_path(pod, "metadata.annotations"), notes);
@@ -69,12 +76,14 @@ static void trim_applied(struct json *o)
     if (notes) json_remove(notes, SLICE_LIT("kubectl.kubernetes.io/last-applied-configuration"));
 }
 
-/* ---- queues and leadership ---------------------------------------------------------------------- */
+/* ---- queues and leadership ------------------------------------------------------------------ */
 
-struct workqueue *controllers_queue(struct controllers *c, const char *name, void (*process)(void *ctx, struct slice key), void *ctx)
+struct workqueue *controllers_queue(struct controllers *c, const char *name,
+                                    void (*process)(void *ctx, struct slice key), void *ctx)
 {
-    struct workqueue *q =
-        workqueue_new(&c->app.loop, &(struct workqueue_options){.name = name, .process = process, .ctx = ctx, .workers = 64});
+    struct workqueue *q = workqueue_new(
+        &c->app.loop,
+        &(struct workqueue_options){.name = name, .process = process, .ctx = ctx, .workers = 64});
     workqueue_pause(q, true);
     c->queues[c->n_queues++] = q;
     return q;
@@ -108,7 +117,7 @@ static void on_stopped_leading(void *ctx)
     set_paused(c);
 }
 
-/* ---- start and stop ----------------------------------------------------------------------------- */
+/* ---- start and stop ------------------------------------------------------------------------- */
 
 static struct informer *add_informer(struct controllers *c, const struct informer_options *o)
 {
@@ -127,14 +136,21 @@ static struct slice index_orphan_ns(const struct kube_object *o)
 static void make_informers(struct controllers *c)
 {
     c->namespaces = add_informer(c, &(struct informer_options){.resource = &KUBE_NAMESPACES});
-    c->nodes = add_informer(c, &(struct informer_options){.resource = &KUBE_NODES, .trim = trim_node});
-    c->leases = add_informer(c, &(struct informer_options){.resource = &KUBE_LEASES, .ns = "kube-node-lease", .trim = trim_lease});
-    c->deployments = add_informer(c, &(struct informer_options){.resource = &KUBE_DEPLOYMENTS, .trim = trim_applied});
-    c->replicasets = add_informer(c, &(struct informer_options){.resource = &KUBE_REPLICASETS, .trim = trim_applied});
+    c->nodes =
+        add_informer(c, &(struct informer_options){.resource = &KUBE_NODES, .trim = trim_node});
+    c->leases =
+        add_informer(c, &(struct informer_options){
+                            .resource = &KUBE_LEASES, .ns = "kube-node-lease", .trim = trim_lease});
+    c->deployments = add_informer(
+        c, &(struct informer_options){.resource = &KUBE_DEPLOYMENTS, .trim = trim_applied});
+    c->replicasets = add_informer(
+        c, &(struct informer_options){.resource = &KUBE_REPLICASETS, .trim = trim_applied});
     c->pods = add_informer(c, &(struct informer_options){.resource = &KUBE_PODS, .trim = trim_pod});
-    c->services = add_informer(c, &(struct informer_options){.resource = &KUBE_SERVICES, .trim = trim_applied});
+    c->services = add_informer(
+        c, &(struct informer_options){.resource = &KUBE_SERVICES, .trim = trim_applied});
     c->endpoints = add_informer(c, &(struct informer_options){.resource = &KUBE_ENDPOINTS});
-    c->accounts = add_informer(c, &(struct informer_options){.resource = &KUBE_SERVICEACCOUNTS, .trim = trim_to_metadata});
+    c->accounts = add_informer(
+        c, &(struct informer_options){.resource = &KUBE_SERVICEACCOUNTS, .trim = trim_to_metadata});
     add_informer(c, &(struct informer_options){.resource = &configmaps, .trim = trim_to_metadata});
     add_informer(c, &(struct informer_options){.resource = &secrets, .trim = trim_to_metadata});
     c->pods_by_owner = informer_add_index(c->pods, index_controller_uid);
@@ -175,10 +191,8 @@ static void on_stop(void *ctx)
     struct controllers *c = ctx;
     c->leading = false;
     set_paused(c);
-    if (c->leader)
-        leader_release(c->leader, on_released, c);
-    else
-        release(c);
+    if (c->leader) leader_release(c->leader, on_released, c);
+    else release(c);
 }
 
 static void start(struct controllers *c, const struct leader_config *config)
@@ -199,8 +213,7 @@ static void start(struct controllers *c, const struct leader_config *config)
     c->app.ctx = c;
     if (c->election.elect)
         c->leader = leader_new(c->app.client, config, on_leading, on_stopped_leading, c);
-    else
-        on_leading(c);
+    else on_leading(c);
 }
 
 static int check_flags(const struct controllers *c)
@@ -209,11 +222,14 @@ static int check_flags(const struct controllers *c)
     double rate = strtod(c->eviction_rate, &end);
     struct err e = {{0}};
     if (*end || !(rate >= 0)) {
-        fprintf(stderr, "controllers: --node-eviction-rate: \"%s\" is not a number of nodes per second\n", c->eviction_rate);
+        fprintf(stderr,
+                "controllers: --node-eviction-rate: \"%s\" is not a number of nodes per second\n",
+                c->eviction_rate);
         return 2;
     }
     if (c->node_period_ms < 10 || c->node_grace_ms < c->node_period_ms) {
-        fprintf(stderr, "controllers: --node-monitor-grace-period must be longer than --node-monitor-period, and that at least 10ms\n");
+        fprintf(stderr, "controllers: --node-monitor-grace-period must be longer than "
+                        "--node-monitor-period, and that at least 10ms\n");
         return 2;
     }
     if (kinds_load(&e) != 0) {
@@ -231,12 +247,16 @@ int cmd_controllers(int argc, char **argv)
     c->eviction_rate = "0.1";
     app_leader_defaults(&c->election);
     const struct app_flag flags[] = {
-        {"node-monitor-grace-period", FLAG_DURATION_MS, &c->node_grace_ms, "40s", "silence after which a node is Unknown"},
-        {"node-monitor-period", FLAG_DURATION_MS, &c->node_period_ms, "5s", "between looks at the nodes"},
-        {"node-eviction-rate", FLAG_STRING, &c->eviction_rate, "0.1", "nodes per second whose pods may be evicted"},
+        {"node-monitor-grace-period", FLAG_DURATION_MS, &c->node_grace_ms, "40s",
+         "silence after which a node is Unknown"},
+        {"node-monitor-period", FLAG_DURATION_MS, &c->node_period_ms, "5s",
+         "between looks at the nodes"},
+        {"node-eviction-rate", FLAG_STRING, &c->eviction_rate, "0.1",
+         "nodes per second whose pods may be evicted"},
         APP_LEADER_FLAGS(&c->election),
     };
-    int rc = app_init(&c->app, "controllers", "pintle controllers [flags]", flags, sizeof(flags) / sizeof(*flags), argc, argv);
+    int rc = app_init(&c->app, "controllers", "pintle controllers [flags]", flags,
+                      sizeof(flags) / sizeof(*flags), argc, argv);
     struct leader_config config;
     if (rc < 0 && app_leader_config(&c->election, "kube-controller-manager", &config)) rc = 2;
     if (rc < 0) rc = check_flags(c);

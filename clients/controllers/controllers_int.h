@@ -1,5 +1,6 @@
-/* What the controllers share: informers, one work queue each, and `struct sync`, the requests that one turn of work on a key makes.
- * One thread. Each controller is a file with a `<name>_start` and a `<name>_free`. */
+/* What the controllers share: informers, one work queue each, and `struct sync`, the requests that
+ * one turn of work on a key makes. One thread. Each controller is a file with a `<name>_start` and
+ * a `<name>_free`. */
 #ifndef PINTLE_CLIENTS_CONTROLLERS_CONTROLLERS_INT_H
 #define PINTLE_CLIENTS_CONTROLLERS_CONTROLLERS_INT_H
 
@@ -17,10 +18,12 @@ struct controllers {
     struct leader *leader;
     bool leading;
     struct recorder *deployment_events, *replicaset_events, *node_events;
-    struct informer *pods, *nodes, *services, *endpoints, *namespaces, *accounts, *leases, *replicasets, *deployments;
+    struct informer *pods, *nodes, *services, *endpoints, *namespaces, *accounts, *leases,
+        *replicasets, *deployments;
     struct informer *all[INFORMERS_MAX]; /* those, and the ones only the garbage collector needs */
     size_t n_informers, n_synced;
-    int pods_by_owner, pods_by_ns, orphan_pods_by_ns, pods_by_node, replicasets_by_owner, replicasets_by_ns, deployments_by_ns, services_by_ns;
+    int pods_by_owner, pods_by_ns, orphan_pods_by_ns, pods_by_node, replicasets_by_owner,
+        replicasets_by_ns, deployments_by_ns, services_by_ns;
     struct workqueue *queues[QUEUES_MAX];
     size_t n_queues;
     uint64_t node_grace_ms, node_period_ms;
@@ -35,8 +38,8 @@ struct controllers {
 };
 
 /* A queue that is paused while we do not lead or caches are not filled. */
-struct workqueue *controllers_queue(struct controllers *c, const char *name, void (*process)(void *ctx, struct slice key),
-                                    void *ctx);
+struct workqueue *controllers_queue(struct controllers *c, const char *name,
+                                    void (*process)(void *ctx, struct slice key), void *ctx);
 
 void replicaset_start(struct controllers *c);
 void replicaset_free(struct controllers *c);
@@ -53,10 +56,11 @@ void gc_free(struct controllers *c);
 void account_start(struct controllers *c);
 void account_free(struct controllers *c);
 
-/* ---- one turn of work on a key ------------------------------------------------------------------ */
+/* ---- one turn of work on a key -------------------------------------------------------------- */
 
-/* Requests made with `sync_done` as callback and the sync as context, after sync_sent. When the last has been answered and the
- * maker has released its own part, `next` runs (once, also after failures), and then the key is done; failed if any request was. */
+/* Requests made with `sync_done` as callback and the sync as context, after sync_sent. When the
+ * last has been answered and the maker has released its own part, `next` runs (once, also after
+ * failures), and then the key is done; failed if any request was. */
 struct sync {
     struct controllers *c;
     struct workqueue *queue;
@@ -76,21 +80,25 @@ void sync_release(struct sync *s);
 /* Splits "ns/name". */
 void key_split(struct slice key, struct slice *ns, struct slice *name);
 
-/* ---- owners ------------------------------------------------------------------------------------- */
+/* ---- owners --------------------------------------------------------------------------------- */
 
-struct json *owner_reference(struct arena *a, const struct kube_resource *kind, const struct kube_object *owner);
+struct json *owner_reference(struct arena *a, const struct kube_resource *kind,
+                             const struct kube_object *owner);
 bool is_controlled_by(const struct kube_object *o, const struct kube_object *owner);
 /* Make `o` ours, or no longer ours, by a patch of its ownerReferences. */
-void adopt_object(struct sync *s, const struct kube_resource *what, const struct kube_object *o, const struct kube_resource *kind,
-                  const struct kube_object *owner);
-void release_object(struct sync *s, const struct kube_resource *what, const struct kube_object *o, struct slice owner_uid);
+void adopt_object(struct sync *s, const struct kube_resource *what, const struct kube_object *o,
+                  const struct kube_resource *kind, const struct kube_object *owner);
+void release_object(struct sync *s, const struct kube_resource *what, const struct kube_object *o,
+                    struct slice owner_uid);
 
 bool is_deleting(const struct kube_object *o);
 bool pod_is_active(const struct kube_object *o); /* neither over nor being deleted */
 const struct json *condition_of(const struct json *object, const char *type);
 bool condition_is(const struct json *object, const char *type, const char *status);
-/* Ready for at least `min_ready_s`; `ret_wait_ms` (may be NULL): how long until it is, 0 = that is not what it waits for. */
-bool pod_is_available(const struct kube_object *o, int64_t min_ready_s, int64_t now_ms, int64_t *ret_wait_ms);
+/* Ready for at least `min_ready_s`; `ret_wait_ms` (may be NULL): how long until it is, 0 = that is
+ * not what it waits for. */
+bool pod_is_available(const struct kube_object *o, int64_t min_ready_s, int64_t now_ms,
+                      int64_t *ret_wait_ms);
 static inline bool pod_is_ready(const struct kube_object *o)
 {
     return condition_is(o->json, "Ready", "True");

@@ -1,8 +1,9 @@
 /* Deployments: one new ReplicaSet for the current template, and the old ones on their way out.
  *
- * A turn looks at the cache, makes the first step that is needed (create the new ReplicaSet, scale some, write annotations), and when the
- * requests have been answered writes status. Each write to a ReplicaSet names the resourceVersion it was decided on, so that a
- * decision on an old view is refused and made again. What follows is done when the ReplicaSets' own changes arrive. */
+ * A turn looks at the cache, makes the first step that is needed (create the new ReplicaSet, scale
+ * some, write annotations), and when the requests have been answered writes status. Each write to a
+ * ReplicaSet names the resourceVersion it was decided on, so that a decision on an old view is
+ * refused and made again. What follows is done when the ReplicaSets' own changes arrive. */
 #include "clients/controllers/deployment.h"
 
 #include <stdio.h>
@@ -19,7 +20,7 @@ struct deployment_controller {
     struct workqueue *queue;
 };
 
-/* ---- the ReplicaSets ---------------------------------------------------------------------------- */
+/* ---- the ReplicaSets ------------------------------------------------------------------------ */
 
 static int64_t annotation_int(const struct json *object, const char *name, int64_t otherwise)
 {
@@ -50,7 +51,8 @@ static bool same_template(struct arena *a, const struct json *x, const struct js
         if (labels) json_remove(labels, SLICE_LIT(HASH_LABEL));
         if (labels && !labels->count) json_remove(meta, SLICE_LIT("labels"));
         const struct json *created = json_get(meta, "creationTimestamp");
-        if (created && created->type == JSON_NULL) json_remove(meta, SLICE_LIT("creationTimestamp"));
+        if (created && created->type == JSON_NULL)
+            json_remove(meta, SLICE_LIT("creationTimestamp"));
     }
     return p && q && json_equal(p, q);
 }
@@ -79,15 +81,15 @@ static void collect(struct deployment *d)
     struct controllers *c = d->dc->c;
     const struct json *selector = json_path(d->o->json, "spec.selector");
     struct objects found = {0};
-    for (struct kube_object *rs = informer_first(c->replicasets, c->replicasets_by_owner, d->o->uid); rs;
-         rs = informer_next(rs, c->replicasets_by_owner)) {
+    for (struct kube_object *rs =
+             informer_first(c->replicasets, c->replicasets_by_owner, d->o->uid);
+         rs; rs = informer_next(rs, c->replicasets_by_owner)) {
         if (label_selector_matches(selector, json_path(rs->json, "metadata.labels")))
             objects_add(&found, rs);
-        else if (!is_deleting(rs))
-            release_object(d->sync, &KUBE_REPLICASETS, rs, d->o->uid);
+        else if (!is_deleting(rs)) release_object(d->sync, &KUBE_REPLICASETS, rs, d->o->uid);
     }
-    for (struct kube_object *rs = informer_first(c->replicasets, c->replicasets_by_ns, d->o->ns); rs && !is_deleting(d->o);
-         rs = informer_next(rs, c->replicasets_by_ns)) {
+    for (struct kube_object *rs = informer_first(c->replicasets, c->replicasets_by_ns, d->o->ns);
+         rs && !is_deleting(d->o); rs = informer_next(rs, c->replicasets_by_ns)) {
         if (kube_controller_of(rs->json) || is_deleting(rs)) continue;
         if (!label_selector_matches(selector, json_path(rs->json, "metadata.labels"))) continue;
         adopt_object(d->sync, &KUBE_REPLICASETS, rs, &KUBE_DEPLOYMENTS, d->o);
@@ -99,26 +101,31 @@ static void collect(struct deployment *d)
     if (d->n_sets > 1) qsort(d->sets, d->n_sets, sizeof(*d->sets), by_age);
     for (size_t i = 0; i < d->n_sets; i++) {
         if (d->sets[i].revision > d->max_revision) d->max_revision = d->sets[i].revision;
-        if (d->new_set || !same_template(&d->sync->arena, json_path(d->sets[i].o->json, "spec.template"),
-                                         json_path(d->o->json, "spec.template")))
+        if (d->new_set ||
+            !same_template(&d->sync->arena, json_path(d->sets[i].o->json, "spec.template"),
+                           json_path(d->o->json, "spec.template")))
             continue;
         d->new_set = &d->sets[i];
         d->new_set->set.is_new = true;
     }
     for (size_t i = 0; i < d->n_sets; i++)
-        if (&d->sets[i] != d->new_set && d->sets[i].revision > d->max_old_revision) d->max_old_revision = d->sets[i].revision;
+        if (&d->sets[i] != d->new_set && d->sets[i].revision > d->max_old_revision)
+            d->max_old_revision = d->sets[i].revision;
 }
 
-/* ---- writing ReplicaSets ------------------------------------------------------------------------ */
+/* ---- writing ReplicaSets -------------------------------------------------------------------- */
 
-static void patch_set(struct deployment *d, const struct rs_view *v, struct json *annotations, int64_t replicas)
+static void patch_set(struct deployment *d, const struct rs_view *v, struct json *annotations,
+                      int64_t replicas)
 {
     struct arena *a = &d->sync->arena;
     const char *version = arena_printf(a, "%lld", (long long)v->o->resource_version);
     struct json *spec = replicas >= 0 ? kjson(a, "{replicas:i}", replicas) : NULL;
-    struct json *patch = kjson(a, "{metadata:{resourceVersion:s,annotations:o?},spec:o?}", version, annotations, spec);
+    struct json *patch = kjson(a, "{metadata:{resourceVersion:s,annotations:o?},spec:o?}", version,
+                               annotations, spec);
     sync_sent(d->sync);
-    kube_patch(d->dc->c->app.client, &KUBE_REPLICASETS, v->o->ns, v->o->name, NULL, patch, sync_done, d->sync);
+    kube_patch(d->dc->c->app.client, &KUBE_REPLICASETS, v->o->ns, v->o->name, NULL, patch,
+               sync_done, d->sync);
     d->wrote = true;
 }
 
@@ -136,17 +143,23 @@ static void scale_set(struct deployment *d, struct rs_view *v)
     if (from == to && !(annotate && from > 0)) return;
     patch_set(d, v, size_annotations(d), from == to ? -1 : to);
     if (from == to) return;
-    recorder_event(d->dc->c->deployment_events, &KUBE_DEPLOYMENTS, d->o, "Normal", "ScalingReplicaSet",
-                   "Scaled %s replica set %.*s from %lld to %lld", to > from ? "up" : "down", (int)v->o->name.len, v->o->name.data,
-                   (long long)from, (long long)to);
-    log_info("scaled replicaset=%.*s/%.*s from=%lld to=%lld", (int)v->o->ns.len, v->o->ns.data, (int)v->o->name.len,
-             v->o->name.data, (long long)from, (long long)to);
+    recorder_event(d->dc->c->deployment_events, &KUBE_DEPLOYMENTS, d->o, "Normal",
+                   "ScalingReplicaSet", "Scaled %s replica set %.*s from %lld to %lld",
+                   to > from ? "up" : "down", (int)v->o->name.len, v->o->name.data, (long long)from,
+                   (long long)to);
+    log_info("scaled replicaset=%.*s/%.*s from=%lld to=%lld", (int)v->o->ns.len, v->o->ns.data,
+             (int)v->o->name.len, v->o->name.data, (long long)from, (long long)to);
 }
 
 static bool skipped_annotation(struct slice name)
 {
-    static const char *const names[] = {"kubectl.kubernetes.io/last-applied-configuration", REVISION, REVISION_HISTORY, DESIRED,
-                                        MAX_REPLICAS, "deprecated.deployment.rollback.to", NULL};
+    static const char *const names[] = {"kubectl.kubernetes.io/last-applied-configuration",
+                                        REVISION,
+                                        REVISION_HISTORY,
+                                        DESIRED,
+                                        MAX_REPLICAS,
+                                        "deprecated.deployment.rollback.to",
+                                        NULL};
     for (const char *const *n = names; *n; n++)
         if (slice_eq_str(name, *n)) return true;
     return false;
@@ -162,7 +175,8 @@ static bool copy_annotations(struct deployment *d, struct json *to, const struct
         struct slice name = from->members[i].name, v = json_text(from->members[i].value);
         const struct json *old = json_get_slice(have, name);
         if (skipped_annotation(name) || (old && slice_eq(json_text(old), v))) continue;
-        if (json_set(&d->sync->arena, to, name, json_string(&d->sync->arena, v))) d->sync->failed = true;
+        if (json_set(&d->sync->arena, to, name, json_string(&d->sync->arena, v)))
+            d->sync->failed = true;
         changed = true;
     }
     return changed;
@@ -193,17 +207,20 @@ static void on_set_created(void *ctx, const struct kube_result *r)
     struct slice name = json_path_text(made, "metadata.name");
     if (!r->code) {
         d->created_name = arena_strdup(&d->sync->arena, name);
-        recorder_event(events, &KUBE_DEPLOYMENTS, d->o, "Normal", "ScalingReplicaSet", "Scaled up replica set %.*s from 0 to %lld",
-                       (int)name.len, name.data, (long long)d->created_replicas);
-    } else if (r->code == ERR_EXISTS && !informer_get(d->dc->c->replicasets, d->o->ns, slice_str(d->created_key))) {
+        recorder_event(events, &KUBE_DEPLOYMENTS, d->o, "Normal", "ScalingReplicaSet",
+                       "Scaled up replica set %.*s from 0 to %lld", (int)name.len, name.data,
+                       (long long)d->created_replicas);
+    } else if (r->code == ERR_EXISTS &&
+               !informer_get(d->dc->c->replicasets, d->o->ns, slice_str(d->created_key))) {
         /* Ours, most likely, and not yet in the cache: it will wake us. */
     } else if (r->code == ERR_EXISTS) {
         d->collision = true; /* another template has this hash */
     } else {
         d->create_error = arena_strdup(&d->sync->arena, slice_str(r->message));
-        recorder_event(events, &KUBE_DEPLOYMENTS, d->o, "Warning", "ReplicaSetCreateError", "Failed to create new replica set \"%s\": %s",
-                       d->created_key, r->message);
-        log_warn("replicaset not created deployment=%.*s error=\"%s\"", (int)d->sync->key.len, d->sync->key.data, r->message);
+        recorder_event(events, &KUBE_DEPLOYMENTS, d->o, "Warning", "ReplicaSetCreateError",
+                       "Failed to create new replica set \"%s\": %s", d->created_key, r->message);
+        log_warn("replicaset not created deployment=%.*s error=\"%s\"", (int)d->sync->key.len,
+                 d->sync->key.data, r->message);
     }
     sync_release(d->sync);
 }
@@ -212,27 +229,37 @@ static void create_set(struct deployment *d, int64_t replicas)
 {
     struct arena *a = &d->sync->arena;
     const struct json *spec = json_get(d->o->json, "spec");
-    struct json *template = json_clone(a, json_get(spec, "template")), *selector = json_clone(a, json_get(spec, "selector"));
+    struct json *template = json_clone(a, json_get(spec, "template")),
+                *selector = json_clone(a, json_get(spec, "selector"));
     int64_t collisions = json_path_int(d->o->json, "status.collisionCount", 0);
     const char *hash = template ? template_hash(a, template, collisions) : NULL;
-    struct json *meta = json_get(template, "metadata"), *labels = json_get(meta, "labels"), *match = json_get(selector, "matchLabels");
-    if (hash && meta && !labels && (labels = json_object(a))) json_set_str(a, meta, "labels", labels);
-    if (hash && selector && !match && (match = json_object(a))) json_set_str(a, selector, "matchLabels", match);
+    struct json *meta = json_get(template, "metadata"), *labels = json_get(meta, "labels"),
+                *match = json_get(selector, "matchLabels");
+    if (hash && meta && !labels && (labels = json_object(a)))
+        json_set_str(a, meta, "labels", labels);
+    if (hash && selector && !match && (match = json_object(a)))
+        json_set_str(a, selector, "matchLabels", match);
     struct json *annotations = size_annotations(d);
-    if (!hash || !labels || !match || !annotations || json_set_str(a, labels, HASH_LABEL, json_str(a, hash)) ||
+    if (!hash || !labels || !match || !annotations ||
+        json_set_str(a, labels, HASH_LABEL, json_str(a, hash)) ||
         json_set_str(a, match, HASH_LABEL, json_str(a, hash))) {
         d->sync->failed = true;
         return;
     }
-    json_set_str(a, annotations, REVISION, json_string(a, slice_str(arena_printf(a, "%lld", (long long)d->max_old_revision + 1))));
+    json_set_str(
+        a, annotations, REVISION,
+        json_string(a, slice_str(arena_printf(a, "%lld", (long long)d->max_old_revision + 1))));
     copy_annotations(d, annotations, NULL);
     d->created_key = arena_printf(a, "%.*s-%s", (int)d->o->name.len, d->o->name.data, hash);
     d->created_replicas = replicas;
-    struct json *rs = kjson(a, "{apiVersion:s,kind:'ReplicaSet',metadata:{name:s,namespace:t,labels:o,annotations:o,ownerReferences:[o]},"
-                               "spec:{replicas:i,minReadySeconds:i,selector:o,template:o}}",
-                            KUBE_REPLICASETS.api_version, d->created_key, d->o->ns, json_clone(a, labels), annotations,
-                            owner_reference(a, &KUBE_DEPLOYMENTS, d->o), replicas, json_path_int(spec, "minReadySeconds", 0), selector,
-                            template);
+    struct json *rs =
+        kjson(a,
+              "{apiVersion:s,kind:'ReplicaSet',metadata:{name:s,namespace:t,labels:o,annotations:o,"
+              "ownerReferences:[o]},"
+              "spec:{replicas:i,minReadySeconds:i,selector:o,template:o}}",
+              KUBE_REPLICASETS.api_version, d->created_key, d->o->ns, json_clone(a, labels),
+              annotations, owner_reference(a, &KUBE_DEPLOYMENTS, d->o), replicas,
+              json_path_int(spec, "minReadySeconds", 0), selector, template);
     sync_sent(d->sync);
     kube_create(d->dc->c->app.client, &KUBE_REPLICASETS, d->o->ns, rs, on_set_created, d);
     d->wrote = true;
@@ -247,12 +274,17 @@ static void sync_new_set(struct deployment *d)
     bool changed = copy_annotations(d, annotations, d->new_set->o);
     int64_t revision = d->max_old_revision + 1;
     if (d->new_set->revision < revision) {
-        struct slice history = json_text(json_get(json_path(d->new_set->o->json, "metadata.annotations"), REVISION_HISTORY));
+        struct slice history = json_text(
+            json_get(json_path(d->new_set->o->json, "metadata.annotations"), REVISION_HISTORY));
         if (d->new_set->revision)
-            json_set_str(a, annotations, REVISION_HISTORY,
-                         json_string(a, slice_str(arena_printf(a, "%.*s%s%lld", (int)history.len, history.len ? (const char *)history.data : "",
-                                                               history.len ? "," : "", (long long)d->new_set->revision))));
-        json_set_str(a, annotations, REVISION, json_string(a, slice_str(arena_printf(a, "%lld", (long long)revision))));
+            json_set_str(
+                a, annotations, REVISION_HISTORY,
+                json_string(a, slice_str(arena_printf(a, "%.*s%s%lld", (int)history.len,
+                                                      history.len ? (const char *)history.data : "",
+                                                      history.len ? "," : "",
+                                                      (long long)d->new_set->revision))));
+        json_set_str(a, annotations, REVISION,
+                     json_string(a, slice_str(arena_printf(a, "%lld", (long long)revision))));
         d->new_set->revision = revision;
         changed = true;
     }
@@ -260,13 +292,16 @@ static void sync_new_set(struct deployment *d)
     bool min_changed = min_ready != json_path_int(d->new_set->o->json, "spec.minReadySeconds", 0);
     if (!changed && !min_changed) return;
     const char *version = arena_printf(a, "%lld", (long long)d->new_set->o->resource_version);
-    struct json *patch = kjson(a, "{metadata:{resourceVersion:s,annotations:o},spec:{minReadySeconds:i}}", version, annotations, min_ready);
+    struct json *patch =
+        kjson(a, "{metadata:{resourceVersion:s,annotations:o},spec:{minReadySeconds:i}}", version,
+              annotations, min_ready);
     sync_sent(d->sync);
-    kube_patch(d->dc->c->app.client, &KUBE_REPLICASETS, d->o->ns, d->new_set->o->name, NULL, patch, sync_done, d->sync);
+    kube_patch(d->dc->c->app.client, &KUBE_REPLICASETS, d->o->ns, d->new_set->o->name, NULL, patch,
+               sync_done, d->sync);
     d->wrote = true;
 }
 
-/* ---- steps -------------------------------------------------------------------------------------- */
+/* ---- steps ---------------------------------------------------------------------------------- */
 
 static int64_t total_replicas(const struct deployment *d)
 {
@@ -287,12 +322,14 @@ static bool is_scaling(const struct deployment *d)
 /* Runs the arithmetic on a plain array and carries out what it says. */
 static void step_with(struct deployment *d, bool scaling)
 {
-    struct rollout_set *sets = arena_calloc(&d->sync->arena, d->n_sets + 1, sizeof(*sets)), *new_set = NULL;
+    struct rollout_set *sets = arena_calloc(&d->sync->arena, d->n_sets + 1, sizeof(*sets)),
+                       *new_set = NULL;
     size_t n = 0;
     if (!sets) return;
     if (scaling) {
         for (size_t i = 0; i < d->n_sets; i++) sets[i] = d->sets[i].set;
-        rollout_scale(d->want, d->limits, json_path_int(d->o->json, "status.replicas", 0), !d->recreate, sets, d->n_sets);
+        rollout_scale(d->want, d->limits, json_path_int(d->o->json, "status.replicas", 0),
+                      !d->recreate, sets, d->n_sets);
         for (size_t i = 0; i < d->n_sets; i++) d->sets[i].set.target = sets[i].target;
     } else {
         for (size_t i = 0; i < d->n_sets; i++)
@@ -311,7 +348,8 @@ static bool old_pods_running(const struct deployment *d)
     for (size_t i = 0; i < d->n_sets; i++) {
         if (&d->sets[i] == d->new_set) continue;
         struct slice uid = d->sets[i].o->uid;
-        for (struct kube_object *p = informer_first(c->pods, c->pods_by_owner, uid); p; p = informer_next(p, c->pods_by_owner)) {
+        for (struct kube_object *p = informer_first(c->pods, c->pods_by_owner, uid); p;
+             p = informer_next(p, c->pods_by_owner)) {
             struct slice phase = json_path_text(p->json, "status.phase");
             if (!slice_eq_str(phase, "Succeeded") && !slice_eq_str(phase, "Failed")) return true;
         }
@@ -354,10 +392,12 @@ static void clean_up(struct deployment *d)
     for (size_t i = 0; i < n - (size_t)limit; i++) {
         const struct kube_object *o = olds[i]->o;
         if (olds[i]->set.replicas || json_path_int(o->json, "status.replicas", 0) ||
-            json_path_int(o->json, "metadata.generation", 0) > json_path_int(o->json, "status.observedGeneration", 0))
+            json_path_int(o->json, "metadata.generation", 0) >
+                json_path_int(o->json, "status.observedGeneration", 0))
             continue;
         sync_sent(d->sync);
-        kube_delete(d->dc->c->app.client, &KUBE_REPLICASETS, o->ns, o->name, o->uid, -1, "Background", sync_done, d->sync);
+        kube_delete(d->dc->c->app.client, &KUBE_REPLICASETS, o->ns, o->name, o->uid, -1,
+                    "Background", sync_done, d->sync);
     }
 }
 
@@ -381,7 +421,7 @@ static void step(struct deployment *d)
     if (deployment_complete(d)) clean_up(d);
 }
 
-/* ---- the turn ----------------------------------------------------------------------------------- */
+/* ---- the turn ------------------------------------------------------------------------------- */
 
 static void deployment_unref(struct deployment *d)
 {
@@ -409,18 +449,22 @@ static void write_deployment_status(struct deployment *d)
     int64_t look_again_ms = 0;
     struct json *patch = deployment_status_patch(d, clock_wall_ms(), &look_again_ms);
     if (look_again_ms) workqueue_add_after(d->dc->queue, d->sync->key, (uint64_t)look_again_ms);
-    int64_t revision = d->new_set ? d->new_set->revision : d->created_name ? d->max_old_revision + 1 : 0;
+    int64_t revision = d->new_set        ? d->new_set->revision
+                       : d->created_name ? d->max_old_revision + 1
+                                         : 0;
     struct arena *a = &d->sync->arena;
     if (revision && revision != deployment_revision(d->o->json)) {
         sync_sent(d->sync);
         kube_patch(d->dc->c->app.client, &KUBE_DEPLOYMENTS, d->o->ns, d->o->name, NULL,
-                   kjson(a, "{metadata:{uid:t,annotations:{$:s}}}", d->o->uid, REVISION, arena_printf(a, "%lld", (long long)revision)),
+                   kjson(a, "{metadata:{uid:t,annotations:{$:s}}}", d->o->uid, REVISION,
+                         arena_printf(a, "%lld", (long long)revision)),
                    sync_done, d->sync);
     }
     if (d->create_error) d->sync->failed = true;
     if (!patch) return;
     sync_sent(d->sync);
-    kube_patch(d->dc->c->app.client, &KUBE_DEPLOYMENTS, d->o->ns, d->o->name, "status", patch, sync_done, d->sync);
+    kube_patch(d->dc->c->app.client, &KUBE_DEPLOYMENTS, d->o->ns, d->o->name, "status", patch,
+               sync_done, d->sync);
 }
 
 static void process(void *ctx, struct slice key)
@@ -444,18 +488,18 @@ static void process(void *ctx, struct slice key)
         return;
     }
     const struct json *selector = json_path(o->json, "spec.selector");
-    bool selects_all = selector && !json_get(selector, "matchLabels") && !json_get(selector, "matchExpressions");
+    bool selects_all =
+        selector && !json_get(selector, "matchLabels") && !json_get(selector, "matchExpressions");
     if (selects_all)
         recorder_event(dc->c->deployment_events, &KUBE_DEPLOYMENTS, o, "Warning", "SelectingAll",
                        "This deployment is selecting all pods. A non-empty selector is required.");
-    else if (!is_deleting(o))
-        step(d);
+    else if (!is_deleting(o)) step(d);
     s->data = d;
     s->next = finish;
     sync_release(s);
 }
 
-/* ---- events ------------------------------------------------------------------------------------- */
+/* ---- events --------------------------------------------------------------------------------- */
 
 static void deployment_added(void *ctx, struct kube_object *o)
 {
@@ -481,7 +525,8 @@ static void wake_owner(struct deployment_controller *dc, const struct kube_objec
     struct controllers *c = dc->c;
     for (struct kube_object *d = informer_first(c->deployments, c->deployments_by_ns, rs->ns); d;
          d = informer_next(d, c->deployments_by_ns))
-        if (label_selector_matches(json_path(d->json, "spec.selector"), json_path(rs->json, "metadata.labels")))
+        if (label_selector_matches(json_path(d->json, "spec.selector"),
+                                   json_path(rs->json, "metadata.labels")))
             workqueue_add(dc->queue, kube_object_key(d));
 }
 
@@ -500,16 +545,19 @@ static void set_updated(void *ctx, struct kube_object *old, struct kube_object *
 static void pod_deleted(void *ctx, struct kube_object *o)
 {
     struct deployment_controller *dc = ctx;
-    struct kube_object *rs = informer_get(dc->c->replicasets, o->ns, json_text(json_get(kube_controller_of(o->json), "name")));
+    struct kube_object *rs = informer_get(dc->c->replicasets, o->ns,
+                                          json_text(json_get(kube_controller_of(o->json), "name")));
     if (!rs || !is_controlled_by(o, rs)) return;
     struct slice name = json_text(json_get(kube_controller_of(rs->json), "name"));
     struct kube_object *d = informer_get(dc->c->deployments, o->ns, name);
-    if (d && json_is_str(json_path(d->json, "spec.strategy.type"), "Recreate")) workqueue_add(dc->queue, kube_object_key(d));
+    if (d && json_is_str(json_path(d->json, "spec.strategy.type"), "Recreate"))
+        workqueue_add(dc->queue, kube_object_key(d));
 }
 
 void deployment_start(struct controllers *c)
 {
-    static const struct informer_handler deployments = {deployment_added, deployment_updated, NULL, NULL};
+    static const struct informer_handler deployments = {deployment_added, deployment_updated, NULL,
+                                                        NULL};
     static const struct informer_handler sets = {set_added, set_updated, set_added, NULL};
     static const struct informer_handler pods = {NULL, NULL, pod_deleted, NULL};
     struct deployment_controller *dc = mem_must_calloc(1, sizeof(*dc));

@@ -35,10 +35,11 @@ struct deployment {
 };
 
 int64_t deployment_revision(const struct json *object);
-/* All replicas are of the new template and available, and the status says so of the current generation. */
+/* All replicas are of the new template and available, and the status says so of the current
+ * generation. */
 bool deployment_complete(const struct deployment *d);
-/* A merge patch of the status, NULL if nothing changes (or memory is short). `ret_wait_ms`: when to look again for the progress
- * deadline, 0 = not. */
+/* A merge patch of the status, NULL if nothing changes (or memory is short). `ret_wait_ms`: when to
+ * look again for the progress deadline, 0 = not. */
 struct json *deployment_status_patch(struct deployment *d, int64_t now_ms, int64_t *ret_wait_ms);
 
 #endif

@@ -28,7 +28,7 @@ struct addresses {
     bool cut;
 };
 
-/* ---- building ----------------------------------------------------------------------------------- */
+/* ---- building ------------------------------------------------------------------------------- */
 
 /* The number of a container's port by name; 0 if no container has it. */
 static int64_t named_port(const struct kube_object *pod, struct slice name, struct slice protocol)
@@ -40,13 +40,15 @@ static int64_t named_port(const struct kube_object *pod, struct slice name, stru
             const struct json *p = json_at(ports, j);
             struct slice have = json_text(json_get(p, "protocol"));
             if (!slice_eq(json_text(json_get(p, "name")), name)) continue;
-            if (slice_eq(have.len ? have : SLICE_LIT("TCP"), protocol)) return json_path_int(p, "containerPort", 0);
+            if (slice_eq(have.len ? have : SLICE_LIT("TCP"), protocol))
+                return json_path_int(p, "containerPort", 0);
         }
     }
     return 0;
 }
 
-static struct json *ports_of(struct arena *a, const struct json *service_ports, const struct kube_object *pod)
+static struct json *ports_of(struct arena *a, const struct json *service_ports,
+                             const struct kube_object *pod)
 {
     struct json *out = json_array(a);
     for (size_t i = 0; out && i < (service_ports ? service_ports->count : 0); i++) {
@@ -58,23 +60,28 @@ static struct json *ports_of(struct arena *a, const struct json *service_ports, 
         if (target && target->type == JSON_STRING) number = named_port(pod, target->text, protocol);
         if (number <= 0) continue;
         const struct json *app = json_get(p, "appProtocol");
-        if (json_push(a, out, kjson(a, "{name:t?,port:i,protocol:t,appProtocol:o?}", json_text(json_get(p, "name")), number, protocol,
-                                    app ? json_clone(a, app) : NULL)))
+        if (json_push(a, out,
+                      kjson(a, "{name:t?,port:i,protocol:t,appProtocol:o?}",
+                            json_text(json_get(p, "name")), number, protocol,
+                            app ? json_clone(a, app) : NULL)))
             return NULL;
     }
     return out;
 }
 
-static void add_address(struct arena *a, struct addresses *v, const struct json *service, struct kube_object *pod)
+static void add_address(struct arena *a, struct addresses *v, const struct json *service,
+                        struct kube_object *pod)
 {
     bool tolerate = json_path_bool(service, "spec.publishNotReadyAddresses", false);
-    struct slice ip = json_path_text(pod->json, "status.podIP"), phase = json_path_text(pod->json, "status.phase");
+    struct slice ip = json_path_text(pod->json, "status.podIP"),
+                 phase = json_path_text(pod->json, "status.phase");
     if (!ip.len || slice_eq_str(phase, "Succeeded") || slice_eq_str(phase, "Failed")) return;
     if (is_deleting(pod) && !tolerate) return;
     const struct json *service_ports = json_path(service, "spec.ports");
     struct json *ports = ports_of(a, service_ports, pod);
     bool headless = json_is_str(json_path(service, "spec.clusterIP"), "None");
-    if (!ports || (ports->count == 0 && !(headless && !(service_ports && service_ports->count)))) return;
+    if (!ports || (ports->count == 0 && !(headless && !(service_ports && service_ports->count))))
+        return;
     if (v->n == v->size) {
         v->size = v->size ? v->size * 2 : 16;
         v->list = mem_must_realloc(v->list, v->size * sizeof(*v->list));
@@ -93,9 +100,10 @@ static struct json *address_json(struct arena *a, const struct address *v)
 {
     const struct json *spec = json_get(v->pod->json, "spec");
     bool named = json_get(spec, "hostname") && json_get(spec, "subdomain");
-    return kjson(a, "{ip:t,hostname:t?,nodeName:t?,targetRef:{kind:'Pod',namespace:t,name:t,uid:t}}", v->ip,
-                 named ? json_text(json_get(spec, "hostname")) : (struct slice){0}, json_text(json_get(spec, "nodeName")), v->pod->ns,
-                 v->pod->name, v->pod->uid);
+    return kjson(a,
+                 "{ip:t,hostname:t?,nodeName:t?,targetRef:{kind:'Pod',namespace:t,name:t,uid:t}}",
+                 v->ip, named ? json_text(json_get(spec, "hostname")) : (struct slice){0},
+                 json_text(json_get(spec, "nodeName")), v->pod->ns, v->pod->name, v->pod->uid);
 }
 
 /* One subset for each distinct set of ports; in it the ready and the others. */
@@ -114,8 +122,9 @@ static struct json *make_subsets(struct arena *a, struct addresses *v)
             if (!to || json_push(a, to, address_json(a, &v->list[j]))) return NULL;
         }
         if (!ready || !others) return NULL;
-        struct json *subset = kjson(a, "{addresses:o?,notReadyAddresses:o?,ports:o?}", ready->count ? ready : NULL,
-                                    others->count ? others : NULL, v->list[i].ports->count ? v->list[i].ports : NULL);
+        struct json *subset =
+            kjson(a, "{addresses:o?,notReadyAddresses:o?,ports:o?}", ready->count ? ready : NULL,
+                  others->count ? others : NULL, v->list[i].ports->count ? v->list[i].ports : NULL);
         if (!subset || json_push(a, subsets, subset)) return NULL;
     }
     return subsets;
@@ -128,12 +137,11 @@ static struct json *make_labels(struct arena *a, const struct json *service)
     if (!labels) return NULL;
     if (json_is_str(json_path(service, "spec.clusterIP"), "None"))
         json_set_str(a, labels, "service.kubernetes.io/headless", json_str(a, ""));
-    else
-        json_remove(labels, SLICE_LIT("service.kubernetes.io/headless"));
+    else json_remove(labels, SLICE_LIT("service.kubernetes.io/headless"));
     return labels;
 }
 
-/* ---- the turn ----------------------------------------------------------------------------------- */
+/* ---- the turn ------------------------------------------------------------------------------- */
 
 static bool same_or_both_empty(const struct json *a, const struct json *b)
 {
@@ -141,7 +149,8 @@ static bool same_or_both_empty(const struct json *a, const struct json *b)
     return n == 0 || m == 0 ? n == m : json_equal(a, b);
 }
 
-static void write_endpoints(struct sync *s, struct endpoints_controller *ec, struct kube_object *service, struct addresses *v)
+static void write_endpoints(struct sync *s, struct endpoints_controller *ec,
+                            struct kube_object *service, struct addresses *v)
 {
     struct arena *a = &s->arena;
     struct kube_object *old = informer_get_key(ec->c->endpoints, kube_object_key(service));
@@ -150,25 +159,33 @@ static void write_endpoints(struct sync *s, struct endpoints_controller *ec, str
         s->failed = true;
         return;
     }
-    const struct json *have = old ? json_get(json_path(old->json, "metadata.annotations"), OVER_CAPACITY) : NULL;
+    const struct json *have =
+        old ? json_get(json_path(old->json, "metadata.annotations"), OVER_CAPACITY) : NULL;
     if (old && same_or_both_empty(json_get(old->json, "subsets"), subsets) &&
-        same_or_both_empty(json_path(old->json, "metadata.labels"), labels) && (have != NULL) == v->cut)
+        same_or_both_empty(json_path(old->json, "metadata.labels"), labels) &&
+        (have != NULL) == v->cut)
         return;
     struct json *notes = v->cut ? kjson(a, "{$:'truncated'}", OVER_CAPACITY) : NULL;
     sync_sent(s);
     if (!old) {
-        struct json *body = kjson(a, "{apiVersion:'v1',kind:'Endpoints',metadata:{name:t,namespace:t,labels:o,annotations:o?},subsets:o}",
+        struct json *body = kjson(a,
+                                  "{apiVersion:'v1',kind:'Endpoints',metadata:{name:t,namespace:t,"
+                                  "labels:o,annotations:o?},subsets:o}",
                                   service->name, service->ns, labels, notes, subsets);
         kube_create(ec->c->app.client, &KUBE_ENDPOINTS, service->ns, body, sync_done, s);
         return;
     }
     if (have && !v->cut) notes = kjson(a, "{$:N}", OVER_CAPACITY);
-    const struct json *before = json_path(old->json, "metadata.labels"); /* a merge patch removes by null */
+    const struct json *before =
+        json_path(old->json, "metadata.labels"); /* a merge patch removes by null */
     for (size_t i = 0; i < (before ? before->count : 0); i++)
-        if (!json_get_slice(labels, before->members[i].name)) json_set(a, labels, before->members[i].name, json_null(a));
-    struct json *patch = kjson(a, "{metadata:{resourceVersion:s,labels:o,annotations:o?},subsets:o}",
-                               arena_printf(a, "%lld", (long long)old->resource_version), labels, notes, subsets);
-    kube_patch(ec->c->app.client, &KUBE_ENDPOINTS, service->ns, service->name, NULL, patch, sync_done, s);
+        if (!json_get_slice(labels, before->members[i].name))
+            json_set(a, labels, before->members[i].name, json_null(a));
+    struct json *patch =
+        kjson(a, "{metadata:{resourceVersion:s,labels:o,annotations:o?},subsets:o}",
+              arena_printf(a, "%lld", (long long)old->resource_version), labels, notes, subsets);
+    kube_patch(ec->c->app.client, &KUBE_ENDPOINTS, service->ns, service->name, NULL, patch,
+               sync_done, s);
 }
 
 static void process(void *ctx, struct slice key)
@@ -181,7 +198,8 @@ static void process(void *ctx, struct slice key)
     key_split(key, &ns, &name);
     if (!service) {
         sync_sent(s);
-        kube_delete(c->app.client, &KUBE_ENDPOINTS, ns, name, (struct slice){0}, -1, NULL, sync_done, s);
+        kube_delete(c->app.client, &KUBE_ENDPOINTS, ns, name, (struct slice){0}, -1, NULL,
+                    sync_done, s);
         sync_release(s);
         return;
     }
@@ -191,8 +209,10 @@ static void process(void *ctx, struct slice key)
         return;
     }
     struct addresses v = {0};
-    for (struct kube_object *p = informer_first(c->pods, c->pods_by_ns, ns); p; p = informer_next(p, c->pods_by_ns))
-        if (selector_map_matches(selector, json_path(p->json, "metadata.labels"))) add_address(&s->arena, &v, service->json, p);
+    for (struct kube_object *p = informer_first(c->pods, c->pods_by_ns, ns); p;
+         p = informer_next(p, c->pods_by_ns))
+        if (selector_map_matches(selector, json_path(p->json, "metadata.labels")))
+            add_address(&s->arena, &v, service->json, p);
     if (v.n > 1) qsort(v.list, v.n, sizeof(*v.list), by_ip);
     v.cut = v.n > ADDRESSES_MAX;
     if (v.cut) v.n = ADDRESSES_MAX;
@@ -201,14 +221,15 @@ static void process(void *ctx, struct slice key)
     sync_release(s);
 }
 
-/* ---- events ------------------------------------------------------------------------------------- */
+/* ---- events --------------------------------------------------------------------------------- */
 
 static void wake_services(struct endpoints_controller *ec, const struct kube_object *pod)
 {
     struct controllers *c = ec->c;
     const struct json *labels = json_path(pod->json, "metadata.labels");
     /* A little later, so that a burst of pods is one update. */
-    for (struct kube_object *s = informer_first(c->services, c->services_by_ns, pod->ns); s; s = informer_next(s, c->services_by_ns))
+    for (struct kube_object *s = informer_first(c->services, c->services_by_ns, pod->ns); s;
+         s = informer_next(s, c->services_by_ns))
         if (selector_map_matches(json_path(s->json, "spec.selector"), labels))
             workqueue_add_after(ec->queue, kube_object_key(s), 50);
 }
@@ -227,8 +248,8 @@ static bool same_at(const struct kube_object *a, const struct kube_object *b, co
 static void pod_updated(void *ctx, struct kube_object *old, struct kube_object *o)
 {
     bool labels = !same_at(old, o, "metadata.labels");
-    if (!labels && pod_is_ready(old) == pod_is_ready(o) && is_deleting(old) == is_deleting(o) && same_at(old, o, "status.podIP") &&
-        same_at(old, o, "status.phase"))
+    if (!labels && pod_is_ready(old) == pod_is_ready(o) && is_deleting(old) == is_deleting(o) &&
+        same_at(old, o, "status.podIP") && same_at(old, o, "status.phase"))
         return;
     if (labels) wake_services(ctx, old);
     wake_services(ctx, o);
@@ -245,11 +266,13 @@ static void service_updated(void *ctx, struct kube_object *old, struct kube_obje
     service_changed(ctx, o);
 }
 
-/* Somebody deleted or changed what is ours: put it right. Endpoints of no Service at all are left alone. */
+/* Somebody deleted or changed what is ours: put it right. Endpoints of no Service at all are left
+ * alone. */
 static void endpoints_changed(void *ctx, struct kube_object *o)
 {
     struct endpoints_controller *ec = ctx;
-    if (informer_get_key(ec->c->services, kube_object_key(o))) workqueue_add(ec->queue, kube_object_key(o));
+    if (informer_get_key(ec->c->services, kube_object_key(o)))
+        workqueue_add(ec->queue, kube_object_key(o));
 }
 
 static void endpoints_updated(void *ctx, struct kube_object *old, struct kube_object *o)
@@ -261,8 +284,10 @@ static void endpoints_updated(void *ctx, struct kube_object *old, struct kube_ob
 void endpoints_start(struct controllers *c)
 {
     static const struct informer_handler pods = {pod_changed, pod_updated, pod_changed, NULL};
-    static const struct informer_handler services = {service_changed, service_updated, service_changed, NULL};
-    static const struct informer_handler endpoints = {NULL, endpoints_updated, endpoints_changed, NULL};
+    static const struct informer_handler services = {service_changed, service_updated,
+                                                     service_changed, NULL};
+    static const struct informer_handler endpoints = {NULL, endpoints_updated, endpoints_changed,
+                                                      NULL};
     struct endpoints_controller *ec = mem_must_calloc(1, sizeof(*ec));
     c->endpoint = ec;
     ec->c = c;

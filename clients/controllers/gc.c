@@ -1,9 +1,12 @@
-/* Garbage collection by metadata.ownerReferences. A graph of all objects we watch: each knows its owners by uid, each uid its dependents.
- * Three jobs, one queue of uids:
- *   - an object all of whose owners are gone is deleted; if only some are, the references to those are dropped;
- *   - a deleted object with the finalizer `orphan`: the dependents lose the reference, then the finalizer goes;
- *   - a deleted object with `foregroundDeletion`: the dependents that block it are deleted first, then the finalizer goes.
- * The cache may lag, so an owner counts as gone only when the API server itself says so, and every write names uid and resourceVersion. */
+/* Garbage collection by metadata.ownerReferences. A graph of all objects we watch: each knows its
+ * owners by uid, each uid its dependents. Three jobs, one queue of uids:
+ *   - an object all of whose owners are gone is deleted; if only some are, the references to those
+ * are dropped;
+ *   - a deleted object with the finalizer `orphan`: the dependents lose the reference, then the
+ * finalizer goes;
+ *   - a deleted object with `foregroundDeletion`: the dependents that block it are deleted first,
+ * then the finalizer goes. The cache may lag, so an owner counts as gone only when the API server
+ * itself says so, and every write names uid and resourceVersion. */
 #include <stdio.h>
 
 #include "base/clock.h"
@@ -55,7 +58,7 @@ struct gc_controller {
     struct gc_source sources[INFORMERS_MAX];
 };
 
-/* ---- the graph ---------------------------------------------------------------------------------- */
+/* ---- the graph ------------------------------------------------------------------------------ */
 
 static struct gc_node *graph_get(struct gc_controller *gc, struct slice uid)
 {
@@ -119,14 +122,15 @@ static bool is_foreground(const struct kube_object *o)
 
 static void wake_dependents(struct gc_controller *gc, struct gc_node *n)
 {
-    list_for_each(link, &n->dependents)
-        workqueue_add(gc->queue, container_of(link, struct gc_edge, from_owner)->dependent->node.key);
+    list_for_each(link, &n->dependents) workqueue_add(
+        gc->queue, container_of(link, struct gc_edge, from_owner)->dependent->node.key);
 }
 
 /* Whether an object has something to be done about at all. */
 static bool is_interesting(const struct gc_node *n)
 {
-    if (is_deleting(n->o)) return has_finalizer(n->o, "orphan") || has_finalizer(n->o, "foregroundDeletion");
+    if (is_deleting(n->o))
+        return has_finalizer(n->o, "orphan") || has_finalizer(n->o, "foregroundDeletion");
     for (size_t i = 0; i < n->n_edges; i++)
         if (!n->edges[i].owner->o || is_foreground(n->edges[i].owner->o)) return true;
     return false;
@@ -142,7 +146,8 @@ static void object_seen(void *ctx, struct kube_object *o)
     n->o = kube_object_ref(o);
     n->from = from->inf;
     make_edges(gc, n);
-    if (is_interesting(n)) workqueue_add_after(gc->queue, n->node.key, n->n_edges && !is_deleting(o) ? 500 : 0);
+    if (is_interesting(n))
+        workqueue_add_after(gc->queue, n->node.key, n->n_edges && !is_deleting(o) ? 500 : 0);
     if (is_foreground(o)) wake_dependents(gc, n);
 }
 
@@ -158,7 +163,8 @@ static void object_deleted(void *ctx, struct kube_object *o)
     struct gc_node *n = smap_entry(&gc->graph, o->uid, struct gc_node, node);
     if (!n || !n->o) return;
     for (size_t i = 0; i < n->n_edges; i++) /* an owner in the foreground may be free now */
-        if (is_foreground(n->edges[i].owner->o)) workqueue_add(gc->queue, n->edges[i].owner->node.key);
+        if (is_foreground(n->edges[i].owner->o))
+            workqueue_add(gc->queue, n->edges[i].owner->node.key);
     cut_edges(gc, n);
     kube_object_unref(n->o);
     n->o = NULL;
@@ -166,7 +172,7 @@ static void object_deleted(void *ctx, struct kube_object *o)
     drop_if_unused(gc, n);
 }
 
-/* ---- owners that are gone ----------------------------------------------------------------------- */
+/* ---- owners that are gone ------------------------------------------------------------------- */
 
 static bool known_gone(struct gc_controller *gc, struct slice uid)
 {
@@ -208,12 +214,15 @@ static void on_owner(void *ctx, const struct kube_result *r)
 }
 
 /* Asks the API server for the owner that a reference names. */
-static void ask_owner(struct gc_controller *gc, struct sync *s, const struct kube_object *o, const struct json *ref)
+static void ask_owner(struct gc_controller *gc, struct sync *s, const struct kube_object *o,
+                      const struct json *ref)
 {
-    const struct kind *k = kind_by_name(json_text(json_get(ref, "apiVersion")), json_text(json_get(ref, "kind")));
+    const struct kind *k =
+        kind_by_name(json_text(json_get(ref, "apiVersion")), json_text(json_get(ref, "kind")));
     struct question *q = arena_alloc(&s->arena, sizeof(*q));
     if (!k || !q) { /* of a kind that this server does not have: leave it alone */
-        log_debug("garbage: unknown kind of owner key=%.*s", (int)o->node.key.len, o->node.key.data);
+        log_debug("garbage: unknown kind of owner key=%.*s", (int)o->node.key.len,
+                  o->node.key.data);
         return;
     }
     struct kube_resource r = {k->api_version, k->plural, k->kind, k->namespaced};
@@ -222,19 +231,22 @@ static void ask_owner(struct gc_controller *gc, struct sync *s, const struct kub
     kube_get(gc->c->app.client, &r, o->ns, json_text(json_get(ref, "name")), on_owner, q);
 }
 
-/* ---- work --------------------------------------------------------------------------------------- */
+/* ---- work ----------------------------------------------------------------------------------- */
 
-static void remove_finalizer(struct gc_controller *gc, struct sync *s, const struct gc_node *n, const char *name)
+static void remove_finalizer(struct gc_controller *gc, struct sync *s, const struct gc_node *n,
+                             const char *name)
 {
     struct arena *a = &s->arena;
     const struct json *have = json_path(n->o->json, "metadata.finalizers");
     struct json *rest = json_array(a);
     for (size_t i = 0; rest && i < have->count; i++)
-        if (!json_is_str(json_at(have, i), name)) json_push(a, rest, json_clone(a, json_at(have, i)));
+        if (!json_is_str(json_at(have, i), name))
+            json_push(a, rest, json_clone(a, json_at(have, i)));
     struct json *patch = kjson(a, "{metadata:{uid:t,resourceVersion:s,finalizers:o}}", n->o->uid,
                                arena_printf(a, "%lld", (long long)n->o->resource_version), rest);
     sync_sent(s);
-    kube_patch(gc->c->app.client, informer_resource(n->from), n->o->ns, n->o->name, NULL, patch, sync_done, s);
+    kube_patch(gc->c->app.client, informer_resource(n->from), n->o->ns, n->o->name, NULL, patch,
+               sync_done, s);
 }
 
 static void orphan(struct gc_controller *gc, struct sync *s, struct gc_node *n)
@@ -246,17 +258,18 @@ static void orphan(struct gc_controller *gc, struct sync *s, struct gc_node *n)
         release_object(s, informer_resource(d->from), d->o, n->o->uid);
         left = true;
     }
-    if (left)
-        workqueue_add_after(gc->queue, s->key, 100); /* until none names it */
-    else
-        remove_finalizer(gc, s, n, "orphan");
+    if (left) workqueue_add_after(gc->queue, s->key, 100); /* until none names it */
+    else remove_finalizer(gc, s, n, "orphan");
 }
 
-static void delete_object(struct gc_controller *gc, struct sync *s, const struct gc_node *n, const char *propagation)
+static void delete_object(struct gc_controller *gc, struct sync *s, const struct gc_node *n,
+                          const char *propagation)
 {
-    log_info("garbage: deleting %s %.*s", informer_resource(n->from)->plural, (int)n->o->node.key.len, n->o->node.key.data);
+    log_info("garbage: deleting %s %.*s", informer_resource(n->from)->plural,
+             (int)n->o->node.key.len, n->o->node.key.data);
     sync_sent(s);
-    kube_delete(gc->c->app.client, informer_resource(n->from), n->o->ns, n->o->name, n->o->uid, -1, propagation, sync_done, s);
+    kube_delete(gc->c->app.client, informer_resource(n->from), n->o->ns, n->o->name, n->o->uid, -1,
+                propagation, sync_done, s);
 }
 
 static void foreground(struct gc_controller *gc, struct sync *s, struct gc_node *n)
@@ -281,13 +294,17 @@ static void drop_references(struct gc_controller *gc, struct sync *s, const stru
     for (size_t i = 0; rest && i < refs->count; i++) {
         struct slice uid = json_text(json_get(json_at(refs, i), "uid"));
         struct gc_node *owner = smap_entry(&gc->graph, uid, struct gc_node, node);
-        if (!known_gone(gc, uid) && !(owner && is_foreground(owner->o)) && json_push(a, rest, json_clone(a, json_at(refs, i)))) rest = NULL;
+        if (!known_gone(gc, uid) && !(owner && is_foreground(owner->o)) &&
+            json_push(a, rest, json_clone(a, json_at(refs, i))))
+            rest = NULL;
     }
-    struct json *patch = kjson(a, "{metadata:{uid:t,resourceVersion:s,ownerReferences:o}}", n->o->uid,
-                               arena_printf(a, "%lld", (long long)n->o->resource_version), rest);
+    struct json *patch =
+        kjson(a, "{metadata:{uid:t,resourceVersion:s,ownerReferences:o}}", n->o->uid,
+              arena_printf(a, "%lld", (long long)n->o->resource_version), rest);
     if (!rest) patch = NULL;
     sync_sent(s);
-    kube_patch(gc->c->app.client, informer_resource(n->from), n->o->ns, n->o->name, NULL, patch, sync_done, s);
+    kube_patch(gc->c->app.client, informer_resource(n->from), n->o->ns, n->o->name, NULL, patch,
+               sync_done, s);
 }
 
 static void judge(struct gc_controller *gc, struct sync *s, struct gc_node *n)
@@ -312,12 +329,9 @@ static void judge(struct gc_controller *gc, struct sync *s, struct gc_node *n)
         }
     }
     if (unsure || (gone == 0 && waiting == 0)) return;
-    if (solid)
-        drop_references(gc, s, n);
-    else if (waiting && !list_empty(&n->dependents))
-        delete_object(gc, s, n, "Foreground");
-    else
-        delete_object(gc, s, n, has_finalizer(n->o, "orphan") ? "Orphan" : "Background");
+    if (solid) drop_references(gc, s, n);
+    else if (waiting && !list_empty(&n->dependents)) delete_object(gc, s, n, "Foreground");
+    else delete_object(gc, s, n, has_finalizer(n->o, "orphan") ? "Orphan" : "Background");
 }
 
 static void process(void *ctx, struct slice key)
@@ -326,19 +340,17 @@ static void process(void *ctx, struct slice key)
     struct sync *s = sync_new(gc->c, gc->queue, key);
     struct gc_node *n = smap_entry(&gc->graph, key, struct gc_node, node);
     if (n && n->o) {
-        if (is_deleting(n->o) && has_finalizer(n->o, "orphan"))
-            orphan(gc, s, n);
-        else if (is_foreground(n->o))
-            foreground(gc, s, n);
-        else if (!is_deleting(n->o))
-            judge(gc, s, n);
+        if (is_deleting(n->o) && has_finalizer(n->o, "orphan")) orphan(gc, s, n);
+        else if (is_foreground(n->o)) foreground(gc, s, n);
+        else if (!is_deleting(n->o)) judge(gc, s, n);
     }
     sync_release(s);
 }
 
 void gc_start(struct controllers *c)
 {
-    static const struct informer_handler handler = {object_seen, object_updated, object_deleted, NULL};
+    static const struct informer_handler handler = {object_seen, object_updated, object_deleted,
+                                                    NULL};
     struct gc_controller *gc = mem_must_calloc(1, sizeof(*gc));
     c->gc = gc;
     gc->c = c;
@@ -362,7 +374,8 @@ void gc_free(struct controllers *c)
         mem_free(n);
     }
     smap_release(&gc->graph);
-    for (struct list *l; (l = list_pop_front(&gc->gone_order));) mem_free(container_of(l, struct gc_gone, link));
+    for (struct list *l; (l = list_pop_front(&gc->gone_order));)
+        mem_free(container_of(l, struct gc_gone, link));
     smap_release(&gc->gone);
     mem_free(gc);
 }

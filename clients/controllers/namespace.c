@@ -1,7 +1,9 @@
-/* Deleted namespaces: everything in them goes, then the finalizer `kubernetes`, then the API server removes the namespace.
+/* Deleted namespaces: everything in them goes, then the finalizer `kubernetes`, then the API server
+ * removes the namespace.
  *
- * What there is to delete comes from discovery, asked anew for each round. A round deletes every collection, then counts what is left; as
- * long as something is (pods that are being stopped, finalizers), the next round follows. */
+ * What there is to delete comes from discovery, asked anew for each round. A round deletes every
+ * collection, then counts what is left; as long as something is (pods that are being stopped,
+ * finalizers), the next round follows. */
 #include <stdio.h>
 
 #include "base/log.h"
@@ -45,13 +47,14 @@ static bool has_verb(const struct json *resource, const char *verb)
     return false;
 }
 
-/* ---- discovery ---------------------------------------------------------------------------------- */
+/* ---- discovery ------------------------------------------------------------------------------ */
 
 static void on_resources(void *ctx, const struct kube_result *res)
 {
     struct sync *s = ctx;
     struct round *r = s->data;
-    const struct json *doc = res->code ? NULL : kube_result_json(res), *list = json_get(doc, "resources");
+    const struct json *doc = res->code ? NULL : kube_result_json(res),
+                      *list = json_get(doc, "resources");
     struct slice gv = json_text(json_get(doc, "groupVersion"));
     for (size_t i = 0; i < (list ? list->count : 0); i++) {
         const struct json *x = json_at(list, i);
@@ -59,8 +62,8 @@ static void on_resources(void *ctx, const struct kube_result *res)
         if (!json_path_bool(x, "namespaced", false) || slice_index(name, '/') >= 0) continue;
         if (!has_verb(x, "list") || !has_verb(x, "deletecollection")) continue;
         struct buf path = {0};
-        buf_printf(&path, "%s/%.*s/namespaces/%s/%.*s", slice_index(gv, '/') < 0 ? "/api" : "/apis", (int)gv.len, gv.data, r->ns,
-                   (int)name.len, name.data);
+        buf_printf(&path, "%s/%.*s/namespaces/%s/%.*s", slice_index(gv, '/') < 0 ? "/api" : "/apis",
+                   (int)gv.len, gv.data, r->ns, (int)name.len, name.data);
         r->paths = mem_must_realloc(r->paths, (r->n_paths + 1) * sizeof(char *));
         r->paths[r->n_paths++] = (char *)buf_cstr(&path);
     }
@@ -80,13 +83,14 @@ static void on_groups(void *ctx, const struct kube_result *res)
     for (size_t i = 0; i < (groups ? groups->count : 0); i++) {
         struct slice gv = json_path_text(json_at(groups, i), "preferredVersion.groupVersion");
         char path[300];
-        snprintf(path, sizeof(path), "/apis/%.*s", (int)gv.len, gv.len ? (const char *)gv.data : "");
+        snprintf(path, sizeof(path), "/apis/%.*s", (int)gv.len,
+                 gv.len ? (const char *)gv.data : "");
         if (gv.len) get(s, path, on_resources);
     }
     sync_done(s, res);
 }
 
-/* ---- a round ------------------------------------------------------------------------------------ */
+/* ---- a round -------------------------------------------------------------------------------- */
 
 static void give_up(struct sync *s)
 {
@@ -104,7 +108,8 @@ static void delete_all(struct sync *s)
     }
     for (size_t i = 0; i < r->n_paths; i++) {
         sync_sent(s);
-        kube_send(s->c->app.client, &(struct kube_request){.verb = KUBE_DELETE, .path = r->paths[i]}, sync_done, s);
+        kube_send(s->c->app.client,
+                  &(struct kube_request){.verb = KUBE_DELETE, .path = r->paths[i]}, sync_done, s);
     }
     s->next = count_all;
     sync_release(s);
@@ -144,17 +149,23 @@ static void finalize(struct sync *s)
     struct json *body = json_clone(a, o->json), *rest = json_array(a);
     const struct json *have = json_path(o->json, "spec.finalizers");
     for (size_t i = 0; rest && i < (have ? have->count : 0); i++)
-        if (!json_is_str(json_at(have, i), "kubernetes")) json_push(a, rest, json_clone(a, json_at(have, i)));
+        if (!json_is_str(json_at(have, i), "kubernetes"))
+            json_push(a, rest, json_clone(a, json_at(have, i)));
     struct json *spec = json_get(body, "spec");
     if (!body || !rest || !spec || json_set_str(a, spec, "finalizers", rest) ||
-        json_set_str(a, body, "apiVersion", json_str(a, "v1")) || json_set_str(a, body, "kind", json_str(a, "Namespace"))) {
+        json_set_str(a, body, "apiVersion", json_str(a, "v1")) ||
+        json_set_str(a, body, "kind", json_str(a, "Namespace"))) {
         s->failed = true;
         give_up(s);
         return;
     }
     log_info("namespace is empty, removing it name=%s", r->ns);
     sync_sent(s);
-    struct kube_request q = {.verb = KUBE_UPDATE, .resource = &KUBE_NAMESPACES, .name = o->name, .subresource = "finalize", .body = body};
+    struct kube_request q = {.verb = KUBE_UPDATE,
+                             .resource = &KUBE_NAMESPACES,
+                             .name = o->name,
+                             .subresource = "finalize",
+                             .body = body};
     kube_send(s->c->app.client, &q, sync_done, s);
     give_up(s);
 }

@@ -1,6 +1,8 @@
-/* Nodes that stop reporting. By our own clock: a node lives as long as its Lease or its status changes. After the grace period its conditions
- * become Unknown and its pods not ready; conditions become taints (NoSchedule at once, NoExecute at a limited rate, and not at all
- * while every node is gone: then it is us who are cut off); pods that do not tolerate a NoExecute taint, or not for longer, are deleted. */
+/* Nodes that stop reporting. By our own clock: a node lives as long as its Lease or its status
+ * changes. After the grace period its conditions become Unknown and its pods not ready; conditions
+ * become taints (NoSchedule at once, NoExecute at a limited rate, and not at all while every node
+ * is gone: then it is us who are cut off); pods that do not tolerate a NoExecute taint, or not for
+ * longer, are deleted. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,9 +50,10 @@ static bool is_silent(struct node_controller *nc, const struct kube_object *o)
     return clock_mono_ms() >= state_of(nc, o->name)->seen_ms + nc->c->node_grace_ms;
 }
 
-/* ---- conditions --------------------------------------------------------------------------------- */
+/* ---- conditions ----------------------------------------------------------------------------- */
 
-static struct json *unknown_conditions(struct arena *a, const struct kube_object *o, bool *ret_changed)
+static struct json *unknown_conditions(struct arena *a, const struct kube_object *o,
+                                       bool *ret_changed)
 {
     static const char *const types[] = {"Ready", "MemoryPressure", "DiskPressure", "PIDPressure"};
     struct json *list = json_array(a);
@@ -60,22 +63,27 @@ static struct json *unknown_conditions(struct arena *a, const struct kube_object
         if (json_is_str(json_get(old, "status"), "Unknown")) continue;
         struct slice beat = json_text(json_get(old, "lastHeartbeatTime"));
         *ret_changed = true;
-        struct json *c = kjson(a, "{type:s,status:'Unknown',lastHeartbeatTime:t,lastTransitionTime:s,reason:s,message:s}", types[i],
-                               beat.len ? beat : slice_str(now), now, old ? "NodeStatusUnknown" : "NodeStatusNeverUpdated",
-                               old ? "Kubelet stopped posting node status." : "Kubelet never posted node status.");
+        struct json *c = kjson(
+            a,
+            "{type:s,status:'Unknown',lastHeartbeatTime:t,lastTransitionTime:s,reason:s,message:s}",
+            types[i], beat.len ? beat : slice_str(now), now,
+            old ? "NodeStatusUnknown" : "NodeStatusNeverUpdated",
+            old ? "Kubelet stopped posting node status." : "Kubelet never posted node status.");
         if (json_push(a, list, c)) return NULL;
     }
     return list;
 }
 
-static void patch_status(struct sync *s, const struct kube_resource *r, const struct kube_object *o, struct json *conditions)
+static void patch_status(struct sync *s, const struct kube_resource *r, const struct kube_object *o,
+                         struct json *conditions)
 {
-    struct kube_request q = {.verb = KUBE_STRATEGIC_PATCH,
-                             .resource = r,
-                             .ns = o->ns,
-                             .name = o->name,
-                             .subresource = "status",
-                             .body = kjson(&s->arena, "{metadata:{uid:t},status:{conditions:o}}", o->uid, conditions)};
+    struct kube_request q = {
+        .verb = KUBE_STRATEGIC_PATCH,
+        .resource = r,
+        .ns = o->ns,
+        .name = o->name,
+        .subresource = "status",
+        .body = kjson(&s->arena, "{metadata:{uid:t},status:{conditions:o}}", o->uid, conditions)};
     sync_sent(s);
     kube_send(s->c->app.client, &q, sync_done, s);
 }
@@ -85,9 +93,12 @@ static void pods_not_ready(struct sync *s, const struct kube_object *node)
 {
     struct controllers *c = s->c;
     struct arena *a = &s->arena;
-    for (struct kube_object *p = informer_first(c->pods, c->pods_by_node, node->name); p; p = informer_next(p, c->pods_by_node)) {
+    for (struct kube_object *p = informer_first(c->pods, c->pods_by_node, node->name); p;
+         p = informer_next(p, c->pods_by_node)) {
         if (!condition_is(p->json, "Ready", "True")) continue;
-        patch_status(s, &KUBE_PODS, p, kjson(a, "[{type:'Ready',status:'False',lastTransitionTime:s}]", kjson_time(a, clock_wall_ms())));
+        patch_status(s, &KUBE_PODS, p,
+                     kjson(a, "[{type:'Ready',status:'False',lastTransitionTime:s}]",
+                           kjson_time(a, clock_wall_ms())));
     }
 }
 
@@ -98,19 +109,24 @@ static void mark_unknown(struct sync *s, const struct kube_object *o)
     if (!conditions) s->failed = true;
     if (!conditions || !changed) return;
     log_warn("node stopped reporting node=%.*s", (int)o->name.len, o->name.data);
-    recorder_event(s->c->node_events, &KUBE_NODES, o, "Normal", "NodeNotReady", "Node %.*s status is now: NodeNotReady", (int)o->name.len,
-                   o->name.data);
+    recorder_event(s->c->node_events, &KUBE_NODES, o, "Normal", "NodeNotReady",
+                   "Node %.*s status is now: NodeNotReady", (int)o->name.len, o->name.data);
     patch_status(s, &KUBE_NODES, o, conditions);
     pods_not_ready(s, o);
 }
 
-/* ---- taints ------------------------------------------------------------------------------------- */
+/* ---- taints --------------------------------------------------------------------------------- */
 
 static bool is_managed(struct slice key)
 {
-    static const char *const keys[] = {NOT_READY, UNREACHABLE, "node.kubernetes.io/unschedulable", "node.kubernetes.io/memory-pressure",
-                                       "node.kubernetes.io/disk-pressure", "node.kubernetes.io/pid-pressure",
-                                       "node.kubernetes.io/network-unavailable", NULL};
+    static const char *const keys[] = {NOT_READY,
+                                       UNREACHABLE,
+                                       "node.kubernetes.io/unschedulable",
+                                       "node.kubernetes.io/memory-pressure",
+                                       "node.kubernetes.io/disk-pressure",
+                                       "node.kubernetes.io/pid-pressure",
+                                       "node.kubernetes.io/network-unavailable",
+                                       NULL};
     for (const char *const *k = keys; *k; k++)
         if (slice_eq_str(key, *k)) return true;
     return false;
@@ -120,17 +136,21 @@ static const struct json *find_taint(const struct json *list, struct slice key, 
 {
     for (size_t i = 0; i < (list ? list->count : 0); i++) {
         const struct json *t = json_at(list, i);
-        if (slice_eq(json_text(json_get(t, "key")), key) && slice_eq(json_text(json_get(t, "effect")), effect)) return t;
+        if (slice_eq(json_text(json_get(t, "key")), key) &&
+            slice_eq(json_text(json_get(t, "effect")), effect))
+            return t;
     }
     return NULL;
 }
 
-static void want_taint(struct arena *a, struct json *list, const struct json *have, const char *key, const char *effect)
+static void want_taint(struct arena *a, struct json *list, const struct json *have, const char *key,
+                       const char *effect)
 {
     const struct json *old = find_taint(have, slice_str(key), slice_str(effect));
     bool timed = !strcmp(effect, "NoExecute");
     struct json *t = old     ? json_clone(a, old)
-                     : timed ? kjson(a, "{key:s,effect:s,timeAdded:s}", key, effect, kjson_time(a, clock_wall_ms()))
+                     : timed ? kjson(a, "{key:s,effect:s,timeAdded:s}", key, effect,
+                                     kjson_time(a, clock_wall_ms()))
                              : kjson(a, "{key:s,effect:s}", key, effect);
     if (list && t) json_push(a, list, t);
 }
@@ -149,7 +169,8 @@ static bool may_evict(struct node_controller *nc, struct node_state *st)
 }
 
 /* The taints that the node should have: others' as they are, then ours. */
-static struct json *wanted_taints(struct node_controller *nc, struct arena *a, const struct kube_object *o, bool *ret_wait)
+static struct json *wanted_taints(struct node_controller *nc, struct arena *a,
+                                  const struct kube_object *o, bool *ret_wait)
 {
     static const struct {
         const char *type, *key;
@@ -160,22 +181,25 @@ static struct json *wanted_taints(struct node_controller *nc, struct arena *a, c
     const struct json *have = json_path(o->json, "spec.taints");
     struct json *list = json_array(a);
     for (size_t i = 0; list && i < (have ? have->count : 0); i++)
-        if (!is_managed(json_text(json_get(json_at(have, i), "key"))) && json_push(a, list, json_clone(a, json_at(have, i)))) return NULL;
+        if (!is_managed(json_text(json_get(json_at(have, i), "key"))) &&
+            json_push(a, list, json_clone(a, json_at(have, i))))
+            return NULL;
     if (json_path_bool(o->json, "spec.unschedulable", false))
         want_taint(a, list, have, "node.kubernetes.io/unschedulable", "NoSchedule");
     for (int i = 0; i < 4; i++)
-        if (condition_is(o->json, pressures[i].type, "True")) want_taint(a, list, have, pressures[i].key, "NoSchedule");
+        if (condition_is(o->json, pressures[i].type, "True"))
+            want_taint(a, list, have, pressures[i].key, "NoSchedule");
     struct node_state *st = state_of(nc, o->name);
     if (condition_is(o->json, "Ready", "True")) {
         st->evict = false;
         return list;
     }
-    const char *key = condition_is(o->json, "Ready", "False") || !condition_of(o->json, "Ready") ? NOT_READY : UNREACHABLE;
+    const char *key = condition_is(o->json, "Ready", "False") || !condition_of(o->json, "Ready")
+                          ? NOT_READY
+                          : UNREACHABLE;
     want_taint(a, list, have, key, "NoSchedule");
-    if (may_evict(nc, st))
-        want_taint(a, list, have, key, "NoExecute");
-    else
-        *ret_wait = true;
+    if (may_evict(nc, st)) want_taint(a, list, have, key, "NoExecute");
+    else *ret_wait = true;
     return list;
 }
 
@@ -184,7 +208,9 @@ static bool same_taints(const struct json *a, const struct json *b)
     size_t n = a ? a->count : 0;
     if (n != (b ? b->count : 0)) return false;
     for (size_t i = 0; i < n; i++)
-        if (!find_taint(b, json_text(json_get(json_at(a, i), "key")), json_text(json_get(json_at(a, i), "effect")))) return false;
+        if (!find_taint(b, json_text(json_get(json_at(a, i), "key")),
+                        json_text(json_get(json_at(a, i), "effect"))))
+            return false;
     return true;
 }
 
@@ -196,25 +222,28 @@ static void sync_taints(struct node_controller *nc, struct sync *s, const struct
     if (wait) workqueue_add_after(nc->queue, o->name, nc->c->node_period_ms);
     if (!want) s->failed = true;
     if (!want || same_taints(json_path(o->json, "spec.taints"), want)) return;
-    struct json *patch = kjson(a, "{metadata:{resourceVersion:s},spec:{taints:o}}", arena_printf(a, "%lld", (long long)o->resource_version),
+    struct json *patch = kjson(a, "{metadata:{resourceVersion:s},spec:{taints:o}}",
+                               arena_printf(a, "%lld", (long long)o->resource_version),
                                want->count ? want : json_null(a));
     sync_sent(s);
     kube_patch(nc->c->app.client, &KUBE_NODES, o->ns, o->name, NULL, patch, sync_done, s);
 }
 
-/* ---- evictions ---------------------------------------------------------------------------------- */
+/* ---- evictions ------------------------------------------------------------------------------ */
 
 /* How long the pod may stay: INT64_MAX = for good, <= now = not at all. Wall clock. */
 static int64_t may_stay_until(const struct kube_object *pod, const struct kube_object *node)
 {
-    const struct json *taints = json_path(node->json, "spec.taints"), *tolerations = json_path(pod->json, "spec.tolerations");
+    const struct json *taints = json_path(node->json, "spec.taints"),
+                      *tolerations = json_path(pod->json, "spec.tolerations");
     int64_t until = INT64_MAX;
     for (size_t i = 0; i < (taints ? taints->count : 0); i++) {
         const struct json *taint = json_at(taints, i);
         if (!json_is_str(json_get(taint, "effect"), "NoExecute")) continue;
         bool tolerated = false;
         int64_t least = INT64_MAX, added;
-        if (!kjson_parse_time(json_text(json_get(taint, "timeAdded")), &added)) added = clock_wall_ms();
+        if (!kjson_parse_time(json_text(json_get(taint, "timeAdded")), &added))
+            added = clock_wall_ms();
         for (size_t k = 0; k < (tolerations ? tolerations->count : 0); k++) {
             const struct json *t = json_at(tolerations, k);
             if (!toleration_tolerates(t, taint)) continue;
@@ -239,8 +268,8 @@ static void process_pod(void *ctx, struct slice key)
     struct kube_object *n = p ? informer_get_key(c->nodes, index_node_name(p)) : NULL;
     int64_t now = clock_wall_ms(), until = n && !is_deleting(p) ? may_stay_until(p, n) : INT64_MAX;
     if (until <= now) {
-        recorder_event(c->node_events, &KUBE_PODS, p, "Normal", "TaintManagerEviction", "Marking for deletion Pod %.*s", (int)key.len,
-                       key.data);
+        recorder_event(c->node_events, &KUBE_PODS, p, "Normal", "TaintManagerEviction",
+                       "Marking for deletion Pod %.*s", (int)key.len, key.data);
         sync_sent(s);
         kube_delete(c->app.client, &KUBE_PODS, p->ns, p->name, p->uid, -1, NULL, sync_done, s);
     } else if (until != INT64_MAX) {
@@ -260,21 +289,22 @@ static bool has_no_execute(const struct kube_object *o)
 static void wake_pods(struct node_controller *nc, const struct kube_object *node)
 {
     struct controllers *c = nc->c;
-    for (struct kube_object *p = informer_first(c->pods, c->pods_by_node, node->name); p; p = informer_next(p, c->pods_by_node))
+    for (struct kube_object *p = informer_first(c->pods, c->pods_by_node, node->name); p;
+         p = informer_next(p, c->pods_by_node))
         workqueue_add(nc->evictions, kube_object_key(p));
 }
 
-/* ---- the turn ----------------------------------------------------------------------------------- */
+/* ---- the turn ------------------------------------------------------------------------------- */
 
 static void process(void *ctx, struct slice key)
 {
     struct node_controller *nc = ctx;
     struct sync *s = sync_new(nc->c, nc->queue, key);
     struct kube_object *o = informer_get_key(nc->c->nodes, key);
-    if (o && is_silent(nc, o) && (condition_is(o->json, "Ready", "True") || !condition_of(o->json, "Ready")))
+    if (o && is_silent(nc, o) &&
+        (condition_is(o->json, "Ready", "True") || !condition_of(o->json, "Ready")))
         mark_unknown(s, o); /* taints follow when the change is seen */
-    else if (o)
-        sync_taints(nc, s, o);
+    else if (o) sync_taints(nc, s, o);
     sync_release(s);
 }
 
@@ -282,7 +312,8 @@ static void on_timer(uv_timer_t *t)
 {
     struct node_controller *nc = t->data;
     size_t silent = 0;
-    for (struct kube_object *o = informer_first_object(nc->c->nodes); o; o = informer_next_object(nc->c->nodes, o)) {
+    for (struct kube_object *o = informer_first_object(nc->c->nodes); o;
+         o = informer_next_object(nc->c->nodes, o)) {
         if (!is_silent(nc, o)) continue;
         silent++;
         if (nc->c->leading) workqueue_add(nc->queue, o->name);
@@ -301,9 +332,12 @@ static void node_added(void *ctx, struct kube_object *o)
 static void node_updated(void *ctx, struct kube_object *old, struct kube_object *o)
 {
     struct node_controller *nc = ctx;
-    const struct json *before = condition_of(old->json, "Ready"), *now = condition_of(o->json, "Ready");
-    struct slice x = json_text(json_get(before, "lastHeartbeatTime")), y = json_text(json_get(now, "lastHeartbeatTime"));
-    if (!slice_eq(x, y) || (condition_is(o->json, "Ready", "True") && !condition_is(old->json, "Ready", "True")))
+    const struct json *before = condition_of(old->json, "Ready"),
+                      *now = condition_of(o->json, "Ready");
+    struct slice x = json_text(json_get(before, "lastHeartbeatTime")),
+                 y = json_text(json_get(now, "lastHeartbeatTime"));
+    if (!slice_eq(x, y) ||
+        (condition_is(o->json, "Ready", "True") && !condition_is(old->json, "Ready", "True")))
         state_of(nc, o->name)->seen_ms = clock_mono_ms();
     workqueue_add(nc->queue, o->name);
     if (has_no_execute(o) || has_no_execute(old)) wake_pods(nc, o);
@@ -328,7 +362,9 @@ static void lease_changed(void *ctx, struct kube_object *o)
 
 static void lease_updated(void *ctx, struct kube_object *old, struct kube_object *o)
 {
-    if (!slice_eq(json_path_text(old->json, "spec.renewTime"), json_path_text(o->json, "spec.renewTime"))) lease_changed(ctx, o);
+    if (!slice_eq(json_path_text(old->json, "spec.renewTime"),
+                  json_path_text(o->json, "spec.renewTime")))
+        lease_changed(ctx, o);
 }
 
 static void pod_added(void *ctx, struct kube_object *p)

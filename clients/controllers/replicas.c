@@ -6,7 +6,8 @@
 #include "clients/lib/kjson.h"
 #include "clients/lib/selector.h"
 
-struct replicas_counts replicas_count(const struct json *rs, const struct objects *pods, int64_t now_ms, int64_t *ret_wait_ms)
+struct replicas_counts replicas_count(const struct json *rs, const struct objects *pods,
+                                      int64_t now_ms, int64_t *ret_wait_ms)
 {
     struct replicas_counts n = {0};
     int64_t min_ready = json_path_int(rs, "spec.minReadySeconds", 0);
@@ -17,7 +18,8 @@ struct replicas_counts replicas_count(const struct json *rs, const struct object
         if (!pod_is_active(p)) continue;
         int64_t wait;
         n.replicas++;
-        n.labeled += !labels || !labels->count || selector_map_matches(labels, json_path(p->json, "metadata.labels"));
+        n.labeled += !labels || !labels->count ||
+                     selector_map_matches(labels, json_path(p->json, "metadata.labels"));
         n.ready += pod_is_ready(p);
         n.available += pod_is_available(p, min_ready, now_ms, &wait);
         if (wait && (!*ret_wait_ms || wait < *ret_wait_ms)) *ret_wait_ms = wait;
@@ -25,7 +27,7 @@ struct replicas_counts replicas_count(const struct json *rs, const struct object
     return n;
 }
 
-/* ---- order of deletion -------------------------------------------------------------------------- */
+/* ---- order of deletion ---------------------------------------------------------------------- */
 
 struct ranked {
     struct kube_object *pod;
@@ -40,16 +42,20 @@ static int64_t time_of(const struct json *v)
     return kjson_parse_time(json_text(v), &ms) ? ms : 0;
 }
 
-static struct ranked rank(struct kube_object *p, const struct informer *all, int by_node, struct slice owner)
+static struct ranked rank(struct kube_object *p, const struct informer *all, int by_node,
+                          struct slice owner)
 {
     struct ranked r = {.pod = p};
-    struct slice node = json_path_text(p->json, "spec.nodeName"), phase = json_path_text(p->json, "status.phase");
+    struct slice node = json_path_text(p->json, "spec.nodeName"),
+                 phase = json_path_text(p->json, "status.phase");
     r.assigned = node.len > 0;
     r.phase = slice_eq_str(phase, "Running") ? 2 : slice_eq_str(phase, "Unknown") ? 1 : 0;
     r.ready = pod_is_ready(p);
-    r.ready_since = r.ready ? time_of(json_get(condition_of(p->json, "Ready"), "lastTransitionTime")) : 0;
+    r.ready_since =
+        r.ready ? time_of(json_get(condition_of(p->json, "Ready"), "lastTransitionTime")) : 0;
     r.created = time_of(json_path(p->json, "metadata.creationTimestamp"));
-    const struct json *cost = json_get(json_path(p->json, "metadata.annotations"), "controller.kubernetes.io/pod-deletion-cost");
+    const struct json *cost = json_get(json_path(p->json, "metadata.annotations"),
+                                       "controller.kubernetes.io/pod-deletion-cost");
     struct slice text = json_text(cost);
     char number[24] = "";
     if (text.len && text.len < sizeof(number)) memcpy(number, text.data, text.len);
@@ -60,7 +66,8 @@ static struct ranked rank(struct kube_object *p, const struct informer *all, int
         if (n > r.restarts) r.restarts = n;
     }
     if (!r.assigned || !all) return r;
-    for (const struct kube_object *o = informer_first(all, by_node, node); o; o = informer_next(o, by_node))
+    for (const struct kube_object *o = informer_first(all, by_node, node); o;
+         o = informer_next(o, by_node))
         r.rank += slice_eq(index_controller_uid(o), owner) && pod_is_active(o);
     return r;
 }
@@ -85,7 +92,8 @@ static int by_loss(const void *x, const void *y)
     return c ? c : slice_cmp(a->pod->name, b->pod->name);
 }
 
-void replicas_sort_for_deletion(struct objects *pods, const struct informer *all, int by_node, struct slice owner_uid)
+void replicas_sort_for_deletion(struct objects *pods, const struct informer *all, int by_node,
+                                struct slice owner_uid)
 {
     if (pods->n < 2) return;
     struct ranked *r = mem_must_alloc(pods->n * sizeof(*r));
@@ -95,7 +103,7 @@ void replicas_sort_for_deletion(struct objects *pods, const struct informer *all
     mem_free(r);
 }
 
-/* ---- rolling updates ---------------------------------------------------------------------------- */
+/* ---- rolling updates ------------------------------------------------------------------------ */
 
 static int64_t int_or_percent(const struct json *v, int64_t of, bool up, int64_t otherwise_percent)
 {
@@ -114,8 +122,10 @@ struct rolling rolling_limits(const struct json *spec)
     int64_t want = json_path_int(spec, "replicas", 1);
     struct rolling r = {0, 0};
     if (json_is_str(json_path(spec, "strategy.type"), "Recreate")) return r;
-    r.max_surge = int_or_percent(json_path(spec, "strategy.rollingUpdate.maxSurge"), want, true, 25);
-    r.max_unavailable = int_or_percent(json_path(spec, "strategy.rollingUpdate.maxUnavailable"), want, false, 25);
+    r.max_surge =
+        int_or_percent(json_path(spec, "strategy.rollingUpdate.maxSurge"), want, true, 25);
+    r.max_unavailable =
+        int_or_percent(json_path(spec, "strategy.rollingUpdate.maxUnavailable"), want, false, 25);
     if (r.max_surge == 0 && r.max_unavailable == 0) r.max_unavailable = 1;
     if (r.max_unavailable > want) r.max_unavailable = want;
     return r;
@@ -126,16 +136,19 @@ static int64_t min64(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-int64_t rollout_new_replicas(int64_t want, struct rolling limits, int64_t total_now, int64_t new_now)
+int64_t rollout_new_replicas(int64_t want, struct rolling limits, int64_t total_now,
+                             int64_t new_now)
 {
     int64_t room = want + limits.max_surge - total_now;
     if (room <= 0) return new_now;
     return new_now + min64(room, want - new_now);
 }
 
-static void scale_down_olds(int64_t want, struct rolling limits, const struct rollout_set *new_set, struct rollout_set *olds, size_t n)
+static void scale_down_olds(int64_t want, struct rolling limits, const struct rollout_set *new_set,
+                            struct rollout_set *olds, size_t n)
 {
-    int64_t all = new_set ? new_set->replicas : 0, available = new_set ? new_set->available : 0, old = 0;
+    int64_t all = new_set ? new_set->replicas : 0, available = new_set ? new_set->available : 0,
+            old = 0;
     for (size_t i = 0; i < n; i++) {
         old += olds[i].replicas;
         available += olds[i].available;
@@ -158,7 +171,8 @@ static void scale_down_olds(int64_t want, struct rolling limits, const struct ro
     }
 }
 
-void rollout_step(int64_t want, struct rolling limits, struct rollout_set *new_set, struct rollout_set *olds, size_t n_olds)
+void rollout_step(int64_t want, struct rolling limits, struct rollout_set *new_set,
+                  struct rollout_set *olds, size_t n_olds)
 {
     int64_t total = new_set ? new_set->replicas : 0;
     for (size_t i = 0; i < n_olds; i++) {
@@ -166,13 +180,16 @@ void rollout_step(int64_t want, struct rolling limits, struct rollout_set *new_s
         olds[i].target = olds[i].replicas;
     }
     if (new_set) {
-        new_set->target = new_set->replicas > want ? want : rollout_new_replicas(want, limits, total, new_set->replicas);
-        if (new_set->target != new_set->replicas) return; /* one thing at a time: the rest when this is seen */
+        new_set->target = new_set->replicas > want
+                              ? want
+                              : rollout_new_replicas(want, limits, total, new_set->replicas);
+        if (new_set->target != new_set->replicas)
+            return; /* one thing at a time: the rest when this is seen */
     }
     scale_down_olds(want, limits, new_set, olds, n_olds);
 }
 
-/* ---- scaling in proportion ---------------------------------------------------------------------- */
+/* ---- scaling in proportion ------------------------------------------------------------------ */
 
 static int64_t rounded(double v)
 {
@@ -180,12 +197,14 @@ static int64_t rounded(double v)
 }
 
 /* What the set would gain or lose by itself. */
-static int64_t fraction(const struct rollout_set *s, int64_t want, struct rolling limits, int64_t status_replicas)
+static int64_t fraction(const struct rollout_set *s, int64_t want, struct rolling limits,
+                        int64_t status_replicas)
 {
     if (want == 0) return -s->replicas;
     int64_t base = s->max > 0 ? s->max : status_replicas;
     if (base <= 0) return 0;
-    return rounded((double)s->replicas * (double)(want + limits.max_surge) / (double)base) - s->replicas;
+    return rounded((double)s->replicas * (double)(want + limits.max_surge) / (double)base) -
+           s->replicas;
 }
 
 static int bigger_first(const struct rollout_set *a, const struct rollout_set *b, bool newer_first)
@@ -204,7 +223,8 @@ static void sort_sets(struct rollout_set **s, size_t n, bool newer_first)
         }
 }
 
-static void scale_in_proportion(int64_t want, struct rolling limits, int64_t status_replicas, struct rollout_set **active, size_t n)
+static void scale_in_proportion(int64_t want, struct rolling limits, int64_t status_replicas,
+                                struct rollout_set **active, size_t n)
 {
     int64_t total = 0, added = 0;
     for (size_t i = 0; i < n; i++) total += active[i]->replicas;
@@ -222,10 +242,11 @@ static void scale_in_proportion(int64_t want, struct rolling limits, int64_t sta
         if (active[i]->target < 0) active[i]->target = 0;
 }
 
-void rollout_scale(int64_t want, struct rolling limits, int64_t status_replicas, bool rolling_update, struct rollout_set *sets,
-                   size_t n)
+void rollout_scale(int64_t want, struct rolling limits, int64_t status_replicas,
+                   bool rolling_update, struct rollout_set *sets, size_t n)
 {
-    struct rollout_set **active = mem_must_calloc(n ? n : 1, sizeof(struct rollout_set *)), *new_set = NULL, *latest = NULL;
+    struct rollout_set **active = mem_must_calloc(n ? n : 1, sizeof(struct rollout_set *)),
+                       *new_set = NULL, *latest = NULL;
     size_t n_active = 0;
     for (size_t i = 0; i < n; i++) {
         sets[i].target = sets[i].replicas;
@@ -237,7 +258,8 @@ void rollout_scale(int64_t want, struct rolling limits, int64_t status_replicas,
     if (n_active <= 1) {
         struct rollout_set *only = n_active ? active[0] : latest;
         if (only) only->target = want;
-    } else if (new_set && new_set->replicas == want && new_set->desired == want && new_set->available == want) {
+    } else if (new_set && new_set->replicas == want && new_set->desired == want &&
+               new_set->available == want) {
         for (size_t i = 0; i < n_active; i++)
             if (!active[i]->is_new) active[i]->target = 0;
     } else if (rolling_update) {

@@ -1,9 +1,11 @@
 /* ReplicaSets: as many pods as asked for.
  *
- * A turn: the pods that are ours (adopt what matches and has no controller, release what no longer matches), then create or delete
- * the difference, then status. The cache lags behind our own writes: `expectations` remember what was created and deleted and not yet
- * seen, and until all of it has been seen (or five minutes have passed) nothing more is created or deleted. Creations go in
- * batches of 1, 2, 4, ... so that a template that is refused fails once and not a thousand times. */
+ * A turn: the pods that are ours (adopt what matches and has no controller, release what no longer
+ * matches), then create or delete the difference, then status. The cache lags behind our own
+ * writes: `expectations` remember what was created and deleted and not yet seen, and until all of
+ * it has been seen (or five minutes have passed) nothing more is created or deleted. Creations go
+ * in batches of 1, 2, 4, ... so that a template that is refused fails once and not a thousand
+ * times. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -39,7 +41,7 @@ struct replicaset_controller {
     struct smap expected;
 };
 
-/* ---- expectations ------------------------------------------------------------------------------- */
+/* ---- expectations --------------------------------------------------------------------------- */
 
 static struct expected *expected_find(struct replicaset_controller *rc, struct slice key)
 {
@@ -48,7 +50,8 @@ static struct expected *expected_find(struct replicaset_controller *rc, struct s
 
 static void expected_free(struct replicaset_controller *rc, struct expected *x)
 {
-    for (struct list *node; (node = list_pop_front(&x->deletes));) mem_free(container_of(node, struct expected_delete, link));
+    for (struct list *node; (node = list_pop_front(&x->deletes));)
+        mem_free(container_of(node, struct expected_delete, link));
     smap_remove(&rc->expected, &x->node);
     mem_free(x);
 }
@@ -70,7 +73,9 @@ static bool expected_all_seen(struct replicaset_controller *rc, struct slice key
 {
     struct expected *x = expected_find(rc, key);
     if (!x) return true;
-    if ((x->creates > 0 || !list_empty(&x->deletes)) && clock_mono_ms() < x->since_ms + EXPECTATIONS_MS) return false;
+    if ((x->creates > 0 || !list_empty(&x->deletes)) &&
+        clock_mono_ms() < x->since_ms + EXPECTATIONS_MS)
+        return false;
     expected_free(rc, x);
     return true;
 }
@@ -104,7 +109,7 @@ static void delete_seen(struct replicaset_controller *rc, struct slice key, stru
     }
 }
 
-/* ---- creating and deleting ---------------------------------------------------------------------- */
+/* ---- creating and deleting ------------------------------------------------------------------ */
 
 /* One turn's creations, batch by batch. */
 struct creation {
@@ -117,8 +122,8 @@ struct creation {
 };
 
 static void create_batch(struct creation *cr);
-static void write_status(struct sync *s, struct replicaset_controller *rc, struct kube_object *rs, const char *failure,
-                         const char *reason);
+static void write_status(struct sync *s, struct replicaset_controller *rc, struct kube_object *rs,
+                         const char *failure, const char *reason);
 
 static void creation_end(struct creation *cr)
 {
@@ -144,16 +149,16 @@ static void on_created(void *ctx, const struct kube_result *r)
         create_seen(cr->rc, kube_object_key(cr->rs));
         cr->failed++;
         snprintf(cr->error, sizeof(cr->error), "%s", r->message);
-        recorder_event(events, &KUBE_REPLICASETS, cr->rs, "Warning", "FailedCreate", "Error creating: %s", r->message);
+        recorder_event(events, &KUBE_REPLICASETS, cr->rs, "Warning", "FailedCreate",
+                       "Error creating: %s", r->message);
     } else {
         struct slice name = json_path_text(kube_result_json(r), "metadata.name");
-        recorder_event(events, &KUBE_REPLICASETS, cr->rs, "Normal", "SuccessfulCreate", "Created pod: %.*s", (int)name.len, name.data);
+        recorder_event(events, &KUBE_REPLICASETS, cr->rs, "Normal", "SuccessfulCreate",
+                       "Created pod: %.*s", (int)name.len, name.data);
     }
     if (cr->in_flight) return;
-    if (cr->failed || cr->left == 0 || !cr->rc->c->leading)
-        creation_end(cr);
-    else
-        create_batch(cr);
+    if (cr->failed || cr->left == 0 || !cr->rc->c->leading) creation_end(cr);
+    else create_batch(cr);
 }
 
 static void create_batch(struct creation *cr)
@@ -164,22 +169,30 @@ static void create_batch(struct creation *cr)
     cr->left -= n;
     x->creates += n;
     cr->in_flight += n;
-    struct kube_request r = {.verb = KUBE_CREATE, .resource = &KUBE_PODS, .ns = cr->rs->ns, .raw_body = buf_slice(&cr->body)};
+    struct kube_request r = {.verb = KUBE_CREATE,
+                             .resource = &KUBE_PODS,
+                             .ns = cr->rs->ns,
+                             .raw_body = buf_slice(&cr->body)};
     for (int64_t i = 0; i < n; i++) kube_send(cr->rc->c->app.client, &r, on_created, cr);
 }
 
-static void create_pods(struct sync *s, struct replicaset_controller *rc, struct kube_object *rs, int64_t n)
+static void create_pods(struct sync *s, struct replicaset_controller *rc, struct kube_object *rs,
+                        int64_t n)
 {
-    const struct json *template = json_path(rs->json, "spec.template"), *meta = json_get(template, "metadata");
+    const struct json *template = json_path(rs->json, "spec.template"),
+                      *meta = json_get(template, "metadata");
     struct arena *a = &s->arena;
-    struct json *pod = kjson(a, "{apiVersion:'v1',kind:'Pod',metadata:{generateName:s,namespace:t,labels:o?,annotations:o?,finalizers:o?,"
-                                "ownerReferences:[o]},spec:o}",
-                             arena_printf(a, "%.*s-", (int)rs->name.len, rs->name.data), rs->ns,
-                             json_get(meta, "labels") ? json_clone(a, json_get(meta, "labels")) : NULL,
-                             json_get(meta, "annotations") ? json_clone(a, json_get(meta, "annotations")) : NULL,
-                             json_get(meta, "finalizers") ? json_clone(a, json_get(meta, "finalizers")) : NULL,
-                             owner_reference(a, &KUBE_REPLICASETS, rs),
-                             json_get(template, "spec") ? json_clone(a, json_get(template, "spec")) : NULL);
+    struct json *pod =
+        kjson(a,
+              "{apiVersion:'v1',kind:'Pod',metadata:{generateName:s,namespace:t,labels:o?,"
+              "annotations:o?,finalizers:o?,"
+              "ownerReferences:[o]},spec:o}",
+              arena_printf(a, "%.*s-", (int)rs->name.len, rs->name.data), rs->ns,
+              json_get(meta, "labels") ? json_clone(a, json_get(meta, "labels")) : NULL,
+              json_get(meta, "annotations") ? json_clone(a, json_get(meta, "annotations")) : NULL,
+              json_get(meta, "finalizers") ? json_clone(a, json_get(meta, "finalizers")) : NULL,
+              owner_reference(a, &KUBE_REPLICASETS, rs),
+              json_get(template, "spec") ? json_clone(a, json_get(template, "spec")) : NULL);
     struct creation *cr = mem_must_calloc(1, sizeof(*cr));
     if (pod) json_write(&cr->body, pod);
     if (!pod || cr->body.failed) {
@@ -210,10 +223,11 @@ static void on_deleted(void *ctx, const struct kube_result *r)
     if (r->code) {
         delete_seen(d->rc, kube_object_key(d->rs), d->pod->uid);
         if (r->code != ERR_NOT_FOUND)
-            recorder_event(events, &KUBE_REPLICASETS, d->rs, "Warning", "FailedDelete", "Error deleting: %s", r->message);
+            recorder_event(events, &KUBE_REPLICASETS, d->rs, "Warning", "FailedDelete",
+                           "Error deleting: %s", r->message);
     } else {
-        recorder_event(events, &KUBE_REPLICASETS, d->rs, "Normal", "SuccessfulDelete", "Deleted pod: %.*s", (int)d->pod->name.len,
-                       d->pod->name.data);
+        recorder_event(events, &KUBE_REPLICASETS, d->rs, "Normal", "SuccessfulDelete",
+                       "Deleted pod: %.*s", (int)d->pod->name.len, d->pod->name.data);
     }
     struct sync *s = d->sync;
     kube_object_unref(d->rs);
@@ -222,7 +236,8 @@ static void on_deleted(void *ctx, const struct kube_result *r)
     sync_done(s, r);
 }
 
-static void delete_pods(struct sync *s, struct replicaset_controller *rc, struct kube_object *rs, struct objects *pods, int64_t n)
+static void delete_pods(struct sync *s, struct replicaset_controller *rc, struct kube_object *rs,
+                        struct objects *pods, int64_t n)
 {
     replicas_sort_for_deletion(pods, rc->c->pods, rc->c->pods_by_node, rs->uid);
     if (n > BURST) n = BURST;
@@ -232,21 +247,25 @@ static void delete_pods(struct sync *s, struct replicaset_controller *rc, struct
         struct deletion *d = mem_must_calloc(1, sizeof(*d));
         *d = (struct deletion){s, rc, kube_object_ref(rs), kube_object_ref(pods->list[i])};
         sync_sent(s);
-        kube_delete(rc->c->app.client, &KUBE_PODS, d->pod->ns, d->pod->name, d->pod->uid, -1, NULL, on_deleted, d);
+        kube_delete(rc->c->app.client, &KUBE_PODS, d->pod->ns, d->pod->name, d->pod->uid, -1, NULL,
+                    on_deleted, d);
     }
 }
 
-/* ---- status ------------------------------------------------------------------------------------- */
+/* ---- status --------------------------------------------------------------------------------- */
 
 /* The pods of the cache that are the ReplicaSet's. */
-static void owned_pods(struct replicaset_controller *rc, const struct kube_object *rs, struct objects *out)
+static void owned_pods(struct replicaset_controller *rc, const struct kube_object *rs,
+                       struct objects *out)
 {
     struct controllers *c = rc->c;
-    for (struct kube_object *p = informer_first(c->pods, c->pods_by_owner, rs->uid); p; p = informer_next(p, c->pods_by_owner))
+    for (struct kube_object *p = informer_first(c->pods, c->pods_by_owner, rs->uid); p;
+         p = informer_next(p, c->pods_by_owner))
         objects_add(out, p);
 }
 
-static struct json *failure_conditions(struct arena *a, const struct kube_object *rs, const char *failure, const char *reason)
+static struct json *failure_conditions(struct arena *a, const struct kube_object *rs,
+                                       const char *failure, const char *reason)
 {
     const struct json *old = json_path(rs->json, "status.conditions");
     struct json *list = json_array(a);
@@ -258,16 +277,19 @@ static struct json *failure_conditions(struct arena *a, const struct kube_object
             continue;
         }
         had = true;
-        if (failure && json_is_str(json_get(c, "reason"), reason) && json_is_str(json_get(c, "message"), failure)) return NULL;
+        if (failure && json_is_str(json_get(c, "reason"), reason) &&
+            json_is_str(json_get(c, "message"), failure))
+            return NULL;
     }
     if (!failure) return had ? list : NULL;
-    struct json *c = kjson(a, "{type:'ReplicaFailure',status:'True',lastTransitionTime:s,reason:s,message:s}",
-                           kjson_time(a, clock_wall_ms()), reason, failure);
+    struct json *c =
+        kjson(a, "{type:'ReplicaFailure',status:'True',lastTransitionTime:s,reason:s,message:s}",
+              kjson_time(a, clock_wall_ms()), reason, failure);
     return list && json_push(a, list, c) == 0 ? list : NULL;
 }
 
-static void write_status(struct sync *s, struct replicaset_controller *rc, struct kube_object *rs, const char *failure,
-                         const char *reason)
+static void write_status(struct sync *s, struct replicaset_controller *rc, struct kube_object *rs,
+                         const char *failure, const char *reason)
 {
     struct objects pods = {0};
     struct arena *a = &s->arena;
@@ -279,24 +301,32 @@ static void write_status(struct sync *s, struct replicaset_controller *rc, struc
     const struct json *old = json_get(rs->json, "status");
     int64_t generation = json_path_int(rs->json, "metadata.generation", 0);
     struct json *conditions = failure_conditions(a, rs, failure, reason);
-    if (!conditions && n.replicas == json_path_int(old, "replicas", -1) && n.ready == json_path_int(old, "readyReplicas", 0) &&
-        n.labeled == json_path_int(old, "fullyLabeledReplicas", 0) && n.available == json_path_int(old, "availableReplicas", 0) &&
+    if (!conditions && n.replicas == json_path_int(old, "replicas", -1) &&
+        n.ready == json_path_int(old, "readyReplicas", 0) &&
+        n.labeled == json_path_int(old, "fullyLabeledReplicas", 0) &&
+        n.available == json_path_int(old, "availableReplicas", 0) &&
         generation == json_path_int(old, "observedGeneration", 0))
         return;
-    struct json *patch = kjson(a, "{metadata:{uid:t},status:{replicas:i,fullyLabeledReplicas:i,readyReplicas:i,availableReplicas:i,observedGeneration:i,"
-                                  "conditions:o?}}",
-                               rs->uid, n.replicas, n.labeled, n.ready, n.available, generation, conditions);
+    struct json *patch =
+        kjson(a,
+              "{metadata:{uid:t},status:{replicas:i,fullyLabeledReplicas:i,readyReplicas:i,"
+              "availableReplicas:i,observedGeneration:i,"
+              "conditions:o?}}",
+              rs->uid, n.replicas, n.labeled, n.ready, n.available, generation, conditions);
     sync_sent(s);
-    kube_patch(rc->c->app.client, &KUBE_REPLICASETS, rs->ns, rs->name, "status", patch, sync_done, s);
+    kube_patch(rc->c->app.client, &KUBE_REPLICASETS, rs->ns, rs->name, "status", patch, sync_done,
+               s);
 }
 
-/* ---- the turn ----------------------------------------------------------------------------------- */
+/* ---- the turn ------------------------------------------------------------------------------- */
 
-static void claim_pods(struct sync *s, struct replicaset_controller *rc, struct kube_object *rs, struct objects *active)
+static void claim_pods(struct sync *s, struct replicaset_controller *rc, struct kube_object *rs,
+                       struct objects *active)
 {
     struct controllers *c = rc->c;
     const struct json *selector = json_path(rs->json, "spec.selector");
-    for (struct kube_object *p = informer_first(c->pods, c->pods_by_owner, rs->uid); p; p = informer_next(p, c->pods_by_owner)) {
+    for (struct kube_object *p = informer_first(c->pods, c->pods_by_owner, rs->uid); p;
+         p = informer_next(p, c->pods_by_owner)) {
         if (!label_selector_matches(selector, json_path(p->json, "metadata.labels"))) {
             if (!is_deleting(p) && !is_deleting(rs)) release_object(s, &KUBE_PODS, p, rs->uid);
         } else if (pod_is_active(p)) {
@@ -306,7 +336,9 @@ static void claim_pods(struct sync *s, struct replicaset_controller *rc, struct 
     if (is_deleting(rs)) return;
     for (struct kube_object *p = informer_first(c->pods, c->orphan_pods_by_ns, rs->ns); p;
          p = informer_next(p, c->orphan_pods_by_ns)) {
-        if (!pod_is_active(p) || !label_selector_matches(selector, json_path(p->json, "metadata.labels"))) continue;
+        if (!pod_is_active(p) ||
+            !label_selector_matches(selector, json_path(p->json, "metadata.labels")))
+            continue;
         adopt_object(s, &KUBE_PODS, p, &KUBE_REPLICASETS, rs);
         objects_add(active, p);
     }
@@ -341,13 +373,14 @@ static void process(void *ctx, struct slice key)
     sync_release(s);
 }
 
-/* ---- events ------------------------------------------------------------------------------------- */
+/* ---- events --------------------------------------------------------------------------------- */
 
 static struct kube_object *owner_of(struct replicaset_controller *rc, const struct kube_object *pod)
 {
     const struct json *ref = kube_controller_of(pod->json);
     if (!json_is_str(json_get(ref, "kind"), "ReplicaSet")) return NULL;
-    struct kube_object *rs = informer_get(rc->c->replicasets, pod->ns, json_text(json_get(ref, "name")));
+    struct kube_object *rs =
+        informer_get(rc->c->replicasets, pod->ns, json_text(json_get(ref, "name")));
     return rs && slice_eq(rs->uid, json_text(json_get(ref, "uid"))) ? rs : NULL;
 }
 
@@ -358,7 +391,8 @@ static void wake_matching(struct replicaset_controller *rc, const struct kube_ob
     const struct json *labels = json_path(pod->json, "metadata.labels");
     for (struct kube_object *rs = informer_first(c->replicasets, c->replicasets_by_ns, pod->ns); rs;
          rs = informer_next(rs, c->replicasets_by_ns))
-        if (label_selector_matches(json_path(rs->json, "spec.selector"), labels)) workqueue_add(rc->queue, kube_object_key(rs));
+        if (label_selector_matches(json_path(rs->json, "spec.selector"), labels))
+            workqueue_add(rc->queue, kube_object_key(rs));
 }
 
 static void pod_added(void *ctx, struct kube_object *o)

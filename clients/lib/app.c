@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-/* ---- flags -------------------------------------------------------------------------------------- */
+/* ---- flags ---------------------------------------------------------------------------------- */
 
 bool app_parse_duration(const char *text, uint64_t *ret_ms)
 {
@@ -57,7 +57,8 @@ static bool set_flag(const struct app_flag *f, const char *text)
 
 static void print_default(const struct app_flag *f)
 {
-    if (f->type == FLAG_STRING && *(const char **)f->value) printf(" (default %s)", *(const char **)f->value);
+    if (f->type == FLAG_STRING && *(const char **)f->value)
+        printf(" (default %s)", *(const char **)f->value);
     if (f->type == FLAG_INT) printf(" (default %" PRId64 ")", *(int64_t *)f->value);
     if (f->type == FLAG_BOOL) printf(" (default %s)", *(bool *)f->value ? "true" : "false");
     if (f->type == FLAG_DURATION_MS) printf(" (default %gs)", (double)*(uint64_t *)f->value / 1000);
@@ -76,7 +77,8 @@ static int print_help(const char *usage, const struct app_flag *flags, size_t n)
     return 0;
 }
 
-static const struct app_flag *find_flag(const struct app_flag *flags, size_t n, const char *name, size_t len)
+static const struct app_flag *find_flag(const struct app_flag *flags, size_t n, const char *name,
+                                        size_t len)
 {
     for (size_t i = 0; i < n; i++)
         if (strlen(flags[i].name) == len && !strncmp(flags[i].name, name, len)) return &flags[i];
@@ -87,9 +89,11 @@ int app_flags(const char *usage, const struct app_flag *flags, size_t n, int arg
 {
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i];
-        if (!strcmp(a, "-h") || !strcmp(a, "--help") || !strcmp(a, "help")) return print_help(usage, flags, n);
+        if (!strcmp(a, "-h") || !strcmp(a, "--help") || !strcmp(a, "help"))
+            return print_help(usage, flags, n);
         if (strncmp(a, "--", 2) != 0) {
-            fprintf(stderr, "%s: unexpected argument \"%s\" (--help lists the flags)\n", argv[0], a);
+            fprintf(stderr, "%s: unexpected argument \"%s\" (--help lists the flags)\n", argv[0],
+                    a);
             return 2;
         }
         size_t len = strcspn(a + 2, "=");
@@ -100,15 +104,15 @@ int app_flags(const char *usage, const struct app_flag *flags, size_t n, int arg
         }
         const char *value = a[2 + len] ? a + 3 + len : f->type == FLAG_BOOL ? "true" : argv[++i];
         if (!value || !set_flag(f, value)) {
-            fprintf(stderr, "%s: flag --%s needs a value like %s%s%s%s\n", argv[0], f->name, f->meta,
-                    value ? ", not \"" : "", value ? value : "", value ? "\"" : "");
+            fprintf(stderr, "%s: flag --%s needs a value like %s%s%s%s\n", argv[0], f->name,
+                    f->meta, value ? ", not \"" : "", value ? value : "", value ? "\"" : "");
             return 2;
         }
     }
     return -1;
 }
 
-/* ---- the program -------------------------------------------------------------------------------- */
+/* ---- the program ---------------------------------------------------------------------------- */
 
 static void on_signal(uv_signal_t *h, int number)
 {
@@ -122,10 +126,8 @@ void app_stop(struct app *app, int exit_code)
     if (app->stopping) return;
     app->stopping = true;
     app->exit_code = exit_code;
-    if (app->stop)
-        app->stop(app->ctx);
-    else
-        app_stopped(app);
+    if (app->stop) app->stop(app->ctx);
+    else app_stopped(app);
 }
 
 void app_stopped(struct app *app)
@@ -139,19 +141,22 @@ static int load_config(struct app *app, struct err *e)
 {
     if (!app->kubeconfig && !app->server) app->kubeconfig = getenv("KUBECONFIG");
     if (!app->kubeconfig && !app->server)
-        return err_set(e, ERR_INVALID, "where is the API server? give --kubeconfig FILE or --server URL[,URL...]");
+        return err_set(e, ERR_INVALID,
+                       "where is the API server? give --kubeconfig FILE or --server URL[,URL...]");
     int rc = app->kubeconfig ? kube_config_load(app->kubeconfig, app->context, &app->config, e) : 0;
     if (!rc && app->server) rc = kube_config_set_servers(&app->config, app->server, e);
     return rc;
 }
 
-int app_init(struct app *app, const char *name, const char *usage, const struct app_flag *flags, size_t n, int argc,
-             char **argv)
+int app_init(struct app *app, const char *name, const char *usage, const struct app_flag *flags,
+             size_t n, int argc, char **argv)
 {
     *app = (struct app){.name = name, .log_level = "info"};
     const struct app_flag common[] = {
-        {"kubeconfig", FLAG_STRING, &app->kubeconfig, "FILE", "cluster and credentials (default: $KUBECONFIG)"},
-        {"server", FLAG_STRING, &app->server, "URL,...", "API servers, instead of those of the kubeconfig"},
+        {"kubeconfig", FLAG_STRING, &app->kubeconfig, "FILE",
+         "cluster and credentials (default: $KUBECONFIG)"},
+        {"server", FLAG_STRING, &app->server, "URL,...",
+         "API servers, instead of those of the kubeconfig"},
         {"context", FLAG_STRING, &app->context, "NAME", "context of the kubeconfig"},
         {"log-level", FLAG_STRING, &app->log_level, "debug|info|warn|error", "how much to log"},
     };
@@ -163,7 +168,8 @@ int app_init(struct app *app, const char *name, const char *usage, const struct 
     if (rc >= 0) return rc;
     enum log_level level;
     if (!log_level_parse(app->log_level, &level)) {
-        fprintf(stderr, "%s: --log-level: \"%s\" is none of debug, info, warn, error\n", name, app->log_level);
+        fprintf(stderr, "%s: --log-level: \"%s\" is none of debug, info, warn, error\n", name,
+                app->log_level);
         return 2;
     }
     log_set_level(level);
@@ -196,7 +202,7 @@ int app_run(struct app *app)
     return app->exit_code;
 }
 
-/* ---- leader election ---------------------------------------------------------------------------- */
+/* ---- leader election ------------------------------------------------------------------------ */
 
 void app_leader_defaults(struct app_leader *l)
 {
@@ -209,18 +215,21 @@ void app_leader_defaults(struct app_leader *l)
 
 int app_leader_config(struct app_leader *l, const char *lease, struct leader_config *ret)
 {
-    if (l->lease_duration_ms <= l->renew_deadline_ms || l->renew_deadline_ms < l->retry_period_ms * 6 / 5 ||
-        l->retry_period_ms == 0) {
-        fprintf(stderr, "leader election: the lease duration must be longer than the renew deadline, and that longer than 1.2 retry "
+    if (l->lease_duration_ms <= l->renew_deadline_ms ||
+        l->renew_deadline_ms < l->retry_period_ms * 6 / 5 || l->retry_period_ms == 0) {
+        fprintf(stderr, "leader election: the lease duration must be longer than the renew "
+                        "deadline, and that longer than 1.2 retry "
                         "periods\n");
         return ERR_INVALID;
     }
     if (!l->identity) {
         char host[200] = "localhost";
         gethostname(host, sizeof(host) - 1);
-        snprintf(l->identity_buf, sizeof(l->identity_buf), "%s_%d_%08lx", host, (int)getpid(), random() & 0xffffffff);
+        snprintf(l->identity_buf, sizeof(l->identity_buf), "%s_%d_%08lx", host, (int)getpid(),
+                 random() & 0xffffffff);
         l->identity = l->identity_buf;
     }
-    *ret = (struct leader_config){l->ns, lease, l->identity, l->lease_duration_ms, l->renew_deadline_ms, l->retry_period_ms};
+    *ret = (struct leader_config){
+        l->ns, lease, l->identity, l->lease_duration_ms, l->renew_deadline_ms, l->retry_period_ms};
     return 0;
 }

@@ -1,4 +1,5 @@
-/* What the client programs share: flags with --help, the loop, the API client, signals, a clean end.
+/* What the client programs share: flags with --help, the loop, the API client, signals, a clean
+ * end.
  *
  *     struct app app;
  *     int rc = app_init(&app, "scheduler", "pintle scheduler [flags]", flags, n, argc, argv);
@@ -22,7 +23,8 @@ struct app_flag {
     const char *meta, *help;
 };
 
-/* Parses --name value, --name=value and -h/--help. -1 = go on, 0 = help was printed, 2 = bad usage, said on standard error. */
+/* Parses --name value, --name=value and -h/--help. -1 = go on, 0 = help was printed, 2 = bad usage,
+ * said on standard error. */
 int app_flags(const char *usage, const struct app_flag *flags, size_t n, int argc, char **argv);
 /* "300ms", "10s", "1m30s", "1h", a bare number = seconds. */
 bool app_parse_duration(const char *text, uint64_t *ret_ms);
@@ -40,11 +42,12 @@ struct app {
 };
 
 /* Adds --kubeconfig, --server, --context, --log-level to the flags. */
-int app_init(struct app *app, const char *name, const char *usage, const struct app_flag *flags, size_t n, int argc,
-             char **argv);
+int app_init(struct app *app, const char *name, const char *usage, const struct app_flag *flags,
+             size_t n, int argc, char **argv);
 int app_run(struct app *app);
 void app_stop(struct app *app, int exit_code); /* as a signal would */
-void app_stopped(struct app *app);             /* closes the client and the signals; app_run returns when all handles are closed */
+void app_stopped(struct app *app); /* closes the client and the signals; app_run returns when all
+                                      handles are closed */
 
 /* Flags of leader election, with client-go's names and defaults. */
 struct app_leader {
@@ -53,15 +56,22 @@ struct app_leader {
     uint64_t lease_duration_ms, renew_deadline_ms, retry_period_ms;
     char identity_buf[300];
 };
-#define APP_LEADER_FLAGS(l)                                                                                            \
-    {"leader-elect", FLAG_BOOL, &(l)->elect, "true|false", "lead only while holding a Lease"},                         \
-        {"leader-elect-identity", FLAG_STRING, &(l)->identity, "NAME", "who we are (default: host, pid and a random part)"}, \
-        {"leader-elect-lease-duration", FLAG_DURATION_MS, &(l)->lease_duration_ms, "15s", "how long others wait"},     \
-        {"leader-elect-renew-deadline", FLAG_DURATION_MS, &(l)->renew_deadline_ms, "10s", "give up leading after it"}, \
-        {"leader-elect-retry-period", FLAG_DURATION_MS, &(l)->retry_period_ms, "2s", "between tries"},                 \
-        {"leader-elect-resource-namespace", FLAG_STRING, &(l)->ns, "NS", "namespace of the Lease"}
+#define APP_LEADER_FLAGS(l)                                                                        \
+    {"leader-elect", FLAG_BOOL, &(l)->elect, "true|false", "lead only while holding a Lease"},     \
+        {"leader-elect-identity", FLAG_STRING, &(l)->identity, "NAME",                             \
+         "who we are (default: host, pid and a random part)"},                                     \
+        {"leader-elect-lease-duration", FLAG_DURATION_MS, &(l)->lease_duration_ms, "15s",          \
+         "how long others wait"},                                                                  \
+        {"leader-elect-renew-deadline", FLAG_DURATION_MS, &(l)->renew_deadline_ms, "10s",          \
+         "give up leading after it"},                                                              \
+        {"leader-elect-retry-period", FLAG_DURATION_MS, &(l)->retry_period_ms, "2s",               \
+         "between tries"},                                                                         \
+    {                                                                                              \
+        "leader-elect-resource-namespace", FLAG_STRING, &(l)->ns, "NS", "namespace of the Lease"   \
+    }
 void app_leader_defaults(struct app_leader *l);
 /* ERR_INVALID if the durations do not fit together, said on standard error. */
-int app_leader_config(struct app_leader *l, const char *lease, struct leader_config *ret) MUST_CHECK;
+int app_leader_config(struct app_leader *l, const char *lease,
+                      struct leader_config *ret) MUST_CHECK;
 
 #endif

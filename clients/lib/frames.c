@@ -29,14 +29,12 @@ static void deliver_rest(struct frames *f, void (*line)(void *ctx, struct slice 
 {
     struct slice whole = without_return(buf_slice(&f->rest));
     if (whole.len) line(ctx, whole);
-    if (f->rest.size > 64 * 1024)
-        buf_release(&f->rest);
-    else
-        buf_clear(&f->rest);
+    if (f->rest.size > 64 * 1024) buf_release(&f->rest);
+    else buf_clear(&f->rest);
 }
 
-int frames_feed_lines(struct frames *f, struct slice piece, void (*line)(void *ctx, struct slice line),
-                      void *ctx)
+int frames_feed_lines(struct frames *f, struct slice piece,
+                      void (*line)(void *ctx, struct slice line), void *ctx)
 {
     while (piece.len && !f->stop) {
         ptrdiff_t at = slice_index(piece, '\n');
@@ -60,15 +58,16 @@ static int grpc_head(struct slice s, size_t cap, size_t *ret_len)
 {
     if (s.len < GRPC_HEAD) return 0;
     if (s.data[0] != 0) return ERR_CORRUPT;
-    size_t len = (size_t)s.data[1] << 24 | (size_t)s.data[2] << 16 | (size_t)s.data[3] << 8 | s.data[4];
+    size_t len =
+        (size_t)s.data[1] << 24 | (size_t)s.data[2] << 16 | (size_t)s.data[3] << 8 | s.data[4];
     if (cap && len + GRPC_HEAD > cap) return ERR_LIMIT;
     *ret_len = len;
     return 1;
 }
 
 /* Completes the message that began in an earlier piece: takes what it needs from `piece`. */
-static int grpc_rest(struct frames *f, struct slice *piece, void (*message)(void *ctx, struct slice message),
-                     void *ctx)
+static int grpc_rest(struct frames *f, struct slice *piece,
+                     void (*message)(void *ctx, struct slice message), void *ctx)
 {
     size_t want = GRPC_HEAD;
     if (f->rest.len >= GRPC_HEAD) {
@@ -91,8 +90,8 @@ static int grpc_rest(struct frames *f, struct slice *piece, void (*message)(void
     return 0;
 }
 
-int frames_feed_grpc(struct frames *f, struct slice piece, void (*message)(void *ctx, struct slice message),
-                     void *ctx)
+int frames_feed_grpc(struct frames *f, struct slice piece,
+                     void (*message)(void *ctx, struct slice message), void *ctx)
 {
     while (piece.len && !f->stop) {
         if (f->rest.len) {
@@ -112,6 +111,7 @@ int frames_feed_grpc(struct frames *f, struct slice piece, void (*message)(void 
 
 void frames_put_grpc_head(struct buf *out, size_t len)
 {
-    uint8_t head[GRPC_HEAD] = {0, (uint8_t)(len >> 24), (uint8_t)(len >> 16), (uint8_t)(len >> 8), (uint8_t)len};
+    uint8_t head[GRPC_HEAD] = {0, (uint8_t)(len >> 24), (uint8_t)(len >> 16), (uint8_t)(len >> 8),
+                               (uint8_t)len};
     buf_append(out, head, sizeof(head));
 }

@@ -13,16 +13,19 @@
 
 const char *grpc_status_name(int status)
 {
-    static const char *const names[] = {"OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound",
-                                        "AlreadyExists", "PermissionDenied", "ResourceExhausted", "FailedPrecondition",
-                                        "Aborted", "OutOfRange", "Unimplemented", "Internal", "Unavailable", "DataLoss",
-                                        "Unauthenticated"};
-    return status >= 0 && status < (int)(sizeof(names) / sizeof(names[0])) ? names[status] : "Unknown";
+    static const char *const names[] = {
+        "OK",       "Canceled",       "Unknown",          "InvalidArgument",   "DeadlineExceeded",
+        "NotFound", "AlreadyExists",  "PermissionDenied", "ResourceExhausted", "FailedPrecondition",
+        "Aborted",  "OutOfRange",     "Unimplemented",    "Internal",          "Unavailable",
+        "DataLoss", "Unauthenticated"};
+    return status >= 0 && status < (int)(sizeof(names) / sizeof(names[0])) ? names[status]
+                                                                           : "Unknown";
 }
 
 static int frame(struct buf *out, struct slice message)
 {
-    uint8_t head[5] = {0, (uint8_t)(message.len >> 24), (uint8_t)(message.len >> 16), (uint8_t)(message.len >> 8), (uint8_t)message.len};
+    uint8_t head[5] = {0, (uint8_t)(message.len >> 24), (uint8_t)(message.len >> 16),
+                       (uint8_t)(message.len >> 8), (uint8_t)message.len};
     buf_append(out, head, sizeof(head));
     return buf_append_slice(out, message);
 }
@@ -36,14 +39,19 @@ static int hex(uint8_t c)
 
 static void take_status(struct grpc_client_call *c, const struct h2_header *headers, size_t n)
 {
-    struct slice code = h2_header_get(headers, n, "grpc-status"), text = h2_header_get(headers, n, "grpc-message");
+    struct slice code = h2_header_get(headers, n, "grpc-status"),
+                 text = h2_header_get(headers, n, "grpc-message");
     if (!code.data) return;
     c->has_status = true;
     c->status = 0;
-    for (size_t i = 0; i < code.len && c->status < 1000; i++) c->status = c->status * 10 + (code.data[i] - '0');
+    for (size_t i = 0; i < code.len && c->status < 1000; i++)
+        c->status = c->status * 10 + (code.data[i] - '0');
     for (size_t i = 0; i < text.len; i++) {
-        bool escaped = text.data[i] == '%' && i + 2 < text.len && hex(text.data[i + 1]) >= 0 && hex(text.data[i + 2]) >= 0;
-        buf_append_byte(&c->text, escaped ? (uint8_t)(hex(text.data[i + 1]) * 16 + hex(text.data[i + 2])) : text.data[i]);
+        bool escaped = text.data[i] == '%' && i + 2 < text.len && hex(text.data[i + 1]) >= 0 &&
+                       hex(text.data[i + 2]) >= 0;
+        buf_append_byte(&c->text,
+                        escaped ? (uint8_t)(hex(text.data[i + 1]) * 16 + hex(text.data[i + 2]))
+                                : text.data[i]);
         if (escaped) i += 2;
     }
 }
@@ -120,19 +128,27 @@ static void on_done(struct h2_stream *s, int code)
     buf_release(&said);
 }
 
-static const struct h2_callbacks callbacks = {.head = on_head, .data = on_data, .trailers = on_trailers, .done = on_done};
+static const struct h2_callbacks callbacks = {
+    .head = on_head, .data = on_data, .trailers = on_trailers, .done = on_done};
 
-int grpc_client_start(struct grpc_client_call *c, struct h2_client *client, const char *method, struct slice message, bool open,
-               unsigned timeout_ms)
+int grpc_client_start(struct grpc_client_call *c, struct h2_client *client, const char *method,
+                      struct slice message, bool open, unsigned timeout_ms)
 {
-    struct h2_header headers[] = {{SLICE_LIT("content-type"), SLICE_LIT("application/grpc")}, {SLICE_LIT("te"), SLICE_LIT("trailers")}};
+    struct h2_header headers[] = {{SLICE_LIT("content-type"), SLICE_LIT("application/grpc")},
+                                  {SLICE_LIT("te"), SLICE_LIT("trailers")}};
     struct buf body = {0};
     buf_init(&c->in, GRPC_MESSAGE_MAX);
     c->text = (struct buf){.cap = 8192};
     c->status = 0;
     c->has_status = false;
     if (frame(&body, message) != 0) return ERR_NOMEM;
-    struct h2_request r = {.method = "POST", .path = slice_str(method), .headers = headers, .n_headers = 2, .body = buf_slice(&body), .more_body = open, .timeout_ms = timeout_ms};
+    struct h2_request r = {.method = "POST",
+                           .path = slice_str(method),
+                           .headers = headers,
+                           .n_headers = 2,
+                           .body = buf_slice(&body),
+                           .more_body = open,
+                           .timeout_ms = timeout_ms};
     int rv = h2_request(client, &r, &callbacks, c, &c->stream);
     buf_release(&body);
     return rv;

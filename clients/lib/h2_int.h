@@ -37,11 +37,11 @@ struct h2_conn {
     nghttp2_session *session;
     struct list streams;
     size_t n_streams, n_full; /* n_full: streams with was_full */
-    struct buf fields;     /* the header block being received: texts, */
-    struct h2_header *got; /* and fields, whose pointers are set when it is whole */
+    struct buf fields;        /* the header block being received: texts, */
+    struct h2_header *got;    /* and fields, whose pointers are set when it is whole */
     size_t n_got, size_got;
-    struct buf queue;     /* frames to be written */
-    struct buf in_flight; /* being written by libuv */
+    struct buf queue;                               /* frames to be written */
+    struct buf in_flight;                           /* being written by libuv */
     uint64_t opened_ms, last_read_ms, ping_sent_ms; /* ping_sent_ms: 0 = none under way */
     int fail_code;
     char fail_text[200];
@@ -54,12 +54,12 @@ struct h2_stream {
     int32_t id;
     const struct h2_callbacks *cb;
     void *user;
-    struct slice method, path;  /* behind the struct, as the headers' texts */
-    struct h2_header *headers;  /* behind the struct */
+    struct slice method, path; /* behind the struct, as the headers' texts */
+    struct h2_header *headers; /* behind the struct */
     size_t n_headers;
-    struct buf body;  /* body bytes not yet given up; framed up to body_sent */
+    struct buf body; /* body bytes not yet given up; framed up to body_sent */
     size_t body_sent;
-    bool whole_body;  /* given whole: may be repeated, so its bytes are kept */
+    bool whole_body; /* given whole: may be repeated, so its bytes are kept */
     bool body_end, deferred, was_full;
     uint64_t deadline_ms; /* 0 = none */
     int status;
@@ -75,7 +75,8 @@ struct h2_client {
     SSL_CTX *tls;
     char *server_name, *user_agent;
     bool verify, fail_fast;
-    unsigned connect_timeout_ms, keepalive_ms, keepalive_timeout_ms, backoff_min_ms, backoff_max_ms, window;
+    unsigned connect_timeout_ms, keepalive_ms, keepalive_timeout_ms, backoff_min_ms, backoff_max_ms,
+        window;
     struct list conns;
     struct h2_conn *current; /* takes new streams; may still be connecting */
     struct list waiting;
@@ -102,7 +103,8 @@ struct h2_conn *h2_conn_new(struct h2_client *c, int endpoint);
 /* Gives the stream to nghttp2; ERR_ when the connection cannot take it. */
 int h2_conn_submit(struct h2_conn *conn, struct h2_stream *s);
 void h2_conn_flush(struct h2_conn *conn);
-void h2_conn_fail(struct h2_conn *conn, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void h2_conn_fail(struct h2_conn *conn, int code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 void h2_conn_drain(struct h2_conn *conn);
 /* Time-outs and keep-alive; returns when to look again (0 = never). */
 uint64_t h2_conn_tick(struct h2_conn *conn, uint64_t now);

@@ -1,7 +1,8 @@
 /* The client: endpoints and the choice among them, requests that wait for a connection, time.
  *
- * All work is done in `turn`, which runs in the loop's prepare phase, right before it would sleep: dead connections are taken apart, a
- * connection is made if requests wait, they are given to it, and frames go out: one write for everything that one turn of the loop asked. */
+ * All work is done in `turn`, which runs in the loop's prepare phase, right before it would sleep:
+ * dead connections are taken apart, a connection is made if requests wait, they are given to it,
+ * and frames go out: one write for everything that one turn of the loop asked. */
 #include "clients/lib/h2client.h"
 
 #include <stdio.h>
@@ -18,7 +19,7 @@ uint64_t h2_now(const struct h2_client *c)
     return uv_now(c->loop) + 1; /* never 0 */
 }
 
-/* ---- endpoints ---------------------------------------------------------------------------------- */
+/* ---- endpoints ------------------------------------------------------------------------------ */
 
 static int parse_port(const char *text, int *ret)
 {
@@ -45,7 +46,8 @@ static int parse_endpoint(const char *url, struct h2_endpoint *ep, struct err *e
     if (p[len] && strcmp(p + len, "/") != 0)
         return err_set(e, ERR_INVALID, "endpoint \"%s\": a path is not possible here", url);
     char host[256];
-    if (len == 0 || len >= sizeof(host)) return err_set(e, ERR_INVALID, "endpoint \"%s\": no host", url);
+    if (len == 0 || len >= sizeof(host))
+        return err_set(e, ERR_INVALID, "endpoint \"%s\": no host", url);
     memcpy(host, p, len);
     host[len] = 0;
     ep->port = ep->tls ? 443 : 80;
@@ -55,14 +57,17 @@ static int parse_endpoint(const char *url, struct h2_endpoint *ep, struct err *e
         if (!end) return err_set(e, ERR_INVALID, "endpoint \"%s\": no ]", url);
         *end = 0;
         colon = end[1] == ':' ? end + 1 : NULL;
-        if (end[1] && !colon) return err_set(e, ERR_INVALID, "endpoint \"%s\": not a host and port", url);
+        if (end[1] && !colon)
+            return err_set(e, ERR_INVALID, "endpoint \"%s\": not a host and port", url);
     } else {
         colon = strchr(name, ':');
-        if (colon && strchr(colon + 1, ':')) return err_set(e, ERR_INVALID, "endpoint \"%s\": IPv6 needs []", url);
+        if (colon && strchr(colon + 1, ':'))
+            return err_set(e, ERR_INVALID, "endpoint \"%s\": IPv6 needs []", url);
     }
     if (colon) {
         *colon = 0;
-        if (parse_port(colon + 1, &ep->port)) return err_set(e, ERR_INVALID, "endpoint \"%s\": bad port", url);
+        if (parse_port(colon + 1, &ep->port))
+            return err_set(e, ERR_INVALID, "endpoint \"%s\": bad port", url);
     }
     if (!*name) return err_set(e, ERR_INVALID, "endpoint \"%s\": no host", url);
     bool v6 = strchr(name, ':') != NULL;
@@ -114,7 +119,7 @@ static int take_settings(struct h2_client *c, const struct h2_client_options *o,
     return tls ? h2_tls_context(o->tls, &c->tls, e) : 0;
 }
 
-/* ---- streams ------------------------------------------------------------------------------------ */
+/* ---- streams -------------------------------------------------------------------------------- */
 
 void h2_stream_free(struct h2_stream *s)
 {
@@ -159,7 +164,8 @@ static struct h2_stream *stream_new(const struct h2_request *r)
 {
     struct slice method = slice_str(r->method);
     size_t text = method.len + r->path.len;
-    for (size_t i = 0; i < r->n_headers; i++) text += r->headers[i].name.len + r->headers[i].value.len;
+    for (size_t i = 0; i < r->n_headers; i++)
+        text += r->headers[i].name.len + r->headers[i].value.len;
     size_t headers = r->n_headers * sizeof(struct h2_header);
     struct h2_stream *s = mem_alloc(sizeof(*s) + headers + text);
     if (!s) return NULL;
@@ -170,7 +176,8 @@ static struct h2_stream *stream_new(const struct h2_request *r)
     s->method = put_text(&at, method);
     s->path = put_text(&at, r->path);
     for (size_t i = 0; i < r->n_headers; i++)
-        s->headers[i] = (struct h2_header){put_text(&at, r->headers[i].name), put_text(&at, r->headers[i].value)};
+        s->headers[i] = (struct h2_header){put_text(&at, r->headers[i].name),
+                                           put_text(&at, r->headers[i].value)};
     buf_append_slice(&s->body, r->body);
     if (s->body.failed) {
         mem_free(s);
@@ -181,8 +188,8 @@ static struct h2_stream *stream_new(const struct h2_request *r)
     return s;
 }
 
-int h2_request(struct h2_client *c, const struct h2_request *r, const struct h2_callbacks *cb, void *user,
-               struct h2_stream **ret)
+int h2_request(struct h2_client *c, const struct h2_request *r, const struct h2_callbacks *cb,
+               void *user, struct h2_stream **ret)
 {
     if (c->closing) return ERR_CLOSED;
     if (c->n_streams >= LIMIT_CLIENT_STREAMS) return ERR_LIMIT;
@@ -284,7 +291,7 @@ struct slice h2_header_get(const struct h2_header *headers, size_t n, const char
     return (struct slice){0};
 }
 
-/* ---- connections -------------------------------------------------------------------------------- */
+/* ---- connections ---------------------------------------------------------------------------- */
 
 static void handle_closed(struct h2_client *c)
 {
@@ -310,7 +317,8 @@ void h2_conn_close_handles(struct h2_conn *conn)
     uv_close((uv_handle_t *)&conn->tcp, on_conn_closed);
 }
 
-/* After a failed attempt: the next endpoint at once, after each whole round a growing pause with jitter. */
+/* After a failed attempt: the next endpoint at once, after each whole round a growing pause with
+ * jitter. */
 static void plan_retry(struct h2_client *c)
 {
     c->failures++;
@@ -380,7 +388,8 @@ static void connect_if_needed(struct h2_client *c)
 
 static void submit_waiting(struct h2_client *c)
 {
-    while (c->current && c->current->state == H2_OPEN && !c->current->dead && !list_empty(&c->waiting)) {
+    while (c->current && c->current->state == H2_OPEN && !c->current->dead &&
+           !list_empty(&c->waiting)) {
         struct h2_stream *s = container_of(c->waiting.next, struct h2_stream, link);
         list_remove(&s->link);
         if (c->current->n_streams == 0) {
@@ -388,10 +397,8 @@ static void submit_waiting(struct h2_client *c)
             h2_client_arm(c, h2_now(c) + c->keepalive_ms);
         }
         int rc = h2_conn_submit(c->current, s);
-        if (rc == ERR_CLOSED && s->whole_body)
-            list_push_front(&c->waiting, &s->link);
-        else if (rc)
-            h2_stream_finish(s, rc);
+        if (rc == ERR_CLOSED && s->whole_body) list_push_front(&c->waiting, &s->link);
+        else if (rc) h2_stream_finish(s, rc);
     }
 }
 
@@ -422,7 +429,7 @@ static void turn(uv_prepare_t *h)
     h2_client_arm(c, h2_now(c));
 }
 
-/* ---- time --------------------------------------------------------------------------------------- */
+/* ---- time ----------------------------------------------------------------------------------- */
 
 static uint64_t tick_waiting(struct h2_client *c, uint64_t now)
 {
@@ -461,7 +468,8 @@ static void on_timer(uv_timer_t *t)
         uint64_t at = h2_conn_tick(conn, now);
         if (at && (!next || at < next)) next = at;
     }
-    /* A lost connection is cleared away in the next turn: there must be one, also where nothing else keeps the loop going. */
+    /* A lost connection is cleared away in the next turn: there must be one, also where nothing
+     * else keeps the loop going. */
     if (work_left(c)) next = now + 1;
     if (next) h2_client_arm(c, next);
 }
@@ -474,9 +482,10 @@ void h2_client_arm(struct h2_client *c, uint64_t at_ms)
     uv_timer_start(&c->timer, on_timer, at_ms > now ? at_ms - now : 0, 0);
 }
 
-/* ---- the client --------------------------------------------------------------------------------- */
+/* ---- the client ----------------------------------------------------------------------------- */
 
-int h2_client_new(uv_loop_t *loop, const struct h2_client_options *o, struct h2_client **ret, struct err *e)
+int h2_client_new(uv_loop_t *loop, const struct h2_client_options *o, struct h2_client **ret,
+                  struct err *e)
 {
     struct h2_client *c = mem_calloc(1, sizeof(*c));
     if (!c) return ERR_NOMEM;
@@ -537,8 +546,7 @@ void h2_client_close(struct h2_client *c, void (*closed)(void *ctx), void *ctx)
         if (!conn->handles_open) continue;
         if (conn->resolving)
             uv_cancel((uv_req_t *)&conn->resolve); /* on_resolved closes the handle */
-        else
-            h2_conn_close_handles(conn);
+        else h2_conn_close_handles(conn);
     }
     c->current = NULL;
     uv_close((uv_handle_t *)&c->timer, on_handle_closed);
@@ -563,8 +571,14 @@ void h2_client_stats(const struct h2_client *c, struct h2_client_stats *ret)
 {
     bool open = c->current && c->current->state == H2_OPEN;
     *ret = (struct h2_client_stats){
-        .connects = c->connects, .failures = c->failures, .streams_total = c->streams_total, .bytes_in = c->bytes_in,
-        .bytes_out = c->bytes_out, .streams = c->n_streams, .endpoint = open ? c->current->endpoint : -1, .connected = open,
+        .connects = c->connects,
+        .failures = c->failures,
+        .streams_total = c->streams_total,
+        .bytes_in = c->bytes_in,
+        .bytes_out = c->bytes_out,
+        .streams = c->n_streams,
+        .endpoint = open ? c->current->endpoint : -1,
+        .connected = open,
     };
 }
 

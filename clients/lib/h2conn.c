@@ -1,11 +1,12 @@
 /* One connection of the client: TCP and TLS, an nghttp2 session, and the streams it carries.
  *
- * The happy path: resolve -> connect -> (TLS handshake) -> open; requests are submitted to nghttp2, whose frames are gathered and
- * written once a turn of the loop (h2_conn_flush, from the client's prepare handle); bytes read go through TLS to nghttp2, whose
- * callbacks below call the streams' owners.
+ * The happy path: resolve -> connect -> (TLS handshake) -> open; requests are submitted to nghttp2,
+ * whose frames are gathered and written once a turn of the loop (h2_conn_flush, from the client's
+ * prepare handle); bytes read go through TLS to nghttp2, whose callbacks below call the streams'
+ * owners.
  *
- * When something fails, h2_conn_fail only notes why and marks the connection dead: callbacks may be deep inside nghttp2 at that time. The
- * client's next turn takes it apart (h2_client_conn_lost). */
+ * When something fails, h2_conn_fail only notes why and marks the connection dead: callbacks may be
+ * deep inside nghttp2 at that time. The client's next turn takes it apart (h2_client_conn_lost). */
 #include <openssl/err.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -32,7 +33,7 @@ static const char *conn_url(const struct h2_conn *conn)
     return conn->client->endpoints[conn->endpoint].url;
 }
 
-/* ---- nghttp2's callbacks ------------------------------------------------------------------------ */
+/* ---- nghttp2's callbacks -------------------------------------------------------------------- */
 
 static struct h2_stream *stream_of(nghttp2_session *session, int32_t id)
 {
@@ -70,8 +71,9 @@ static int parse_status(struct slice v)
     return status;
 }
 
-static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t namelen,
-                     const uint8_t *value, size_t valuelen, uint8_t flags, void *user)
+static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
+                     size_t namelen, const uint8_t *value, size_t valuelen, uint8_t flags,
+                     void *user)
 {
     (void)flags;
     struct h2_conn *conn = user;
@@ -81,7 +83,8 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
         s->status = parse_status(slice_make(value, valuelen));
         return 0;
     }
-    if (conn->n_got >= LIMIT_HTTP_HEADERS || conn->fields.len + namelen + valuelen > LIMIT_HTTP_HEADER_BYTES) {
+    if (conn->n_got >= LIMIT_HTTP_HEADERS ||
+        conn->fields.len + namelen + valuelen > LIMIT_HTTP_HEADER_BYTES) {
         stream_give_up(s, ERR_LIMIT, "the answer has too many or too long headers");
         return 0;
     }
@@ -147,7 +150,8 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
     return 0;
 }
 
-static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data, size_t len, void *user)
+static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data,
+                   size_t len, void *user)
 {
     (void)flags;
     (void)user;
@@ -172,7 +176,8 @@ static int close_code(struct h2_stream *s, uint32_t error)
 {
     if (s->code) return s->code;
     if (error == NGHTTP2_NO_ERROR && s->head_seen) return 0;
-    snprintf(s->error, sizeof(s->error), "the server reset the stream: %s", nghttp2_http2_strerror(error));
+    snprintf(s->error, sizeof(s->error), "the server reset the stream: %s",
+             nghttp2_http2_strerror(error));
     return error == NGHTTP2_CANCEL ? ERR_CANCELED : ERR_UNAVAILABLE;
 }
 
@@ -185,13 +190,13 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error,
     h2_stream_detach(conn, s);
     if (error == NGHTTP2_REFUSED_STREAM && !s->code && !s->head_seen && s->whole_body)
         h2_stream_requeue(s);
-    else
-        h2_stream_finish(s, close_code(s, error));
+    else h2_stream_finish(s, close_code(s, error));
     return 0;
 }
 
 /* A request that nghttp2 could not send, because the server is going away. */
-static int on_frame_not_send(nghttp2_session *session, const nghttp2_frame *frame, int error, void *user)
+static int on_frame_not_send(nghttp2_session *session, const nghttp2_frame *frame, int error,
+                             void *user)
 {
     struct h2_conn *conn = user;
     if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;
@@ -234,7 +239,7 @@ static int make_session(struct h2_conn *conn)
     return 0;
 }
 
-/* ---- requests ----------------------------------------------------------------------------------- */
+/* ---- requests ------------------------------------------------------------------------------- */
 
 static void body_drained(struct h2_stream *s)
 {
@@ -243,8 +248,8 @@ static void body_drained(struct h2_stream *s)
     s->body_sent = 0;
 }
 
-static ssize_t body_read(nghttp2_session *session, int32_t id, uint8_t *out, size_t size, uint32_t *flags,
-                               nghttp2_data_source *source, void *user)
+static ssize_t body_read(nghttp2_session *session, int32_t id, uint8_t *out, size_t size,
+                         uint32_t *flags, nghttp2_data_source *source, void *user)
 {
     (void)source;
     (void)user;
@@ -267,7 +272,8 @@ static ssize_t body_read(nghttp2_session *session, int32_t id, uint8_t *out, siz
 
 static nghttp2_nv make_nv(struct slice name, struct slice value)
 {
-    return (nghttp2_nv){(uint8_t *)name.data, (uint8_t *)value.data, name.len, value.len, NGHTTP2_NV_FLAG_NONE};
+    return (nghttp2_nv){(uint8_t *)name.data, (uint8_t *)value.data, name.len, value.len,
+                        NGHTTP2_NV_FLAG_NONE};
 }
 
 int h2_conn_submit(struct h2_conn *conn, struct h2_stream *s)
@@ -281,7 +287,8 @@ int h2_conn_submit(struct h2_conn *conn, struct h2_stream *s)
     nv[n++] = make_nv(SLICE_LIT(":scheme"), ep->tls ? SLICE_LIT("https") : SLICE_LIT("http"));
     nv[n++] = make_nv(SLICE_LIT(":authority"), slice_str(ep->authority));
     nv[n++] = make_nv(SLICE_LIT("user-agent"), slice_str(conn->client->user_agent));
-    for (size_t i = 0; i < s->n_headers; i++) nv[n++] = make_nv(s->headers[i].name, s->headers[i].value);
+    for (size_t i = 0; i < s->n_headers; i++)
+        nv[n++] = make_nv(s->headers[i].name, s->headers[i].value);
     nghttp2_data_provider body = {.read_callback = body_read};
     bool has_body = s->body.len || !s->body_end;
     int32_t id = nghttp2_submit_request(conn->session, NULL, nv, n, has_body ? &body : NULL, s);
@@ -309,7 +316,7 @@ void h2_conn_drain(struct h2_conn *conn)
     }
 }
 
-/* ---- writing ------------------------------------------------------------------------------------ */
+/* ---- writing -------------------------------------------------------------------------------- */
 
 static int tls_error(struct h2_conn *conn, const char *what)
 {
@@ -318,7 +325,8 @@ static int tls_error(struct h2_conn *conn, const char *what)
     const char *reason = verify != X509_V_OK ? X509_verify_cert_error_string(verify)
                          : code              ? ERR_reason_error_string(code)
                                              : NULL;
-    h2_conn_fail(conn, ERR_UNAVAILABLE, "%s: %s: %s", conn_url(conn), what, reason ? reason : "protocol error");
+    h2_conn_fail(conn, ERR_UNAVAILABLE, "%s: %s: %s", conn_url(conn), what,
+                 reason ? reason : "protocol error");
     ERR_clear_error();
     return ERR_IO;
 }
@@ -391,7 +399,8 @@ static void on_written(uv_write_t *req, int status)
     if (!conn->dead) tell_writable(conn);
 }
 
-/* Hands `queue` to the kernel: at once as far as it takes it, the rest by libuv. Returns whether all went at once. */
+/* Hands `queue` to the kernel: at once as far as it takes it, the rest by libuv. Returns whether
+ * all went at once. */
 static bool write_out(struct h2_conn *conn)
 {
     uv_buf_t b = uv_buf_init((char *)conn->queue.data, (unsigned)conn->queue.len);
@@ -416,10 +425,8 @@ static bool write_out(struct h2_conn *conn)
     conn->client->bytes_out += conn->in_flight.len;
     conn->write.data = conn;
     int rc = uv_write(&conn->write, (uv_stream_t *)&conn->tcp, &b, 1, on_written);
-    if (rc)
-        h2_conn_fail(conn, ERR_UNAVAILABLE, "%s: write: %s", conn_url(conn), uv_strerror(rc));
-    else
-        conn->writing = true;
+    if (rc) h2_conn_fail(conn, ERR_UNAVAILABLE, "%s: write: %s", conn_url(conn), uv_strerror(rc));
+    else conn->writing = true;
     return false;
 }
 
@@ -437,13 +444,14 @@ void h2_conn_flush(struct h2_conn *conn)
     if (conn->dead || conn->writing || conn->state != H2_OPEN) return;
     if (conn->draining && conn->n_streams == 0) {
         h2_conn_fail(conn, 0, "drained");
-    } else if (!nghttp2_session_want_read(conn->session) && !nghttp2_session_want_write(conn->session)) {
+    } else if (!nghttp2_session_want_read(conn->session) &&
+               !nghttp2_session_want_write(conn->session)) {
         h2_conn_fail(conn, ERR_UNAVAILABLE, "%s: %s", conn_url(conn),
                      conn->heard ? "the server ended the session" : "not HTTP/2");
     }
 }
 
-/* ---- reading ------------------------------------------------------------------------------------ */
+/* ---- reading -------------------------------------------------------------------------------- */
 
 static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf)
 {
@@ -458,7 +466,8 @@ static void session_recv(struct h2_conn *conn, const uint8_t *data, size_t len)
     ssize_t n = nghttp2_session_mem_recv(conn->session, data, len);
     conn->in_recv = false;
     if (n < 0) {
-        h2_conn_fail(conn, ERR_UNAVAILABLE, "%s: not HTTP/2: %s", conn_url(conn), nghttp2_strerror((int)n));
+        h2_conn_fail(conn, ERR_UNAVAILABLE, "%s: not HTTP/2: %s", conn_url(conn),
+                     nghttp2_strerror((int)n));
     } else if (conn->heard) {
         conn->client->failed_in_row = 0;
         conn->client->retry_at_ms = 0;
@@ -479,14 +488,16 @@ static void tls_advance(struct h2_conn *conn)
         int rc = SSL_do_handshake(conn->ssl);
         if (rc != 1) {
             int why = SSL_get_error(conn->ssl, rc);
-            if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE) tls_error(conn, "TLS handshake");
+            if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE)
+                tls_error(conn, "TLS handshake");
             return;
         }
         const unsigned char *alpn;
         unsigned len;
         SSL_get0_alpn_selected(conn->ssl, &alpn, &len);
         if (len != 2 || memcmp(alpn, "h2", 2) != 0) {
-            h2_conn_fail(conn, ERR_UNAVAILABLE, "%s: the server does not speak HTTP/2", conn_url(conn));
+            h2_conn_fail(conn, ERR_UNAVAILABLE, "%s: the server does not speak HTTP/2",
+                         conn_url(conn));
             return;
         }
         opened(conn);
@@ -501,8 +512,7 @@ static void tls_advance(struct h2_conn *conn)
         int why = SSL_get_error(conn->ssl, n);
         if (why == SSL_ERROR_ZERO_RETURN)
             h2_conn_fail(conn, ERR_UNAVAILABLE, "%s: closed by the server", conn_url(conn));
-        else if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE)
-            tls_error(conn, "TLS");
+        else if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE) tls_error(conn, "TLS");
         return;
     }
 }
@@ -530,7 +540,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
     tls_advance(conn);
 }
 
-/* ---- connecting --------------------------------------------------------------------------------- */
+/* ---- connecting ----------------------------------------------------------------------------- */
 
 static int start_tls(struct h2_conn *conn)
 {
@@ -587,15 +597,12 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
     if (!conn->dead) {
         if (status < 0)
             h2_conn_fail(conn, ERR_UNAVAILABLE, "%s: %s", conn_url(conn), uv_strerror(status));
-        else
-            connect_to(conn, res->ai_addr);
+        else connect_to(conn, res->ai_addr);
     }
     uv_freeaddrinfo(res);
     if (!conn->dead) return;
-    if (conn->client->closing && conn->handles_open)
-        h2_conn_close_handles(conn);
-    else
-        h2_client_arm(conn->client, h2_now(conn->client));
+    if (conn->client->closing && conn->handles_open) h2_conn_close_handles(conn);
+    else h2_client_arm(conn->client, h2_now(conn->client));
 }
 
 static void resolve(struct h2_conn *conn)
@@ -611,11 +618,10 @@ static void resolve(struct h2_conn *conn)
     snprintf(port, sizeof(port), "%d", ep->port);
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
     conn->resolve.data = conn;
-    int rc = uv_getaddrinfo(conn->client->loop, &conn->resolve, on_resolved, ep->host, port, &hints);
-    if (rc)
-        h2_conn_fail(conn, ERR_UNAVAILABLE, "%s: %s", conn_url(conn), uv_strerror(rc));
-    else
-        conn->resolving = true;
+    int rc =
+        uv_getaddrinfo(conn->client->loop, &conn->resolve, on_resolved, ep->host, port, &hints);
+    if (rc) h2_conn_fail(conn, ERR_UNAVAILABLE, "%s: %s", conn_url(conn), uv_strerror(rc));
+    else conn->resolving = true;
 }
 
 struct h2_conn *h2_conn_new(struct h2_client *c, int endpoint)
@@ -652,7 +658,7 @@ void h2_conn_free(struct h2_conn *conn)
     mem_free(conn);
 }
 
-/* ---- time --------------------------------------------------------------------------------------- */
+/* ---- time ----------------------------------------------------------------------------------- */
 
 static uint64_t sooner(uint64_t a, uint64_t b)
 {
@@ -690,10 +696,8 @@ uint64_t h2_conn_tick(struct h2_conn *conn, uint64_t now)
     {
         struct h2_stream *s = container_of(node, struct h2_stream, link);
         if (!s->deadline_ms || s->code) continue;
-        if (now < s->deadline_ms)
-            next = sooner(next, s->deadline_ms);
-        else
-            stream_give_up(s, ERR_TIMEOUT, "the server did not answer in time");
+        if (now < s->deadline_ms) next = sooner(next, s->deadline_ms);
+        else stream_give_up(s, ERR_TIMEOUT, "the server did not answer in time");
     }
     return next;
 }

@@ -1,4 +1,5 @@
-/* The TLS side of the client: a context from PEM files or texts, and sessions that verify the server's name. */
+/* The TLS side of the client: a context from PEM files or texts, and sessions that verify the
+ * server's name. */
 #include <arpa/inet.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -11,7 +12,8 @@ static int tls_error(struct err *e, const char *what, const char *file)
     unsigned long code = ERR_peek_last_error();
     const char *reason = code ? ERR_reason_error_string(code) : NULL;
     ERR_clear_error();
-    return err_set(e, ERR_INVALID, "%s %s: %s", what, file ? file : "given as data", reason ? reason : "cannot be used");
+    return err_set(e, ERR_INVALID, "%s %s: %s", what, file ? file : "given as data",
+                   reason ? reason : "cannot be used");
 }
 
 static int load_ca(SSL_CTX *ctx, const struct h2_tls_options *o, struct err *e)
@@ -31,10 +33,12 @@ static int load_ca(SSL_CTX *ctx, const struct h2_tls_options *o, struct err *e)
         return 0;
     }
     if (o->ca_file) {
-        if (SSL_CTX_load_verify_locations(ctx, o->ca_file, NULL) != 1) return tls_error(e, "CA certificate", o->ca_file);
+        if (SSL_CTX_load_verify_locations(ctx, o->ca_file, NULL) != 1)
+            return tls_error(e, "CA certificate", o->ca_file);
         return 0;
     }
-    if (SSL_CTX_set_default_verify_paths(ctx) != 1) return tls_error(e, "CA certificates", "of the system");
+    if (SSL_CTX_set_default_verify_paths(ctx) != 1)
+        return tls_error(e, "CA certificates", "of the system");
     return 0;
 }
 
@@ -45,7 +49,8 @@ static int load_cert_text(SSL_CTX *ctx, struct slice pem)
     X509 *cert = PEM_read_bio_X509(bio, NULL, NULL, NULL);
     int ok = cert && SSL_CTX_use_certificate(ctx, cert) == 1;
     X509_free(cert);
-    while (ok && (cert = PEM_read_bio_X509(bio, NULL, NULL, NULL))) ok = SSL_CTX_add0_chain_cert(ctx, cert) == 1;
+    while (ok && (cert = PEM_read_bio_X509(bio, NULL, NULL, NULL)))
+        ok = SSL_CTX_add0_chain_cert(ctx, cert) == 1;
     BIO_free(bio);
     if (ok) ERR_clear_error();
     return ok ? 0 : ERR_INVALID;
@@ -66,7 +71,9 @@ static int load_identity(SSL_CTX *ctx, const struct h2_tls_options *o, struct er
 {
     bool cert = o->cert_pem.len || o->cert_file, key = o->key_pem.len || o->key_file;
     if (!cert && !key) return 0;
-    if (cert != key) return err_set(e, ERR_INVALID, "a client certificate needs its key, and a key its certificate");
+    if (cert != key)
+        return err_set(e, ERR_INVALID,
+                       "a client certificate needs its key, and a key its certificate");
     if (o->cert_pem.len) {
         if (load_cert_text(ctx, o->cert_pem)) return tls_error(e, "client certificate", NULL);
     } else if (SSL_CTX_use_certificate_chain_file(ctx, o->cert_file) != 1) {
@@ -77,7 +84,8 @@ static int load_identity(SSL_CTX *ctx, const struct h2_tls_options *o, struct er
     } else if (SSL_CTX_use_PrivateKey_file(ctx, o->key_file, SSL_FILETYPE_PEM) != 1) {
         return tls_error(e, "client key", o->key_file);
     }
-    if (SSL_CTX_check_private_key(ctx) != 1) return tls_error(e, "client key does not fit the certificate:", o->key_file);
+    if (SSL_CTX_check_private_key(ctx) != 1)
+        return tls_error(e, "client key does not fit the certificate:", o->key_file);
     return 0;
 }
 
@@ -111,7 +119,8 @@ SSL *h2_tls_session(struct h2_client *c, const struct h2_endpoint *ep)
     int ok = 1;
     if (!is_ip) ok = (int)SSL_set_tlsext_host_name(ssl, name);
     if (ok && c->verify)
-        ok = is_ip ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name) : SSL_set1_host(ssl, name);
+        ok = is_ip ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name)
+                   : SSL_set1_host(ssl, name);
     if (ok != 1) {
         SSL_free(ssl);
         return NULL;

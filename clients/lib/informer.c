@@ -1,8 +1,10 @@
-/* The happy path: LISTING (pages, `continue`) -> WATCHING (lines) -> the server ends the watch -> WATCHING from the last version.
+/* The happy path: LISTING (pages, `continue`) -> WATCHING (lines) -> the server ends the watch ->
+ * WATCHING from the last version.
  *
- * What fails: a list or a watch that cannot be had is tried again after a pause that grows to 10 s; a watch that broke is resumed at
- * once the first time; 410 Gone, as a status or as an ERROR event, goes back to LISTING. A relist marks what it sees with a new generation
- * and then deletes what it did not see, so that handlers hear of deletions that happened meanwhile. */
+ * What fails: a list or a watch that cannot be had is tried again after a pause that grows to 10 s;
+ * a watch that broke is resumed at once the first time; 410 Gone, as a status or as an ERROR event,
+ * goes back to LISTING. A relist marks what it sees with a new generation and then deletes what it
+ * did not see, so that handlers hear of deletions that happened meanwhile. */
 #include "clients/lib/informer.h"
 
 #include <stdio.h>
@@ -54,7 +56,7 @@ struct informer {
     struct informer_stats stats;
 };
 
-/* ---- objects ------------------------------------------------------------------------------------ */
+/* ---- objects -------------------------------------------------------------------------------- */
 
 struct kube_object *kube_object_ref(struct kube_object *o)
 {
@@ -80,10 +82,12 @@ struct kube_object *kube_object_new(const struct json *json)
     o->ns = json_text(json_get(meta, "namespace"));
     o->uid = json_text(json_get(meta, "uid"));
     struct slice rv = json_text(json_get(meta, "resourceVersion"));
-    for (size_t i = 0; i < rv.len && i < 18; i++) o->resource_version = o->resource_version * 10 + (rv.data[i] - '0');
+    for (size_t i = 0; i < rv.len && i < 18; i++)
+        o->resource_version = o->resource_version * 10 + (rv.data[i] - '0');
     const char *key = !o->name.len ? NULL
-                      : o->ns.len  ? arena_printf(&o->arena, "%.*s/%.*s", (int)o->ns.len, o->ns.data, (int)o->name.len, o->name.data)
-                                   : arena_strdup(&o->arena, o->name);
+                      : o->ns.len ? arena_printf(&o->arena, "%.*s/%.*s", (int)o->ns.len, o->ns.data,
+                                                 (int)o->name.len, o->name.data)
+                                  : arena_strdup(&o->arena, o->name);
     if (!key) {
         kube_object_unref(o);
         return NULL;
@@ -132,7 +136,7 @@ static void cache_remove(struct informer *inf, struct kube_object *o)
     smap_remove(&inf->objects, &o->node);
 }
 
-/* ---- changes ------------------------------------------------------------------------------------ */
+/* ---- changes -------------------------------------------------------------------------------- */
 
 static void trim(struct informer *inf, struct json *object)
 {
@@ -158,7 +162,8 @@ static int put_object(struct informer *inf, struct json *json)
     cache_insert(inf, o);
     inf->stats.events++;
     for (int i = 0; i < inf->n_handlers; i++) {
-        if (old && inf->handlers[i].h.updated) inf->handlers[i].h.updated(inf->handlers[i].ctx, old, o);
+        if (old && inf->handlers[i].h.updated)
+            inf->handlers[i].h.updated(inf->handlers[i].ctx, old, o);
         if (!old && inf->handlers[i].h.added) inf->handlers[i].h.added(inf->handlers[i].ctx, o);
     }
     kube_object_unref(old);
@@ -181,8 +186,7 @@ static int delete_object(struct informer *inf, struct json *json)
     struct kube_object *o = informer_get_key(inf, last->node.key);
     if (o && slice_eq(o->uid, last->uid) && last->resource_version >= o->resource_version)
         drop_object(inf, o);
-    else
-        inf->stats.dropped++;
+    else inf->stats.dropped++;
     kube_object_unref(last);
     return 0;
 }
@@ -194,17 +198,15 @@ static void set_resume(struct informer *inf, struct slice version)
     buf_append_slice(&inf->resume, version);
 }
 
-/* ---- pauses ------------------------------------------------------------------------------------- */
+/* ---- pauses --------------------------------------------------------------------------------- */
 
 static void start_list(struct informer *inf);
 static void start_watch(struct informer *inf);
 
 static void proceed(struct informer *inf)
 {
-    if (inf->must_list)
-        start_list(inf);
-    else
-        start_watch(inf);
+    if (inf->must_list) start_list(inf);
+    else start_watch(inf);
 }
 
 static void on_pause_over(uv_timer_t *t)
@@ -225,9 +227,9 @@ static void retry(struct informer *inf, const char *what, const char *why)
     if (inf->progress) inf->pause_ms = 0;
     inf->progress = false;
     if (inf->pause_ms)
-        log_warn("%s of %s failed, retrying retry_ms=%u error=\"%s\"", what, inf->options.resource->plural, inf->pause_ms, why);
-    else
-        log_debug("%s of %s ended: %s", what, inf->options.resource->plural, why);
+        log_warn("%s of %s failed, retrying retry_ms=%u error=\"%s\"", what,
+                 inf->options.resource->plural, inf->pause_ms, why);
+    else log_debug("%s of %s ended: %s", what, inf->options.resource->plural, why);
     unsigned ms = inf->pause_ms;
     inf->pause_ms = ms ? ms * 2 : PAUSE_MIN_MS;
     if (inf->pause_ms > PAUSE_MAX_MS) inf->pause_ms = PAUSE_MAX_MS;
@@ -236,8 +238,10 @@ static void retry(struct informer *inf, const char *what, const char *why)
 
 static void add_selectors(const struct informer *inf, struct buf *path)
 {
-    if (inf->options.label_selector) kube_query(path, "labelSelector", slice_str(inf->options.label_selector));
-    if (inf->options.field_selector) kube_query(path, "fieldSelector", slice_str(inf->options.field_selector));
+    if (inf->options.label_selector)
+        kube_query(path, "labelSelector", slice_str(inf->options.label_selector));
+    if (inf->options.field_selector)
+        kube_query(path, "fieldSelector", slice_str(inf->options.field_selector));
 }
 
 static void on_head(struct h2_stream *s, int status, const struct h2_header *h, size_t n)
@@ -247,15 +251,18 @@ static void on_head(struct h2_stream *s, int status, const struct h2_header *h, 
     ((struct informer *)h2_user(s))->status = status;
 }
 
-static void request(struct informer *inf, struct buf *path, const struct h2_callbacks *cb, unsigned timeout_ms)
+static void request(struct informer *inf, struct buf *path, const struct h2_callbacks *cb,
+                    unsigned timeout_ms)
 {
     inf->status = 0;
-    int rc = path->failed ? path->failed : kube_stream(inf->client, buf_slice(path), cb, inf, timeout_ms, &inf->stream);
+    int rc = path->failed
+                 ? path->failed
+                 : kube_stream(inf->client, buf_slice(path), cb, inf, timeout_ms, &inf->stream);
     buf_release(path);
     if (rc) retry(inf, "request", err_text(rc));
 }
 
-/* ---- listing ------------------------------------------------------------------------------------ */
+/* ---- listing -------------------------------------------------------------------------------- */
 
 static void list_complete(struct informer *inf)
 {
@@ -308,7 +315,8 @@ static void list_done(struct h2_stream *s, int code)
     snprintf(why, sizeof(why), "%s", h2_stream_error(s));
     if (!code && inf->status != 200) {
         code = kube_error_code(inf->status, (struct slice){0});
-        snprintf(why, sizeof(why), "HTTP status %d: %.*s", inf->status, (int)(inf->page.len < 120 ? inf->page.len : 120),
+        snprintf(why, sizeof(why), "HTTP status %d: %.*s", inf->status,
+                 (int)(inf->page.len < 120 ? inf->page.len : 120),
                  inf->page.len ? (const char *)inf->page.data : "");
     }
     if (!code) code = inf->page.failed;
@@ -331,9 +339,11 @@ static void list_page(struct informer *inf)
 {
     static const struct h2_callbacks cb = {.head = on_head, .data = list_data, .done = list_done};
     struct buf path = {0};
-    kube_path(&path, inf->options.resource, slice_str(inf->options.ns ? inf->options.ns : ""), (struct slice){0}, NULL);
+    kube_path(&path, inf->options.resource, slice_str(inf->options.ns ? inf->options.ns : ""),
+              (struct slice){0}, NULL);
     char limit[16];
-    snprintf(limit, sizeof(limit), "%u", inf->options.page ? inf->options.page : LIMIT_CLIENT_LIST_PAGE);
+    snprintf(limit, sizeof(limit), "%u",
+             inf->options.page ? inf->options.page : LIMIT_CLIENT_LIST_PAGE);
     kube_query(&path, "limit", slice_str(limit));
     if (inf->next_page.len) kube_query(&path, "continue", buf_slice(&inf->next_page));
     add_selectors(inf, &path);
@@ -350,15 +360,15 @@ static void start_list(struct informer *inf)
     list_page(inf);
 }
 
-/* ---- watching ----------------------------------------------------------------------------------- */
+/* ---- watching ------------------------------------------------------------------------------- */
 
 static void watch_error(struct informer *inf, const struct json *status)
 {
     int64_t code = json_path_int(status, "code", 0);
     struct slice message = json_text(json_get(status, "message"));
     if (code == 410) inf->must_list = true;
-    log_debug("watch of %s: error code=%lld message=\"%.*s\"", inf->options.resource->plural, (long long)code, (int)message.len,
-              message.data);
+    log_debug("watch of %s: error code=%lld message=\"%.*s\"", inf->options.resource->plural,
+              (long long)code, (int)message.len, message.data);
     inf->frames.stop = true;
 }
 
@@ -370,16 +380,13 @@ static void watch_line(void *ctx, struct slice line)
     struct json *object = rc ? NULL : json_get(event, "object");
     struct slice type = json_text(rc ? NULL : json_get(event, "type"));
     struct slice version = json_path_text(object, "metadata.resourceVersion");
-    if (slice_eq_str(type, "ADDED") || slice_eq_str(type, "MODIFIED"))
-        rc = put_object(inf, object);
-    else if (slice_eq_str(type, "DELETED"))
-        rc = delete_object(inf, object);
-    else if (slice_eq_str(type, "ERROR"))
-        watch_error(inf, object);
-    else if (!slice_eq_str(type, "BOOKMARK"))
-        rc = ERR_INVALID;
+    if (slice_eq_str(type, "ADDED") || slice_eq_str(type, "MODIFIED")) rc = put_object(inf, object);
+    else if (slice_eq_str(type, "DELETED")) rc = delete_object(inf, object);
+    else if (slice_eq_str(type, "ERROR")) watch_error(inf, object);
+    else if (!slice_eq_str(type, "BOOKMARK")) rc = ERR_INVALID;
     if (rc) {
-        log_warn("watch of %s: bad event, listing again error=\"%s\"", inf->options.resource->plural, err_text(rc));
+        log_warn("watch of %s: bad event, listing again error=\"%s\"",
+                 inf->options.resource->plural, err_text(rc));
         inf->must_list = true;
         inf->frames.stop = true;
     } else if (!inf->frames.stop) {
@@ -425,7 +432,8 @@ static void start_watch(struct informer *inf)
     inf->stats.watches++;
     frames_init(&inf->frames, LIMIT_CLIENT_OBJECT_BYTES);
     struct buf path = {0};
-    kube_path(&path, inf->options.resource, slice_str(inf->options.ns ? inf->options.ns : ""), (struct slice){0}, NULL);
+    kube_path(&path, inf->options.resource, slice_str(inf->options.ns ? inf->options.ns : ""),
+              (struct slice){0}, NULL);
     kube_query(&path, "watch", SLICE_LIT("1"));
     kube_query(&path, "allowWatchBookmarks", SLICE_LIT("true"));
     kube_query(&path, "resourceVersion", buf_slice(&inf->resume));
@@ -436,7 +444,7 @@ static void start_watch(struct informer *inf)
     request(inf, &path, &cb, 0);
 }
 
-/* ---- the informer ------------------------------------------------------------------------------- */
+/* ---- the informer --------------------------------------------------------------------------- */
 
 struct informer *informer_new(struct kube_client *client, const struct informer_options *o)
 {
@@ -516,18 +524,21 @@ struct kube_object *informer_get(const struct informer *inf, struct slice ns, st
     char key[600];
     if (!ns.len) return informer_get_key(inf, name);
     int n = snprintf(key, sizeof(key), "%.*s/%.*s", (int)ns.len, ns.data, (int)name.len, name.data);
-    return n > 0 && (size_t)n < sizeof(key) ? informer_get_key(inf, slice_make(key, (size_t)n)) : NULL;
+    return n > 0 && (size_t)n < sizeof(key) ? informer_get_key(inf, slice_make(key, (size_t)n))
+                                            : NULL;
 }
 
 static struct kube_object *from_link(const struct list *link, int index)
 {
     return (struct kube_object *)(void *)((char *)link - offsetof(struct kube_object, index) -
-                                          (size_t)index * sizeof(((struct kube_object *)0)->index[0]));
+                                          (size_t)index *
+                                              sizeof(((struct kube_object *)0)->index[0]));
 }
 
 struct kube_object *informer_first(const struct informer *inf, int index, struct slice value)
 {
-    struct informer_bucket *b = smap_entry(&inf->index[index].buckets, value, struct informer_bucket, node);
+    struct informer_bucket *b =
+        smap_entry(&inf->index[index].buckets, value, struct informer_bucket, node);
     return b ? from_link(b->objects.next, index) : NULL;
 }
 
@@ -539,7 +550,8 @@ struct kube_object *informer_next(const struct kube_object *o, int index)
 
 size_t informer_index_count(const struct informer *inf, int index, struct slice value)
 {
-    struct informer_bucket *b = smap_entry(&inf->index[index].buckets, value, struct informer_bucket, node);
+    struct informer_bucket *b =
+        smap_entry(&inf->index[index].buckets, value, struct informer_bucket, node);
     return b ? b->count : 0;
 }
 

@@ -1,9 +1,11 @@
-/* A local copy of a resource's objects that follows the server: list in pages, then watch with bookmarks, resumed from the
- * last resourceVersion after every disconnect, listed again when that is too old (410). Several controllers of a process share one.
+/* A local copy of a resource's objects that follows the server: list in pages, then watch with
+ * bookmarks, resumed from the last resourceVersion after every disconnect, listed again when that
+ * is too old (410). Several controllers of a process share one.
  *
- * Objects are parsed once, trimmed (metadata.managedFields always; more by `trim`), and immutable: a change makes a new
- * `struct kube_object`. The cache holds one reference; whoever keeps an object beyond a callback takes another.
- * Events that a resumed watch repeats, or that are older than what is known, are dropped.
+ * Objects are parsed once, trimmed (metadata.managedFields always; more by `trim`), and immutable:
+ * a change makes a new `struct kube_object`. The cache holds one reference; whoever keeps an object
+ * beyond a callback takes another. Events that a resumed watch repeats, or that are older than what
+ * is known, are dropped.
  *
  * One thread, one loop. */
 #ifndef PINTLE_CLIENTS_LIB_INFORMER_H
@@ -21,7 +23,7 @@ struct informer;
 
 /* Read only. The texts live as long as the object. */
 struct kube_object {
-    struct smap_node node;  /* key: "namespace/name", or "name" of cluster-wide ones */
+    struct smap_node node; /* key: "namespace/name", or "name" of cluster-wide ones */
     struct slice ns, name, uid;
     int64_t resource_version;
     struct json *json;
@@ -37,14 +39,16 @@ struct kube_object {
 
 struct kube_object *kube_object_ref(struct kube_object *o);
 void kube_object_unref(struct kube_object *o); /* NULL is fine */
-/* An object of one's own from a tree (cloned into it); NULL when out of memory, or it has no name. */
+/* An object of one's own from a tree (cloned into it); NULL when out of memory, or it has no name.
+ */
 struct kube_object *kube_object_new(const struct json *json);
 static inline struct slice kube_object_key(const struct kube_object *o)
 {
     return o->node.key;
 }
 
-/* Any may be NULL. `deleted` gets the last state known. All are called during the first list too. */
+/* Any may be NULL. `deleted` gets the last state known. All are called during the first list too.
+ */
 struct informer_handler {
     void (*added)(void *ctx, struct kube_object *o);
     void (*updated)(void *ctx, struct kube_object *old, struct kube_object *o);
@@ -57,8 +61,9 @@ struct informer_options {
     const char *ns;             /* NULL = all */
     const char *label_selector; /* NULL = none */
     const char *field_selector;
-    void (*trim)(struct json *object); /* removes what is not needed (json_remove), before it is kept */
-    unsigned page;                     /* 0 = LIMIT_CLIENT_LIST_PAGE */
+    void (*trim)(
+        struct json *object); /* removes what is not needed (json_remove), before it is kept */
+    unsigned page;            /* 0 = LIMIT_CLIENT_LIST_PAGE */
 };
 
 /* The strings and the resource are borrowed. */
@@ -66,7 +71,8 @@ struct informer *informer_new(struct kube_client *client, const struct informer_
 void informer_free(struct informer *inf);
 /* Before the start. */
 void informer_add_handler(struct informer *inf, const struct informer_handler *h, void *ctx);
-/* Objects by one value of theirs; `value` gives an empty slice for none. Returns the index' number. */
+/* Objects by one value of theirs; `value` gives an empty slice for none. Returns the index' number.
+ */
 int informer_add_index(struct informer *inf, struct slice (*value)(const struct kube_object *o));
 void informer_start(struct informer *inf);
 
@@ -75,7 +81,8 @@ size_t informer_count(const struct informer *inf);
 /* NULL if it is not known. */
 struct kube_object *informer_get(const struct informer *inf, struct slice ns, struct slice name);
 struct kube_object *informer_get_key(const struct informer *inf, struct slice key);
-/* Iterates an index' value: for (o = informer_first(inf, i, v); o; o = informer_next(o, i)). Nothing may change meanwhile. */
+/* Iterates an index' value: for (o = informer_first(inf, i, v); o; o = informer_next(o, i)).
+ * Nothing may change meanwhile. */
 struct kube_object *informer_first(const struct informer *inf, int index, struct slice value);
 struct kube_object *informer_next(const struct kube_object *o, int index);
 size_t informer_index_count(const struct informer *inf, int index, struct slice value);
@@ -91,8 +98,9 @@ void informer_stats(const struct informer *inf, struct informer_stats *ret);
 
 /* Ready-made index values. */
 struct slice index_namespace(const struct kube_object *o);
-struct slice index_controller_uid(const struct kube_object *o); /* of the ownerReference with controller: true */
-struct slice index_node_name(const struct kube_object *o);      /* spec.nodeName */
+struct slice
+index_controller_uid(const struct kube_object *o); /* of the ownerReference with controller: true */
+struct slice index_node_name(const struct kube_object *o); /* spec.nodeName */
 /* The ownerReference with controller: true, or NULL. */
 const struct json *kube_controller_of(const struct json *object);
 

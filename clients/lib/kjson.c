@@ -141,10 +141,8 @@ static const char *format_time(struct arena *a, int64_t wall_ms, bool micro)
     char text[40];
     gmtime_r(&s, &tm);
     size_t n = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
-    if (micro)
-        snprintf(text + n, sizeof(text) - n, ".%06dZ", (int)(wall_ms % 1000) * 1000);
-    else
-        snprintf(text + n, sizeof(text) - n, "Z");
+    if (micro) snprintf(text + n, sizeof(text) - n, ".%06dZ", (int)(wall_ms % 1000) * 1000);
+    else snprintf(text + n, sizeof(text) - n, "Z");
     return arena_strdup(a, slice_str(text));
 }
 
@@ -174,7 +172,8 @@ static bool parse_tail(const char *p, int64_t *ret_ms)
     }
     int hours, minutes;
     char end;
-    if ((*p != '+' && *p != '-') || sscanf(p + 1, "%2d:%2d%c", &hours, &minutes, &end) != 2) return false;
+    if ((*p != '+' && *p != '-') || sscanf(p + 1, "%2d:%2d%c", &hours, &minutes, &end) != 2)
+        return false;
     int64_t offset = (hours * 60 + minutes) * 60000LL;
     *ret_ms = *p == '+' ? ms - offset : ms + offset;
     return true;

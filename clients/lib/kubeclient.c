@@ -10,7 +10,8 @@
 #define DEFAULT_TIMEOUT_MS 30000
 #define MAX_ATTEMPTS 10
 
-const struct kube_resource KUBE_PODS = {"v1", "pods", "Pod", true}, KUBE_NODES = {"v1", "nodes", "Node", false},
+const struct kube_resource KUBE_PODS = {"v1", "pods", "Pod", true},
+                           KUBE_NODES = {"v1", "nodes", "Node", false},
                            KUBE_SERVICES = {"v1", "services", "Service", true},
                            KUBE_ENDPOINTS = {"v1", "endpoints", "Endpoints", true},
                            KUBE_NAMESPACES = {"v1", "namespaces", "Namespace", false},
@@ -48,21 +49,21 @@ struct kube_call {
     uint64_t due_ms, deadline_ms;
 };
 
-/* ---- paths -------------------------------------------------------------------------------------- */
+/* ---- paths ---------------------------------------------------------------------------------- */
 
 static void append_encoded(struct buf *out, struct slice s)
 {
     for (size_t i = 0; i < s.len; i++) {
         uint8_t c = s.data[i];
-        bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || strchr("-._~", c);
-        if (plain && c)
-            buf_append_byte(out, c);
-        else
-            buf_printf(out, "%%%02X", c);
+        bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                     strchr("-._~", c);
+        if (plain && c) buf_append_byte(out, c);
+        else buf_printf(out, "%%%02X", c);
     }
 }
 
-void kube_path(struct buf *out, const struct kube_resource *r, struct slice ns, struct slice name, const char *subresource)
+void kube_path(struct buf *out, const struct kube_resource *r, struct slice ns, struct slice name,
+               const char *subresource)
 {
     buf_append_str(out, strchr(r->api_version, '/') ? "/apis/" : "/api/");
     buf_append_str(out, r->api_version);
@@ -112,7 +113,7 @@ int kube_error_code(int status, struct slice reason)
     }
 }
 
-/* ---- calls -------------------------------------------------------------------------------------- */
+/* ---- calls ---------------------------------------------------------------------------------- */
 
 static void attempt(struct kube_call *call);
 
@@ -159,18 +160,22 @@ static void report_answer(struct kube_call *call)
         return;
     }
     struct json *status = kube_result_json(&r);
-    struct slice reason = json_text(json_get(status, "reason")), message = json_text(json_get(status, "message"));
+    struct slice reason = json_text(json_get(status, "reason")),
+                 message = json_text(json_get(status, "message"));
     r.code = kube_error_code(call->status, reason);
     r.reason = arena_strdup(&c->scratch, reason);
-    r.message = message.len ? arena_strdup(&c->scratch, message) : arena_printf(&c->scratch, "HTTP status %d", call->status);
+    r.message = message.len ? arena_strdup(&c->scratch, message)
+                            : arena_printf(&c->scratch, "HTTP status %d", call->status);
     report(call, &r);
 }
 
 static bool may_repeat(const struct kube_call *call, int code)
 {
-    if (call->attempts >= MAX_ATTEMPTS || uv_now(call->client->loop) >= call->deadline_ms) return false;
+    if (call->attempts >= MAX_ATTEMPTS || uv_now(call->client->loop) >= call->deadline_ms)
+        return false;
     if (code) return call->verb == KUBE_GET && code == ERR_UNAVAILABLE;
-    return call->status == 429 || (call->status == 503 && (call->has_retry_after || call->verb == KUBE_GET));
+    return call->status == 429 ||
+           (call->status == 503 && (call->has_retry_after || call->verb == KUBE_GET));
 }
 
 static unsigned repeat_delay(const struct kube_call *call)
@@ -238,15 +243,18 @@ static void attempt(struct kube_call *call)
     size_t n = 0;
     headers[n++] = (struct h2_header){SLICE_LIT("accept"), SLICE_LIT("application/json")};
     if (call->body.len)
-        headers[n++] = (struct h2_header){SLICE_LIT("content-type"), slice_str(content_types[call->verb])};
-    if (c->authorization) headers[n++] = (struct h2_header){SLICE_LIT("authorization"), slice_str(c->authorization)};
+        headers[n++] =
+            (struct h2_header){SLICE_LIT("content-type"), slice_str(content_types[call->verb])};
+    if (c->authorization)
+        headers[n++] = (struct h2_header){SLICE_LIT("authorization"), slice_str(c->authorization)};
     uint64_t now = uv_now(c->loop);
     struct h2_request r = {.method = methods[call->verb],
                            .path = slice_str(call->path),
                            .headers = headers,
                            .n_headers = n,
                            .body = buf_slice(&call->body),
-                           .timeout_ms = call->deadline_ms > now ? (unsigned)(call->deadline_ms - now) : 1};
+                           .timeout_ms =
+                               call->deadline_ms > now ? (unsigned)(call->deadline_ms - now) : 1};
     int rc = h2_request(c->h2, &r, &callbacks, call, &call->stream);
     if (rc) {
         call->failed = rc;
@@ -293,18 +301,14 @@ void kube_send(struct kube_client *c, const struct kube_request *r, kube_done *d
     call->deadline_ms = uv_now(c->loop) + (r->timeout_ms ? r->timeout_ms : DEFAULT_TIMEOUT_MS);
     buf_init(&call->answer, LIMIT_CLIENT_RESPONSE_BYTES);
     struct buf path = {0};
-    if (r->path)
-        buf_append_str(&path, r->path);
-    else
-        kube_path(&path, r->resource, r->ns, r->name, r->subresource);
+    if (r->path) buf_append_str(&path, r->path);
+    else kube_path(&path, r->resource, r->ns, r->name, r->subresource);
     if (r->query) {
         buf_append_byte(&path, memchr(path.data, '?', path.len) ? '&' : '?');
         buf_append_str(&path, r->query);
     }
-    if (r->body)
-        json_write(&call->body, r->body);
-    else
-        buf_append_slice(&call->body, r->raw_body);
+    if (r->body) json_write(&call->body, r->body);
+    else buf_append_slice(&call->body, r->raw_body);
     call->path = (char *)buf_cstr(&path);
     bool wants_body = r->verb != KUBE_GET && r->verb != KUBE_DELETE;
     if (!call->path || call->body.failed || (wants_body && call->body.len == 0)) {
@@ -323,27 +327,33 @@ struct json *kube_result_json(const struct kube_result *r)
     return json_parse(&r->client->scratch, r->body, 0, &v, NULL) ? NULL : v;
 }
 
-void kube_get(struct kube_client *c, const struct kube_resource *r, struct slice ns, struct slice name, kube_done *done,
-              void *ctx)
+void kube_get(struct kube_client *c, const struct kube_resource *r, struct slice ns,
+              struct slice name, kube_done *done, void *ctx)
 {
-    kube_send(c, &(struct kube_request){.verb = KUBE_GET, .resource = r, .ns = ns, .name = name}, done, ctx);
+    kube_send(c, &(struct kube_request){.verb = KUBE_GET, .resource = r, .ns = ns, .name = name},
+              done, ctx);
 }
 
-void kube_create(struct kube_client *c, const struct kube_resource *r, struct slice ns, const struct json *object,
-                 kube_done *done, void *ctx)
-{
-    kube_send(c, &(struct kube_request){.verb = KUBE_CREATE, .resource = r, .ns = ns, .body = object}, done, ctx);
-}
-
-void kube_update(struct kube_client *c, const struct kube_resource *r, struct slice ns, struct slice name,
+void kube_create(struct kube_client *c, const struct kube_resource *r, struct slice ns,
                  const struct json *object, kube_done *done, void *ctx)
 {
-    kube_send(c, &(struct kube_request){.verb = KUBE_UPDATE, .resource = r, .ns = ns, .name = name, .body = object}, done,
-              ctx);
+    kube_send(c,
+              &(struct kube_request){.verb = KUBE_CREATE, .resource = r, .ns = ns, .body = object},
+              done, ctx);
 }
 
-void kube_patch(struct kube_client *c, const struct kube_resource *r, struct slice ns, struct slice name,
-                const char *subresource, const struct json *merge_patch, kube_done *done, void *ctx)
+void kube_update(struct kube_client *c, const struct kube_resource *r, struct slice ns,
+                 struct slice name, const struct json *object, kube_done *done, void *ctx)
+{
+    kube_send(c,
+              &(struct kube_request){
+                  .verb = KUBE_UPDATE, .resource = r, .ns = ns, .name = name, .body = object},
+              done, ctx);
+}
+
+void kube_patch(struct kube_client *c, const struct kube_resource *r, struct slice ns,
+                struct slice name, const char *subresource, const struct json *merge_patch,
+                kube_done *done, void *ctx)
 {
     struct kube_request q = {.verb = KUBE_MERGE_PATCH,
                              .resource = r,
@@ -354,8 +364,9 @@ void kube_patch(struct kube_client *c, const struct kube_resource *r, struct sli
     kube_send(c, &q, done, ctx);
 }
 
-void kube_delete(struct kube_client *c, const struct kube_resource *r, struct slice ns, struct slice name, struct slice uid,
-                 int64_t grace_s, const char *propagation, kube_done *done, void *ctx)
+void kube_delete(struct kube_client *c, const struct kube_resource *r, struct slice ns,
+                 struct slice name, struct slice uid, int64_t grace_s, const char *propagation,
+                 kube_done *done, void *ctx)
 {
     struct buf body = {0};
     buf_append_str(&body, "{\"kind\":\"DeleteOptions\",\"apiVersion\":\"v1\"");
@@ -367,25 +378,31 @@ void kube_delete(struct kube_client *c, const struct kube_resource *r, struct sl
     if (grace_s >= 0) buf_printf(&body, ",\"gracePeriodSeconds\":%lld", (long long)grace_s);
     if (propagation) buf_printf(&body, ",\"propagationPolicy\":\"%s\"", propagation);
     buf_append_byte(&body, '}');
-    struct kube_request q = {.verb = KUBE_DELETE, .resource = r, .ns = ns, .name = name, .raw_body = buf_slice(&body)};
+    struct kube_request q = {
+        .verb = KUBE_DELETE, .resource = r, .ns = ns, .name = name, .raw_body = buf_slice(&body)};
     kube_send(c, &q, done, ctx);
     buf_release(&body);
 }
 
-int kube_stream(struct kube_client *c, struct slice path, const struct h2_callbacks *cb, void *user, unsigned timeout_ms,
-                struct h2_stream **ret)
+int kube_stream(struct kube_client *c, struct slice path, const struct h2_callbacks *cb, void *user,
+                unsigned timeout_ms, struct h2_stream **ret)
 {
     struct h2_header headers[2] = {{SLICE_LIT("accept"), SLICE_LIT("application/json")}};
     size_t n = 1;
-    if (c->authorization) headers[n++] = (struct h2_header){SLICE_LIT("authorization"), slice_str(c->authorization)};
-    struct h2_request r = {.method = "GET", .path = path, .headers = headers, .n_headers = n, .timeout_ms = timeout_ms};
+    if (c->authorization)
+        headers[n++] = (struct h2_header){SLICE_LIT("authorization"), slice_str(c->authorization)};
+    struct h2_request r = {.method = "GET",
+                           .path = path,
+                           .headers = headers,
+                           .n_headers = n,
+                           .timeout_ms = timeout_ms};
     return h2_request(c->h2, &r, cb, user, ret);
 }
 
-/* ---- the client --------------------------------------------------------------------------------- */
+/* ---- the client ----------------------------------------------------------------------------- */
 
-int kube_client_new(uv_loop_t *loop, const struct kube_config *config, const char *user_agent, struct kube_client **ret,
-                    struct err *e)
+int kube_client_new(uv_loop_t *loop, const struct kube_config *config, const char *user_agent,
+                    struct kube_client **ret, struct err *e)
 {
     struct kube_client *c = mem_calloc(1, sizeof(*c));
     if (!c) return ERR_NOMEM;
@@ -394,7 +411,8 @@ int kube_client_new(uv_loop_t *loop, const struct kube_config *config, const cha
     list_init(&c->delayed);
     struct h2_client_options o = {.endpoints = config->servers,
                                   .n_endpoints = config->n_servers,
-                                  .first_endpoint = config->n_servers ? (size_t)random() % config->n_servers : 0,
+                                  .first_endpoint =
+                                      config->n_servers ? (size_t)random() % config->n_servers : 0,
                                   .tls = &config->tls,
                                   .user_agent = user_agent};
     int rc = h2_client_new(loop, &o, &c->h2, e);
@@ -441,7 +459,8 @@ void kube_client_close(struct kube_client *c, void (*closed)(void *ctx), void *c
     c->closed = closed;
     c->closed_ctx = ctx;
     while (!list_empty(&c->calls)) call_free(container_of(c->calls.next, struct kube_call, link));
-    while (!list_empty(&c->delayed)) call_free(container_of(c->delayed.next, struct kube_call, link));
+    while (!list_empty(&c->delayed))
+        call_free(container_of(c->delayed.next, struct kube_call, link));
     h2_client_close(c->h2, h2_closed, c);
     uv_close((uv_handle_t *)&c->timer, timer_closed);
 }

@@ -1,8 +1,10 @@
-/* The Kubernetes REST API without types: requests on resources, JSON bodies, metav1.Status as errors.
+/* The Kubernetes REST API without types: requests on resources, JSON bodies, metav1.Status as
+ * errors.
  *
- * Every request ends with exactly one call of `done`, never from inside the call that made it, also if it could not be sent. A
- * GET is repeated when its connection is lost; any request is repeated when the server says so (429, or 503 with Retry-After). All else is
- * left to the caller: after ERR_UNAVAILABLE or ERR_TIMEOUT a write may or may not have been carried out.
+ * Every request ends with exactly one call of `done`, never from inside the call that made it, also
+ * if it could not be sent. A GET is repeated when its connection is lost; any request is repeated
+ * when the server says so (429, or 503 with Retry-After). All else is left to the caller: after
+ * ERR_UNAVAILABLE or ERR_TIMEOUT a write may or may not have been carried out.
  *
  * One thread, one loop. */
 #ifndef PINTLE_CLIENTS_LIB_KUBECLIENT_H
@@ -20,32 +22,43 @@ struct kube_resource {
     bool namespaced;
 };
 
-extern const struct kube_resource KUBE_PODS, KUBE_NODES, KUBE_SERVICES, KUBE_ENDPOINTS, KUBE_NAMESPACES, KUBE_EVENTS,
-    KUBE_SERVICEACCOUNTS, KUBE_LEASES, KUBE_REPLICASETS, KUBE_DEPLOYMENTS;
+extern const struct kube_resource KUBE_PODS, KUBE_NODES, KUBE_SERVICES, KUBE_ENDPOINTS,
+    KUBE_NAMESPACES, KUBE_EVENTS, KUBE_SERVICEACCOUNTS, KUBE_LEASES, KUBE_REPLICASETS,
+    KUBE_DEPLOYMENTS;
 
-int kube_client_new(uv_loop_t *loop, const struct kube_config *config, const char *user_agent, struct kube_client **ret,
-                    struct err *e) MUST_CHECK;
+int kube_client_new(uv_loop_t *loop, const struct kube_config *config, const char *user_agent,
+                    struct kube_client **ret, struct err *e) MUST_CHECK;
 /* Drops what is under way without a callback; `closed` may be NULL. */
 void kube_client_close(struct kube_client *c, void (*closed)(void *ctx), void *ctx);
 struct h2_client *kube_client_h2(struct kube_client *c);
 uv_loop_t *kube_client_loop(struct kube_client *c);
 
-enum kube_verb { KUBE_GET, KUBE_CREATE, KUBE_UPDATE, KUBE_MERGE_PATCH, KUBE_STRATEGIC_PATCH, KUBE_JSON_PATCH, KUBE_DELETE };
+enum kube_verb {
+    KUBE_GET,
+    KUBE_CREATE,
+    KUBE_UPDATE,
+    KUBE_MERGE_PATCH,
+    KUBE_STRATEGIC_PATCH,
+    KUBE_JSON_PATCH,
+    KUBE_DELETE
+};
 
 struct kube_request {
     enum kube_verb verb;
     const struct kube_resource *resource;
     struct slice ns;   /* empty: cluster-wide, or all namespaces */
     struct slice name; /* empty: the collection */
-    const char *subresource, *query; /* NULL = none; the query is URL-encoded by the caller (kube_query) */
-    const struct json *body;         /* written out before kube_send returns; or */
+    const char *subresource,
+        *query;              /* NULL = none; the query is URL-encoded by the caller (kube_query) */
+    const struct json *body; /* written out before kube_send returns; or */
     struct slice raw_body;
     const char *path;    /* instead of resource, ns and name */
     unsigned timeout_ms; /* 0 = 30 s; all attempts together */
 };
 
 struct kube_result {
-    int code;            /* 0; NOT_FOUND, EXISTS, CONFLICT, COMPACTED (410), INVALID, DENIED, AUTH, TOO_MANY_REQUESTS, ... */
+    int code;            /* 0; NOT_FOUND, EXISTS, CONFLICT, COMPACTED (410), INVALID, DENIED, AUTH,
+                            TOO_MANY_REQUESTS, ... */
     int status;          /* HTTP; 0 = no answer */
     const char *reason;  /* of metav1.Status: "AlreadyExists"; "" if there is none */
     const char *message; /* one sentence; "" on success */
@@ -60,24 +73,29 @@ void kube_send(struct kube_client *c, const struct kube_request *r, kube_done *d
 /* The answer's body, parsed; valid during `done`. NULL if it is not JSON or memory is short. */
 struct json *kube_result_json(const struct kube_result *r);
 
-/* Short forms. A patch with metadata.resourceVersion in it is refused with ERR_CONFLICT when the object has moved on. */
-void kube_get(struct kube_client *c, const struct kube_resource *r, struct slice ns, struct slice name, kube_done *done,
-              void *ctx);
-void kube_create(struct kube_client *c, const struct kube_resource *r, struct slice ns, const struct json *object,
-                 kube_done *done, void *ctx);
-void kube_update(struct kube_client *c, const struct kube_resource *r, struct slice ns, struct slice name,
+/* Short forms. A patch with metadata.resourceVersion in it is refused with ERR_CONFLICT when the
+ * object has moved on. */
+void kube_get(struct kube_client *c, const struct kube_resource *r, struct slice ns,
+              struct slice name, kube_done *done, void *ctx);
+void kube_create(struct kube_client *c, const struct kube_resource *r, struct slice ns,
                  const struct json *object, kube_done *done, void *ctx);
-void kube_patch(struct kube_client *c, const struct kube_resource *r, struct slice ns, struct slice name,
-                const char *subresource, const struct json *merge_patch, kube_done *done, void *ctx);
-/* `uid` (may be empty) is a precondition; grace_s < 0: the object's own; `propagation` NULL: the server's default. */
-void kube_delete(struct kube_client *c, const struct kube_resource *r, struct slice ns, struct slice name, struct slice uid,
-                 int64_t grace_s, const char *propagation, kube_done *done, void *ctx);
+void kube_update(struct kube_client *c, const struct kube_resource *r, struct slice ns,
+                 struct slice name, const struct json *object, kube_done *done, void *ctx);
+void kube_patch(struct kube_client *c, const struct kube_resource *r, struct slice ns,
+                struct slice name, const char *subresource, const struct json *merge_patch,
+                kube_done *done, void *ctx);
+/* `uid` (may be empty) is a precondition; grace_s < 0: the object's own; `propagation` NULL: the
+ * server's default. */
+void kube_delete(struct kube_client *c, const struct kube_resource *r, struct slice ns,
+                 struct slice name, struct slice uid, int64_t grace_s, const char *propagation,
+                 kube_done *done, void *ctx);
 
 /* A streamed GET (watches), with the client's credentials. */
-int kube_stream(struct kube_client *c, struct slice path, const struct h2_callbacks *cb, void *user, unsigned timeout_ms,
-                struct h2_stream **ret) MUST_CHECK;
+int kube_stream(struct kube_client *c, struct slice path, const struct h2_callbacks *cb, void *user,
+                unsigned timeout_ms, struct h2_stream **ret) MUST_CHECK;
 /* "/apis/apps/v1/namespaces/ns/deployments/name"; check out->failed. */
-void kube_path(struct buf *out, const struct kube_resource *r, struct slice ns, struct slice name, const char *subresource);
+void kube_path(struct buf *out, const struct kube_resource *r, struct slice ns, struct slice name,
+               const char *subresource);
 /* Appends "name=value" URL-encoded, with '?' or '&' before it as needed. */
 void kube_query(struct buf *out, const char *name, struct slice value);
 /* What an HTTP status and a Status' reason mean as a code. */

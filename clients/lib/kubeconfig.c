@@ -14,14 +14,16 @@
 #include "base/mem.h"
 #include "base/yaml.h"
 
-/* ---- kubeconfig --------------------------------------------------------------------------------- */
+/* ---- kubeconfig ----------------------------------------------------------------------------- */
 
 /* The `what` member of the list's entry of that name. */
-static const struct json *named(const struct json *config, const char *list, const char *what, struct slice name)
+static const struct json *named(const struct json *config, const char *list, const char *what,
+                                struct slice name)
 {
     const struct json *entries = json_get(config, list);
     for (size_t i = 0; entries && entries->type == JSON_ARRAY && i < entries->count; i++)
-        if (slice_eq(json_text(json_get(entries->items[i], "name")), name)) return json_get(entries->items[i], what);
+        if (slice_eq(json_text(json_get(entries->items[i], "name")), name))
+            return json_get(entries->items[i], what);
     return NULL;
 }
 
@@ -32,7 +34,8 @@ static const char *file_name(struct arena *a, const char *dir, struct slice name
     return arena_printf(a, "%s/%.*s", dir, (int)name.len, name.data);
 }
 
-static int decode_base64(struct arena *a, struct slice text, const char *what, struct slice *ret, struct err *e)
+static int decode_base64(struct arena *a, struct slice text, const char *what, struct slice *ret,
+                         struct err *e)
 {
     if (text.len == 0) return 0;
     uint8_t *out = arena_alloc(a, text.len);
@@ -79,29 +82,35 @@ int kube_config_set_servers(struct kube_config *c, const char *list, struct err 
     return rc;
 }
 
-static int take_cluster(struct kube_config *c, const struct json *cluster, const char *dir, struct err *e)
+static int take_cluster(struct kube_config *c, const struct json *cluster, const char *dir,
+                        struct err *e)
 {
-    const struct json *more = json_get(named(cluster, "extensions", "extension", SLICE_LIT("pintle/servers")), "servers");
+    const struct json *more =
+        json_get(named(cluster, "extensions", "extension", SLICE_LIT("pintle/servers")), "servers");
     int rc = 0;
     if (more && more->type == JSON_ARRAY)
-        for (size_t i = 0; i < more->count && !rc; i++) rc = add_servers(c, json_text(more->items[i]), e);
+        for (size_t i = 0; i < more->count && !rc; i++)
+            rc = add_servers(c, json_text(more->items[i]), e);
     if (!rc && c->n_servers == 0) rc = add_servers(c, json_text(json_get(cluster, "server")), e);
     if (rc) return rc;
     if (c->n_servers == 0) return err_set(e, ERR_INVALID, "kubeconfig: the cluster has no server");
     struct slice name = json_text(json_get(cluster, "tls-server-name"));
     c->tls.server_name = name.len ? arena_strdup(&c->arena, name) : NULL;
     c->tls.insecure = json_path_bool(cluster, "insecure-skip-tls-verify", false);
-    c->tls.ca_file = file_name(&c->arena, dir, json_text(json_get(cluster, "certificate-authority")));
-    return decode_base64(&c->arena, json_text(json_get(cluster, "certificate-authority-data")), "certificate-authority-data",
-                         &c->tls.ca_pem, e);
+    c->tls.ca_file =
+        file_name(&c->arena, dir, json_text(json_get(cluster, "certificate-authority")));
+    return decode_base64(&c->arena, json_text(json_get(cluster, "certificate-authority-data")),
+                         "certificate-authority-data", &c->tls.ca_pem, e);
 }
 
-static int read_file(struct arena *a, const char *file, size_t cap, struct slice *ret, struct err *e)
+static int read_file(struct arena *a, const char *file, size_t cap, struct slice *ret,
+                     struct err *e)
 {
     int fd = open(file, O_RDONLY | O_CLOEXEC);
     struct stat st;
     if (fd < 0 || fstat(fd, &st)) {
-        int rc = err_set(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: %s", file, strerror(errno));
+        int rc =
+            err_set(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: %s", file, strerror(errno));
         if (fd >= 0) close(fd);
         return rc;
     }
@@ -111,25 +120,24 @@ static int read_file(struct arena *a, const char *file, size_t cap, struct slice
     } else {
         uint8_t *data = arena_alloc(a, (size_t)st.st_size + 1);
         ssize_t n = data ? read(fd, data, (size_t)st.st_size) : 0;
-        if (!data)
-            rc = ERR_NOMEM;
-        else if (n < 0)
-            rc = err_set(e, ERR_IO, "%s: %s", file, strerror(errno));
-        else
-            *ret = slice_make(data, (size_t)n);
+        if (!data) rc = ERR_NOMEM;
+        else if (n < 0) rc = err_set(e, ERR_IO, "%s: %s", file, strerror(errno));
+        else *ret = slice_make(data, (size_t)n);
     }
     close(fd);
     return rc;
 }
 
-static int take_token(struct kube_config *c, const struct json *user, const char *dir, struct err *e)
+static int take_token(struct kube_config *c, const struct json *user, const char *dir,
+                      struct err *e)
 {
     struct slice token = json_text(json_get(user, "token"));
     struct slice file = json_text(json_get(user, "tokenFile"));
     if (file.len) {
         int rc = read_file(&c->arena, file_name(&c->arena, dir, file), 64 * LIMIT_KiB, &token, e);
         if (rc) return rc;
-        while (token.len && (token.data[token.len - 1] == '\n' || token.data[token.len - 1] == ' ')) token.len--;
+        while (token.len && (token.data[token.len - 1] == '\n' || token.data[token.len - 1] == ' '))
+            token.len--;
     }
     c->token = token.len ? arena_strdup(&c->arena, token) : NULL;
     return 0;
@@ -138,42 +146,53 @@ static int take_token(struct kube_config *c, const struct json *user, const char
 static int take_user(struct kube_config *c, const struct json *user, const char *dir, struct err *e)
 {
     if (json_get(user, "exec") || json_get(user, "auth-provider") || json_get(user, "username"))
-        return err_set(e, ERR_UNSUPPORTED, "kubeconfig: users by exec, auth-provider or password are not supported");
+        return err_set(e, ERR_UNSUPPORTED,
+                       "kubeconfig: users by exec, auth-provider or password are not supported");
     c->tls.cert_file = file_name(&c->arena, dir, json_text(json_get(user, "client-certificate")));
     c->tls.key_file = file_name(&c->arena, dir, json_text(json_get(user, "client-key")));
-    int rc = decode_base64(&c->arena, json_text(json_get(user, "client-certificate-data")), "client-certificate-data",
-                           &c->tls.cert_pem, e);
+    int rc = decode_base64(&c->arena, json_text(json_get(user, "client-certificate-data")),
+                           "client-certificate-data", &c->tls.cert_pem, e);
     if (!rc)
-        rc = decode_base64(&c->arena, json_text(json_get(user, "client-key-data")), "client-key-data", &c->tls.key_pem, e);
+        rc = decode_base64(&c->arena, json_text(json_get(user, "client-key-data")),
+                           "client-key-data", &c->tls.key_pem, e);
     return rc ? rc : take_token(c, user, dir, e);
 }
 
-static int take_config(struct kube_config *c, const struct json *config, const char *dir, const char *context, struct err *e)
+static int take_config(struct kube_config *c, const struct json *config, const char *dir,
+                       const char *context, struct err *e)
 {
-    struct slice name = context ? slice_str(context) : json_text(json_get(config, "current-context"));
+    struct slice name =
+        context ? slice_str(context) : json_text(json_get(config, "current-context"));
     if (name.len == 0) return err_set(e, ERR_INVALID, "kubeconfig: no current-context");
     const struct json *ctx = named(config, "contexts", "context", name);
-    if (!ctx) return err_set(e, ERR_NOT_FOUND, "kubeconfig: no context \"%.*s\"", (int)name.len, name.data);
-    struct slice cluster_name = json_text(json_get(ctx, "cluster")), user_name = json_text(json_get(ctx, "user"));
+    if (!ctx)
+        return err_set(e, ERR_NOT_FOUND, "kubeconfig: no context \"%.*s\"", (int)name.len,
+                       name.data);
+    struct slice cluster_name = json_text(json_get(ctx, "cluster")),
+                 user_name = json_text(json_get(ctx, "user"));
     const struct json *cluster = named(config, "clusters", "cluster", cluster_name);
     if (!cluster)
-        return err_set(e, ERR_NOT_FOUND, "kubeconfig: no cluster \"%.*s\"", (int)cluster_name.len, cluster_name.data);
+        return err_set(e, ERR_NOT_FOUND, "kubeconfig: no cluster \"%.*s\"", (int)cluster_name.len,
+                       cluster_name.data);
     int rc = take_cluster(c, cluster, dir, e);
     if (rc) return rc;
     const struct json *user = named(config, "users", "user", user_name);
     if (!user && user_name.len)
-        return err_set(e, ERR_NOT_FOUND, "kubeconfig: no user \"%.*s\"", (int)user_name.len, user_name.data);
+        return err_set(e, ERR_NOT_FOUND, "kubeconfig: no user \"%.*s\"", (int)user_name.len,
+                       user_name.data);
     struct slice ns = json_text(json_get(ctx, "namespace"));
     c->namespace_ = ns.len ? arena_strdup(&c->arena, ns) : "default";
     return take_user(c, user, dir, e);
 }
 
-int kube_config_parse(struct slice text, const char *dir, const char *context, struct kube_config *ret, struct err *e)
+int kube_config_parse(struct slice text, const char *dir, const char *context,
+                      struct kube_config *ret, struct err *e)
 {
     *ret = (struct kube_config){0};
     struct json *config;
     int rc = yaml_to_json(&ret->arena, text, &config, e);
-    if (!rc && config->type != JSON_OBJECT) rc = err_set(e, ERR_INVALID, "kubeconfig: not a mapping");
+    if (!rc && config->type != JSON_OBJECT)
+        rc = err_set(e, ERR_INVALID, "kubeconfig: not a mapping");
     if (!rc) rc = take_config(ret, config, dir, context, e);
     if (rc) kube_config_release(ret);
     return rc;

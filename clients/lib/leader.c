@@ -9,7 +9,7 @@
 #include "base/mem.h"
 #include "clients/lib/kjson.h"
 
-/* ---- decisions ---------------------------------------------------------------------------------- */
+/* ---- decisions ------------------------------------------------------------------------------ */
 
 void leader_core_init(struct leader_core *c, const struct leader_config *config)
 {
@@ -40,9 +40,12 @@ static bool copy_text(char *to, size_t size, struct slice s)
 static void observe(struct leader_core *c, uint64_t now, const struct json *lease)
 {
     const struct json *spec = json_get(lease, "spec");
-    bool changed = copy_text(c->holder, sizeof(c->holder), json_text(json_get(spec, "holderIdentity")));
-    changed |= copy_text(c->renewed_text, sizeof(c->renewed_text), json_text(json_get(spec, "renewTime")));
-    changed |= copy_text(c->acquired, sizeof(c->acquired), json_text(json_get(spec, "acquireTime")));
+    bool changed =
+        copy_text(c->holder, sizeof(c->holder), json_text(json_get(spec, "holderIdentity")));
+    changed |=
+        copy_text(c->renewed_text, sizeof(c->renewed_text), json_text(json_get(spec, "renewTime")));
+    changed |=
+        copy_text(c->acquired, sizeof(c->acquired), json_text(json_get(spec, "acquireTime")));
     copy_text(c->version, sizeof(c->version), json_path_text(lease, "metadata.resourceVersion"));
     c->transitions = json_path_int(spec, "leaseTransitions", 0);
     c->duration_s = json_path_int(spec, "leaseDurationSeconds", 0);
@@ -59,12 +62,14 @@ enum leader_step leader_core_read(struct leader_core *c, uint64_t now, const str
         return LEADER_CREATE;
     }
     observe(c, now, lease);
-    uint64_t hold = c->duration_s > 0 ? (uint64_t)c->duration_s * 1000 : c->config.lease_duration_ms;
+    uint64_t hold =
+        c->duration_s > 0 ? (uint64_t)c->duration_s * 1000 : c->config.lease_duration_ms;
     if (c->holder[0] && !held_by_us(c) && now < c->seen_ms + hold) return LEADER_WAIT;
     return LEADER_UPDATE;
 }
 
-struct json *leader_core_lease(const struct leader_core *c, struct arena *a, int64_t wall_ms, bool release)
+struct json *leader_core_lease(const struct leader_core *c, struct arena *a, int64_t wall_ms,
+                               bool release)
 {
     const char *now = kjson_micro_time(a, wall_ms);
     bool ours = held_by_us(c);
@@ -72,10 +77,13 @@ struct json *leader_core_lease(const struct leader_core *c, struct arena *a, int
     int64_t seconds = (int64_t)(c->config.lease_duration_ms + 999) / 1000;
     if (!now) return NULL;
     return kjson(a,
-                 "{apiVersion:'coordination.k8s.io/v1',kind:'Lease',metadata:{name:s,namespace:s,resourceVersion:s?},"
-                 "spec:{holderIdentity:s,leaseDurationSeconds:i,acquireTime:s,renewTime:s,leaseTransitions:i}}",
-                 c->config.name, c->config.ns, c->known ? c->version : NULL, release ? "" : c->config.identity,
-                 release ? (int64_t)1 : seconds, ours && c->acquired[0] ? c->acquired : now, now, transitions);
+                 "{apiVersion:'coordination.k8s.io/"
+                 "v1',kind:'Lease',metadata:{name:s,namespace:s,resourceVersion:s?},"
+                 "spec:{holderIdentity:s,leaseDurationSeconds:i,acquireTime:s,renewTime:s,"
+                 "leaseTransitions:i}}",
+                 c->config.name, c->config.ns, c->known ? c->version : NULL,
+                 release ? "" : c->config.identity, release ? (int64_t)1 : seconds,
+                 ours && c->acquired[0] ? c->acquired : now, now, transitions);
 }
 
 void leader_core_written(struct leader_core *c, uint64_t sent_ms, const struct json *lease)
@@ -96,7 +104,7 @@ bool leader_core_lost(struct leader_core *c, uint64_t now)
     return true;
 }
 
-/* ---- the wire ----------------------------------------------------------------------------------- */
+/* ---- the wire ------------------------------------------------------------------------------- */
 
 struct leader {
     struct leader_core core;
@@ -116,7 +124,8 @@ static void attempt(struct leader *l);
 static void check_lost(struct leader *l)
 {
     if (!leader_core_lost(&l->core, clock_mono_ms())) return;
-    log_warn("stopped leading lease=%s/%s holder=%s", l->core.config.ns, l->core.config.name, l->core.holder);
+    log_warn("stopped leading lease=%s/%s holder=%s", l->core.config.ns, l->core.config.name,
+             l->core.holder);
     l->stopped(l->ctx);
 }
 
@@ -155,7 +164,8 @@ static void on_written(void *ctx, const struct kube_result *r)
     if (lease) {
         leader_core_written(&l->core, l->sent_ms, lease);
     } else {
-        log_debug("lease %s/%s not written: %s", l->core.config.ns, l->core.config.name, r->message);
+        log_debug("lease %s/%s not written: %s", l->core.config.ns, l->core.config.name,
+                  r->message);
         if (l->core.leading && !l->again) { /* perhaps our view of it is old: read it at once */
             l->again = true;
             l->core.seen_ms = 0;
@@ -165,7 +175,8 @@ static void on_written(void *ctx, const struct kube_result *r)
     }
     l->again = false;
     if (!was && l->core.leading) {
-        log_info("became leader lease=%s/%s identity=%s", l->core.config.ns, l->core.config.name, l->core.config.identity);
+        log_info("became leader lease=%s/%s identity=%s", l->core.config.ns, l->core.config.name,
+                 l->core.config.identity);
         l->started(l->ctx);
     }
     check_lost(l);
@@ -223,8 +234,8 @@ static void attempt(struct leader *l)
     kube_send(l->client, &r, on_read, l);
 }
 
-struct leader *leader_new(struct kube_client *client, const struct leader_config *config, void (*started)(void *ctx),
-                          void (*stopped)(void *ctx), void *ctx)
+struct leader *leader_new(struct kube_client *client, const struct leader_config *config,
+                          void (*started)(void *ctx), void (*stopped)(void *ctx), void *ctx)
 {
     struct leader *l = mem_must_calloc(1, sizeof(*l));
     leader_core_init(&l->core, config);

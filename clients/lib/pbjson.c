@@ -33,9 +33,11 @@ void pb_bytes(struct buf *out, unsigned field, struct slice v)
     if (v.len) pb_message(out, field, v);
 }
 
-/* ---- to JSON ----------------------------------------------------------------------------------------- */
+/* ---- to JSON
+ * ----------------------------------------------------------------------------------------- */
 
-static int to_json(struct arena *a, struct slice in, const struct pbj_field *fields, int depth, struct json **ret);
+static int to_json(struct arena *a, struct slice in, const struct pbj_field *fields, int depth,
+                   struct json **ret);
 
 static struct json *unsigned_number(struct arena *a, uint64_t v)
 {
@@ -46,7 +48,8 @@ static struct json *unsigned_number(struct arena *a, uint64_t v)
     return j;
 }
 
-static int value_to_json(struct arena *a, const struct pbj_field *f, const struct pb_field *v, int depth, struct json **ret)
+static int value_to_json(struct arena *a, const struct pbj_field *f, const struct pb_field *v,
+                         int depth, struct json **ret)
 {
     struct buf text = {0};
     struct json *j = NULL;
@@ -67,7 +70,8 @@ static int value_to_json(struct arena *a, const struct pbj_field *f, const struc
     return j ? 0 : ERR_NOMEM;
 }
 
-static int add_value(struct arena *a, struct json *object, const struct pbj_field *f, const struct pb_field *v, int depth)
+static int add_value(struct arena *a, struct json *object, const struct pbj_field *f,
+                     const struct pb_field *v, int depth)
 {
     struct json *j, *list;
     int rv = value_to_json(a, f, v, depth, &j);
@@ -81,7 +85,8 @@ static int add_value(struct arena *a, struct json *object, const struct pbj_fiel
     return json_push(a, list, j);
 }
 
-static int to_json(struct arena *a, struct slice in, const struct pbj_field *fields, int depth, struct json **ret)
+static int to_json(struct arena *a, struct slice in, const struct pbj_field *fields, int depth,
+                   struct json **ret)
 {
     struct pb_field v;
     int more;

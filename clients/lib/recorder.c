@@ -64,10 +64,8 @@ static void forget(struct recorder *r, struct known *k)
         list_remove(&k->waiting_link);
         r->n_waiting--;
     }
-    if (k->flying)
-        k->orphan = true;
-    else
-        known_free(k);
+    if (k->flying) k->orphan = true;
+    else known_free(k);
 }
 
 void recorder_free(struct recorder *r)
@@ -103,7 +101,8 @@ static void on_sent(void *ctx, const struct kube_result *res)
         known_free(k);
     } else {
         if (res->code == ERR_NOT_FOUND) k->created = false;
-        if (res->code) log_debug("event not recorded reason=%s error=\"%s\"", k->reason, res->message);
+        if (res->code)
+            log_debug("event not recorded reason=%s error=\"%s\"", k->reason, res->message);
         if (!res->code) k->created = true;
         if (!res->code && k->count != k->sent_count) wait_in_line(r, k);
     }
@@ -117,11 +116,14 @@ static struct json *event_body(struct recorder *r, struct known *k, struct arena
     struct json *object;
     if (json_parse(a, slice_str(k->object), 0, &object, NULL)) return NULL;
     return kjson(a,
-                 "{apiVersion:'v1',kind:'Event',metadata:{name:s,namespace:s},involvedObject:o,reason:s,message:s,type:s,"
-                 "source:{component:s,host:s?},firstTimestamp:s,lastTimestamp:s,count:i,reportingComponent:s,"
+                 "{apiVersion:'v1',kind:'Event',metadata:{name:s,namespace:s},involvedObject:o,"
+                 "reason:s,message:s,type:s,"
+                 "source:{component:s,host:s?},firstTimestamp:s,lastTimestamp:s,count:i,"
+                 "reportingComponent:s,"
                  "reportingInstance:s}",
                  k->name, k->ns, object, k->reason, k->message, k->type, r->component, r->host,
-                 kjson_time(a, k->first_ms), last, (int64_t)k->count, r->component, r->host ? r->host : "");
+                 kjson_time(a, k->first_ms), last, (int64_t)k->count, r->component,
+                 r->host ? r->host : "");
 }
 
 static void send_next(struct recorder *r)
@@ -136,9 +138,9 @@ static void send_next(struct recorder *r)
         k->sent_count = k->count;
         struct json *body = event_body(r, k, &a);
         if (k->created)
-            kube_patch(r->client, &KUBE_EVENTS, slice_str(k->ns), slice_str(k->name), NULL, body, on_sent, k);
-        else
-            kube_create(r->client, &KUBE_EVENTS, slice_str(k->ns), body, on_sent, k);
+            kube_patch(r->client, &KUBE_EVENTS, slice_str(k->ns), slice_str(k->name), NULL, body,
+                       on_sent, k);
+        else kube_create(r->client, &KUBE_EVENTS, slice_str(k->ns), body, on_sent, k);
         arena_release(&a);
     }
 }
@@ -149,10 +151,12 @@ static char *object_reference(const struct kube_resource *kind, const struct kub
     struct buf out = {0};
     char version[24];
     snprintf(version, sizeof(version), "%lld", (long long)o->resource_version);
-    /* Events about a Node carry its name as uid, as the kubelet's do: that is what kubectl describe looks for. */
+    /* Events about a Node carry its name as uid, as the kubelet's do: that is what kubectl describe
+     * looks for. */
     struct slice uid = kind == &KUBE_NODES ? o->name : o->uid;
-    struct json *ref = kjson(&a, "{kind:s,namespace:t?,name:t,uid:t?,apiVersion:s,resourceVersion:s}", kind->kind, o->ns, o->name,
-                             uid, kind->api_version, version);
+    struct json *ref =
+        kjson(&a, "{kind:s,namespace:t?,name:t,uid:t?,apiVersion:s,resourceVersion:s}", kind->kind,
+              o->ns, o->name, uid, kind->api_version, version);
     if (ref) json_write(&out, ref);
     arena_release(&a);
     return (char *)buf_cstr(&out);
@@ -166,8 +170,8 @@ static char *copy(struct slice s)
     return p;
 }
 
-static struct known *known_new(struct recorder *r, const char *key, const struct kube_resource *kind,
-                               const struct kube_object *o)
+static struct known *known_new(struct recorder *r, const char *key,
+                               const struct kube_resource *kind, const struct kube_object *o)
 {
     char *object = object_reference(kind, o);
     if (!object) return NULL;
@@ -178,23 +182,25 @@ static struct known *known_new(struct recorder *r, const char *key, const struct
     k->object = object;
     k->ns = o->ns.len ? copy(o->ns) : mem_must_strdup("default");
     char name[320];
-    snprintf(name, sizeof(name), "%.*s.%llx%04llx", (int)(o->name.len > 230 ? 230 : o->name.len), o->name.data,
-             (unsigned long long)clock_wall_ms(), (unsigned long long)(r->sequence++ & 0xffff));
+    snprintf(name, sizeof(name), "%.*s.%llx%04llx", (int)(o->name.len > 230 ? 230 : o->name.len),
+             o->name.data, (unsigned long long)clock_wall_ms(),
+             (unsigned long long)(r->sequence++ & 0xffff));
     k->name = mem_must_strdup(name);
     list_init(&k->waiting_link);
     return k;
 }
 
-void recorder_event(struct recorder *r, const struct kube_resource *kind, const struct kube_object *o, const char *type,
-                    const char *reason, const char *format, ...)
+void recorder_event(struct recorder *r, const struct kube_resource *kind,
+                    const struct kube_object *o, const char *type, const char *reason,
+                    const char *format, ...)
 {
     char message[1025], key[2048];
     va_list ap;
     va_start(ap, format);
     vsnprintf(message, sizeof(message), format, ap);
     va_end(ap);
-    snprintf(key, sizeof(key), "%.*s|%.*s|%s|%s|%s", (int)o->node.key.len, o->node.key.data, (int)o->uid.len,
-             o->uid.len ? (const char *)o->uid.data : "", type, reason, message);
+    snprintf(key, sizeof(key), "%.*s|%.*s|%s|%s|%s", (int)o->node.key.len, o->node.key.data,
+             (int)o->uid.len, o->uid.len ? (const char *)o->uid.data : "", type, reason, message);
     struct known *k = smap_entry(&r->known, slice_str(key), struct known, node);
     if (!k) {
         k = known_new(r, key, kind, o);

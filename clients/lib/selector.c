@@ -30,7 +30,8 @@ static bool compare(const struct json *requirement, const struct json *have, boo
     const struct json *values = json_get(requirement, "values");
     int64_t a, b;
     if (!is_array(values) || values->count != 1 || !have) return false;
-    if (!to_number(json_text(have), &a) || !to_number(json_text(values->items[0]), &b)) return false;
+    if (!to_number(json_text(have), &a) || !to_number(json_text(values->items[0]), &b))
+        return false;
     return greater ? a > b : a < b;
 }
 
@@ -79,7 +80,8 @@ int selector_check(const struct json *selector, struct err *e)
         struct slice op = json_text(json_get(list->items[i], "operator"));
         if (!slice_eq_str(op, "In") && !slice_eq_str(op, "NotIn") && !slice_eq_str(op, "Exists") &&
             !slice_eq_str(op, "DoesNotExist"))
-            return err_set(e, ERR_INVALID, "\"%.*s\" is not a valid label selector operator", (int)op.len, op.data);
+            return err_set(e, ERR_INVALID, "\"%.*s\" is not a valid label selector operator",
+                           (int)op.len, op.data);
     }
     return 0;
 }
@@ -95,7 +97,8 @@ static bool field_matches(const struct json *requirement, struct slice node_name
 
 bool node_term_matches(const struct json *term, const struct json *labels, struct slice node_name)
 {
-    const struct json *expressions = json_get(term, "matchExpressions"), *fields = json_get(term, "matchFields");
+    const struct json *expressions = json_get(term, "matchExpressions"),
+                      *fields = json_get(term, "matchFields");
     size_t n = 0;
     for (size_t i = 0; is_array(expressions) && i < expressions->count; i++, n++)
         if (!requirement_matches(expressions->items[i], labels)) return false;
@@ -104,7 +107,8 @@ bool node_term_matches(const struct json *term, const struct json *labels, struc
     return n > 0;
 }
 
-bool node_selector_matches(const struct json *selector, const struct json *labels, struct slice node_name)
+bool node_selector_matches(const struct json *selector, const struct json *labels,
+                           struct slice node_name)
 {
     if (!selector) return true;
     const struct json *terms = json_get(selector, "nodeSelectorTerms");
@@ -115,13 +119,15 @@ bool node_selector_matches(const struct json *selector, const struct json *label
 
 bool toleration_tolerates(const struct json *toleration, const struct json *taint)
 {
-    struct slice effect = json_text(json_get(toleration, "effect")), key = json_text(json_get(toleration, "key"));
+    struct slice effect = json_text(json_get(toleration, "effect")),
+                 key = json_text(json_get(toleration, "key"));
     if (effect.len && !slice_eq(effect, json_text(json_get(taint, "effect")))) return false;
     if (key.len && !slice_eq(key, json_text(json_get(taint, "key")))) return false;
     struct slice op = json_text(json_get(toleration, "operator"));
     if (slice_eq_str(op, "Exists")) return true;
     if (op.len && !slice_eq_str(op, "Equal")) return false;
-    return key.len && slice_eq(json_text(json_get(toleration, "value")), json_text(json_get(taint, "value")));
+    return key.len &&
+           slice_eq(json_text(json_get(toleration, "value")), json_text(json_get(taint, "value")));
 }
 
 const struct json *tolerations_find(const struct json *tolerations, const struct json *taint)

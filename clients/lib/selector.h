@@ -1,5 +1,5 @@
-/* Label selectors and what else decides whether an object fits: metav1.LabelSelector, plain maps, node selector requirements,
- * taints and tolerations. Pure functions on JSON trees. */
+/* Label selectors and what else decides whether an object fits: metav1.LabelSelector, plain maps,
+ * node selector requirements, taints and tolerations. Pure functions on JSON trees. */
 #ifndef PINTLE_CLIENTS_LIB_SELECTOR_H
 #define PINTLE_CLIENTS_LIB_SELECTOR_H
 
@@ -12,12 +12,16 @@ bool selector_map_matches(const struct json *map, const struct json *labels);
 /* Whether it is a LabelSelector we can work with: a sentence in `e` if not. */
 int selector_check(const struct json *selector, struct err *e);
 
-/* One requirement {key, operator, values} of a node selector (In NotIn Exists DoesNotExist Gt Lt). */
+/* One requirement {key, operator, values} of a node selector (In NotIn Exists DoesNotExist Gt Lt).
+ */
 bool requirement_matches(const struct json *requirement, const struct json *labels);
-/* A NodeSelectorTerm (matchExpressions on labels and matchFields on metadata.name); an empty one matches nothing. */
+/* A NodeSelectorTerm (matchExpressions on labels and matchFields on metadata.name); an empty one
+ * matches nothing. */
 bool node_term_matches(const struct json *term, const struct json *labels, struct slice node_name);
-/* spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution: any of its terms; NULL matches. */
-bool node_selector_matches(const struct json *selector, const struct json *labels, struct slice node_name);
+/* spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution: any of its terms; NULL
+ * matches. */
+bool node_selector_matches(const struct json *selector, const struct json *labels,
+                           struct slice node_name);
 
 bool toleration_tolerates(const struct json *toleration, const struct json *taint);
 /* The toleration of the list that tolerates the taint, or NULL. */

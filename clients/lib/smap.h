@@ -1,5 +1,6 @@
-/* A map from bytes to structs that embed their node, so that nothing is allocated for an entry: the key is borrowed from the
- * owner and must stay as long as the entry is in the map. One thread. All zero is an empty map. */
+/* A map from bytes to structs that embed their node, so that nothing is allocated for an entry: the
+ * key is borrowed from the owner and must stay as long as the entry is in the map. One thread. All
+ * zero is an empty map. */
 #ifndef PINTLE_CLIENTS_LIB_SMAP_H
 #define PINTLE_CLIENTS_LIB_SMAP_H
 
@@ -28,15 +29,16 @@ struct smap_node *smap_first(const struct smap *m);
 struct smap_node *smap_next(const struct smap *m, const struct smap_node *node);
 
 /* The entry that holds `key`, or NULL: smap_entry(&map, key, struct thing, node). */
-#define smap_entry(map, key, type, member)                                                                             \
-    ({                                                                                                                 \
-        struct smap_node *found_ = smap_find((map), (key));                                                            \
-        found_ ? container_of(found_, type, member) : NULL;                                                            \
+#define smap_entry(map, key, type, member)                                                         \
+    ({                                                                                             \
+        struct smap_node *found_ = smap_find((map), (key));                                        \
+        found_ ? container_of(found_, type, member) : NULL;                                        \
     })
 
 /* The body may remove `node`. */
-#define smap_for_each(node, map)                                                                                       \
-    for (struct smap_node *node = smap_first(map), *node##_next = node ? smap_next((map), node) : NULL; node;          \
-         node = node##_next, node##_next = node ? smap_next((map), node) : NULL)
+#define smap_for_each(node, map)                                                                   \
+    for (struct smap_node *node = smap_first(map),                                                 \
+                          *node##_next = node ? smap_next((map), node) : NULL;                     \
+         node; node = node##_next, node##_next = node ? smap_next((map), node) : NULL)
 
 #endif

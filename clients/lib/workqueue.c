@@ -6,7 +6,8 @@
 #include "base/mem.h"
 #include "clients/lib/smap.h"
 
-/* One key. It stays in the map while it is queued, planned, in work, or has failures to remember. */
+/* One key. It stays in the map while it is queued, planned, in work, or has failures to remember.
+ */
 struct item {
     struct smap_node node;
     struct list link; /* q->ready */
@@ -30,7 +31,7 @@ struct workqueue {
     bool paused;
 };
 
-/* ---- the heap of planned keys ------------------------------------------------------------------- */
+/* ---- the heap of planned keys --------------------------------------------------------------- */
 
 static void heap_set(struct workqueue *q, size_t at, struct item *it)
 {
@@ -80,7 +81,7 @@ static void heap_remove(struct workqueue *q, struct item *it)
     heap_down(q, last->heap_at);
 }
 
-/* ---- keys --------------------------------------------------------------------------------------- */
+/* ---- keys ----------------------------------------------------------------------------------- */
 
 static void item_drop_if_idle(struct workqueue *q, struct item *it)
 {
@@ -104,7 +105,8 @@ static void hand_out(uv_idle_t *idle)
 {
     struct workqueue *q = idle->data;
     /* A bounded slice a turn, so that the loop goes on reading. */
-    for (int i = 0; i < 64 && !q->paused && q->n_working < q->o.workers && !list_empty(&q->ready); i++) {
+    for (int i = 0; i < 64 && !q->paused && q->n_working < q->o.workers && !list_empty(&q->ready);
+         i++) {
         struct item *it = container_of(list_pop_front(&q->ready), struct item, link);
         it->queued = false;
         it->working = true;
@@ -117,7 +119,8 @@ static void hand_out(uv_idle_t *idle)
 
 static void wake(struct workqueue *q)
 {
-    if (!q->paused && q->n_working < q->o.workers && !list_empty(&q->ready)) uv_idle_start(q->idle, hand_out);
+    if (!q->paused && q->n_working < q->o.workers && !list_empty(&q->ready))
+        uv_idle_start(q->idle, hand_out);
 }
 
 static void enqueue(struct workqueue *q, struct item *it)
@@ -156,7 +159,7 @@ static void plan(struct workqueue *q, struct item *it, uint64_t ms)
     if (q->heap[0] == it) uv_timer_start(q->timer, on_timer, ms, 0);
 }
 
-/* ---- the queue ---------------------------------------------------------------------------------- */
+/* ---- the queue ------------------------------------------------------------------------------ */
 
 struct workqueue *workqueue_new(uv_loop_t *loop, const struct workqueue_options *o)
 {
@@ -198,10 +201,8 @@ void workqueue_add(struct workqueue *q, struct slice key)
 
 void workqueue_add_after(struct workqueue *q, struct slice key, uint64_t ms)
 {
-    if (ms == 0)
-        workqueue_add(q, key);
-    else
-        plan(q, item_get(q, key), ms);
+    if (ms == 0) workqueue_add(q, key);
+    else plan(q, item_get(q, key), ms);
 }
 
 void workqueue_done(struct workqueue *q, struct slice key, bool failed)

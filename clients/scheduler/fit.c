@@ -6,7 +6,8 @@
 #include "clients/scheduler/fit_int.h"
 #include "schemas/kube/kinds.h"
 
-#define DEFAULT_CPU_MILLI 100               /* for scores, where a container asks for nothing, as kube-scheduler */
+#define DEFAULT_CPU_MILLI                                                                          \
+    100 /* for scores, where a container asks for nothing, as kube-scheduler */
 #define DEFAULT_MEMORY (200 * 1024 * 1024LL)
 #define DEFAULT_MAX_PODS 110
 
@@ -41,7 +42,7 @@ void fit_free(struct fit *f)
     mem_free(f);
 }
 
-/* ---- resources ---------------------------------------------------------------------------------- */
+/* ---- resources ------------------------------------------------------------------------------ */
 
 /* The number of a resource; -1 if there are too many kinds of them. */
 static int kind_number(struct fit *f, struct slice name)
@@ -67,25 +68,33 @@ static void add_list(struct fit *f, const struct json *list, int64_t out[RESOURC
     for (size_t i = 0; list && list->type == JSON_OBJECT && i < list->count; i++) {
         int64_t milli;
         const struct json *v = list->members[i].value;
-        int kind = slice_eq_str(list->members[i].name, "pods") ? -1 : kind_number(f, list->members[i].name);
+        int kind = slice_eq_str(list->members[i].name, "pods")
+                       ? -1
+                       : kind_number(f, list->members[i].name);
         if (kind < 0 || !quantity_parse(v->text, &milli) || milli < 0) continue;
-        out[kind] = add_capped(out[kind], kind == RESOURCE_CPU ? milli : milli / 1000 + (milli % 1000 != 0));
+        out[kind] = add_capped(out[kind],
+                               kind == RESOURCE_CPU ? milli : milli / 1000 + (milli % 1000 != 0));
     }
 }
 
-static void container_requests(struct fit *f, const struct json *container, int64_t out[RESOURCE_KINDS], bool nonzero)
+static void container_requests(struct fit *f, const struct json *container,
+                               int64_t out[RESOURCE_KINDS], bool nonzero)
 {
     const struct json *requests = json_path(container, "resources.requests");
     add_list(f, requests, out);
     if (!nonzero) return;
-    if (!json_get(requests, "cpu")) out[RESOURCE_CPU] = add_capped(out[RESOURCE_CPU], DEFAULT_CPU_MILLI);
-    if (!json_get(requests, "memory")) out[RESOURCE_MEMORY] = add_capped(out[RESOURCE_MEMORY], DEFAULT_MEMORY);
+    if (!json_get(requests, "cpu"))
+        out[RESOURCE_CPU] = add_capped(out[RESOURCE_CPU], DEFAULT_CPU_MILLI);
+    if (!json_get(requests, "memory"))
+        out[RESOURCE_MEMORY] = add_capped(out[RESOURCE_MEMORY], DEFAULT_MEMORY);
 }
 
-void fit_pod_requests(struct fit *f, const struct json *spec, int64_t request[RESOURCE_KINDS], bool nonzero)
+void fit_pod_requests(struct fit *f, const struct json *spec, int64_t request[RESOURCE_KINDS],
+                      bool nonzero)
 {
     int64_t sidecars[RESOURCE_KINDS] = {0}, largest[RESOURCE_KINDS] = {0};
-    const struct json *containers = json_get(spec, "containers"), *inits = json_get(spec, "initContainers");
+    const struct json *containers = json_get(spec, "containers"),
+                      *inits = json_get(spec, "initContainers");
     memset(request, 0, RESOURCE_KINDS * sizeof(*request));
     for (size_t i = 0; i < (containers ? containers->count : 0); i++)
         container_requests(f, json_at(containers, i), request, nonzero);
@@ -106,7 +115,7 @@ void fit_pod_requests(struct fit *f, const struct json *spec, int64_t request[RE
     add_list(f, json_get(spec, "overhead"), request);
 }
 
-/* ---- groups ------------------------------------------------------------------------------------- */
+/* ---- groups --------------------------------------------------------------------------------- */
 
 /* Who the pod is to be spread among: its controller's uid, or its namespace and labels. */
 static void group_key(struct buf *out, const struct kube_object *o)
@@ -161,7 +170,7 @@ static void group_count(struct fit *f, struct fit_group *g, size_t slot, int by)
     g->counts[slot] += by;
 }
 
-/* ---- nodes -------------------------------------------------------------------------------------- */
+/* ---- nodes ---------------------------------------------------------------------------------- */
 
 struct fit_node *fit_node_get(const struct fit *f, struct slice name)
 {
@@ -225,7 +234,8 @@ bool fit_node_set(struct fit *f, struct kube_object *o)
     n->taints = json_path(o->json, "spec.taints");
     n->unschedulable = json_path_bool(o->json, "spec.unschedulable", false);
     kube_object_unref(old);
-    return changed || n->max_pods != pods_before || memcmp(before, n->allocatable, sizeof(before)) != 0;
+    return changed || n->max_pods != pods_before ||
+           memcmp(before, n->allocatable, sizeof(before)) != 0;
 }
 
 void fit_node_remove(struct fit *f, struct slice name)
@@ -239,7 +249,7 @@ void fit_node_remove(struct fit *f, struct slice name)
     if (list_empty(&n->pods)) node_free(f, n);
 }
 
-/* ---- pods --------------------------------------------------------------------------------------- */
+/* ---- pods ----------------------------------------------------------------------------------- */
 
 static void read_ports(struct fit_pod *p, const struct json *spec)
 {
@@ -249,13 +259,16 @@ static void read_ports(struct fit_pod *p, const struct json *spec)
         const struct json *ports = json_get(json_at(containers, i), "ports");
         for (size_t j = 0; j < (ports ? ports->count : 0); j++) {
             const struct json *port = json_at(ports, j);
-            int64_t number = json_path_int(port, "hostPort", host_network ? json_path_int(port, "containerPort", 0) : 0);
+            int64_t number = json_path_int(
+                port, "hostPort", host_network ? json_path_int(port, "containerPort", 0) : 0);
             if (number <= 0) continue;
             p->ports = mem_must_realloc(p->ports, (p->n_ports + 1) * sizeof(*p->ports));
-            struct slice protocol = json_text(json_get(port, "protocol")), ip = json_text(json_get(port, "hostIP"));
-            p->ports[p->n_ports++] = (struct fit_port){.ip = ip.len ? ip : SLICE_LIT("0.0.0.0"),
-                                                       .protocol = protocol.len ? protocol : SLICE_LIT("TCP"),
-                                                       .port = number};
+            struct slice protocol = json_text(json_get(port, "protocol")),
+                         ip = json_text(json_get(port, "hostIP"));
+            p->ports[p->n_ports++] =
+                (struct fit_port){.ip = ip.len ? ip : SLICE_LIT("0.0.0.0"),
+                                  .protocol = protocol.len ? protocol : SLICE_LIT("TCP"),
+                                  .port = number};
         }
     }
 }

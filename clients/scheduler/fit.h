@@ -1,10 +1,11 @@
-/* Where a pod fits best: the scheduler's model of nodes and of the pods on them, kept up to date step by step, and the filters and
- * scores over it. No I/O, no clock; one thread.
+/* Where a pod fits best: the scheduler's model of nodes and of the pods on them, kept up to date
+ * step by step, and the filters and scores over it. No I/O, no clock; one thread.
  *
- * Semantics follow kube-scheduler 1.32's default plugins: NodeUnschedulable, NodeName, TaintToleration, NodeAffinity, NodePorts and
- * NodeResourcesFit as filters; NodeResourcesFit (least allocated), NodeResourcesBalancedAllocation, NodeAffinity, TaintToleration and the
- * default spreading as scores, with their weights. Spreading is by node, among pods of one controller (or, without
- * one, pods of the namespace with the same labels: those that one Service selects). */
+ * Semantics follow kube-scheduler 1.32's default plugins: NodeUnschedulable, NodeName,
+ * TaintToleration, NodeAffinity, NodePorts and NodeResourcesFit as filters; NodeResourcesFit (least
+ * allocated), NodeResourcesBalancedAllocation, NodeAffinity, TaintToleration and the default
+ * spreading as scores, with their weights. Spreading is by node, among pods of one controller (or,
+ * without one, pods of the namespace with the same labels: those that one Service selects). */
 #ifndef PINTLE_CLIENTS_SCHEDULER_FIT_H
 #define PINTLE_CLIENTS_SCHEDULER_FIT_H
 
@@ -21,7 +22,7 @@ struct fit_port {
 };
 
 struct fit_node {
-    struct smap_node node; /* key: name */
+    struct smap_node node;      /* key: name */
     struct kube_object *object; /* NULL: pods name it, but it is not known */
     int64_t allocatable[RESOURCE_KINDS], requested[RESOURCE_KINDS];
     int64_t nonzero_cpu, nonzero_memory; /* requests with defaults for those who ask for nothing */
@@ -50,7 +51,8 @@ struct fit_pod {
 struct fit *fit_new(void);
 void fit_free(struct fit *f); /* after all its pods */
 
-/* Adds or replaces a node. Returns whether something changed by which a waiting pod could fit now. */
+/* Adds or replaces a node. Returns whether something changed by which a waiting pod could fit now.
+ */
 bool fit_node_set(struct fit *f, struct kube_object *o);
 void fit_node_remove(struct fit *f, struct slice name);
 struct fit_node *fit_node_get(const struct fit *f, struct slice name);
@@ -62,10 +64,13 @@ void fit_pod_release(struct fit *f, struct fit_pod *p);
 void fit_assign(struct fit *f, struct fit_pod *p, struct slice node);
 void fit_unassign(struct fit *f, struct fit_pod *p);
 
-/* The best node, or NULL and why, in Kubernetes' words, in `why` ("0/3 nodes are available: 3 Insufficient cpu."). */
+/* The best node, or NULL and why, in Kubernetes' words, in `why` ("0/3 nodes are available: 3
+ * Insufficient cpu."). */
 struct fit_node *fit_pick(struct fit *f, const struct fit_pod *p, struct buf *why);
 
-/* Requests of a pod: containers, init containers (the largest counts; sidecars add up), overhead. */
-void fit_pod_requests(struct fit *f, const struct json *spec, int64_t request[RESOURCE_KINDS], bool nonzero);
+/* Requests of a pod: containers, init containers (the largest counts; sidecars add up), overhead.
+ */
+void fit_pod_requests(struct fit *f, const struct json *spec, int64_t request[RESOURCE_KINDS],
+                      bool nonzero);
 
 #endif

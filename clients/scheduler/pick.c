@@ -6,7 +6,8 @@
 #include "clients/lib/selector.h"
 #include "clients/scheduler/fit_int.h"
 
-/* kube-scheduler's percentageOfNodesToScore: all of up to 100 nodes, then a share that falls from 50% to 5%. */
+/* kube-scheduler's percentageOfNodesToScore: all of up to 100 nodes, then a share that falls from
+ * 50% to 5%. */
 #define ALWAYS_SCORED 100
 #define REASONS_MAX 64
 
@@ -31,7 +32,7 @@ static void add_reason(struct reasons *r, const char *text)
     r->list[r->n++].count = 1;
 }
 
-/* ---- filters ------------------------------------------------------------------------------------ */
+/* ---- filters -------------------------------------------------------------------------------- */
 
 static const struct json *pod_spec(const struct fit_pod *p)
 {
@@ -52,7 +53,8 @@ static const struct json *hard_taint(const struct fit_node *n, const struct json
 static bool ports_clash(const struct fit_port *a, const struct fit_port *b)
 {
     if (a->port != b->port || !slice_eq(a->protocol, b->protocol)) return false;
-    return slice_eq(a->ip, b->ip) || slice_eq_str(a->ip, "0.0.0.0") || slice_eq_str(b->ip, "0.0.0.0");
+    return slice_eq(a->ip, b->ip) || slice_eq_str(a->ip, "0.0.0.0") ||
+           slice_eq_str(b->ip, "0.0.0.0");
 }
 
 static bool ports_taken(const struct fit_node *n, const struct fit_pod *p)
@@ -67,7 +69,8 @@ static bool ports_taken(const struct fit_node *n, const struct fit_pod *p)
     return false;
 }
 
-static bool enough_resources(const struct fit *f, const struct fit_node *n, const struct fit_pod *p, struct reasons *r)
+static bool enough_resources(const struct fit *f, const struct fit_node *n, const struct fit_pod *p,
+                             struct reasons *r)
 {
     bool ok = true;
     char text[160];
@@ -88,16 +91,20 @@ static bool affinity_matches(const struct fit_node *n, const struct json *spec)
 {
     const struct json *map = json_get(spec, "nodeSelector");
     if (map && map->count && !selector_map_matches(map, n->labels)) return false;
-    const struct json *required = json_path(spec, "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution");
+    const struct json *required =
+        json_path(spec, "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution");
     return node_selector_matches(required, n->labels, slice_str(n->name));
 }
 
 /* The order is kube-scheduler's: the first filter that refuses a node names the reason. */
-static bool passes(const struct fit *f, const struct fit_node *n, const struct fit_pod *p, struct reasons *r)
+static bool passes(const struct fit *f, const struct fit_node *n, const struct fit_pod *p,
+                   struct reasons *r)
 {
     static const struct json effect = {.type = JSON_STRING, .text = SLICE_LIT("NoSchedule")};
-    static const struct json key = {.type = JSON_STRING, .text = SLICE_LIT("node.kubernetes.io/unschedulable")};
-    struct json_member members[] = {{SLICE_LIT("key"), (struct json *)&key}, {SLICE_LIT("effect"), (struct json *)&effect}};
+    static const struct json key = {.type = JSON_STRING,
+                                    .text = SLICE_LIT("node.kubernetes.io/unschedulable")};
+    struct json_member members[] = {{SLICE_LIT("key"), (struct json *)&key},
+                                    {SLICE_LIT("effect"), (struct json *)&effect}};
     struct json cordon = {.type = JSON_OBJECT, .count = 2, .size = 2, .members = members};
     const struct json *spec = pod_spec(p), *tolerations = json_get(spec, "tolerations");
     if (n->unschedulable && !tolerations_find(tolerations, &cordon)) {
@@ -108,8 +115,8 @@ static bool passes(const struct fit *f, const struct fit_node *n, const struct f
     if (taint) {
         struct slice k = json_text(json_get(taint, "key")), v = json_text(json_get(taint, "value"));
         char text[160];
-        snprintf(text, sizeof(text), "node(s) had untolerated taint {%.*s: %.*s}", (int)k.len, k.data, (int)v.len,
-                 v.len ? (const char *)v.data : "");
+        snprintf(text, sizeof(text), "node(s) had untolerated taint {%.*s: %.*s}", (int)k.len,
+                 k.data, (int)v.len, v.len ? (const char *)v.data : "");
         add_reason(r, text);
         return false;
     }
@@ -124,7 +131,7 @@ static bool passes(const struct fit *f, const struct fit_node *n, const struct f
     return enough_resources(f, n, p, r);
 }
 
-/* ---- scores ------------------------------------------------------------------------------------- */
+/* ---- scores --------------------------------------------------------------------------------- */
 
 static double share(int64_t used, int64_t of)
 {
@@ -148,7 +155,9 @@ static double soft_taints(const struct fit_node *n, const struct json *toleratio
     double count = 0;
     for (size_t i = 0; i < (n->taints ? n->taints->count : 0); i++) {
         const struct json *taint = json_at(n->taints, i);
-        if (json_is_str(json_get(taint, "effect"), "PreferNoSchedule") && !tolerations_find(tolerations, taint)) count++;
+        if (json_is_str(json_get(taint, "effect"), "PreferNoSchedule") &&
+            !tolerations_find(tolerations, taint))
+            count++;
     }
     return count;
 }
@@ -162,8 +171,9 @@ static void score(struct candidate *c, const struct fit_pod *p)
     double apart = cpu > memory ? cpu - memory : memory - cpu;
     c->least = 100 * (1 - (cpu + memory) / 2);
     c->balanced = 100 * (1 - apart / 2);
-    c->affinity =
-        preferred_weight(n, json_path(spec, "affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution"));
+    c->affinity = preferred_weight(
+        n,
+        json_path(spec, "affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution"));
     c->taints = n->taints ? soft_taints(n, json_get(spec, "tolerations")) : 0;
     c->spread = p->group && n->slot < p->group->size ? p->group->counts[n->slot] : 0;
 }
@@ -184,8 +194,10 @@ static struct fit_node *best(struct candidate *c, size_t n)
     }
     struct fit_node *winner = NULL;
     for (size_t i = 0; i < n; i++) {
-        double total = c[i].least + c[i].balanced + 2 * share_of_best(c[i].affinity, affinity, false) +
-                       3 * share_of_best(c[i].taints, taints, true) + 2 * share_of_best(c[i].spread, spread, true);
+        double total = c[i].least + c[i].balanced +
+                       2 * share_of_best(c[i].affinity, affinity, false) +
+                       3 * share_of_best(c[i].taints, taints, true) +
+                       2 * share_of_best(c[i].spread, spread, true);
         if (total > top) { /* equals: the first, and the start moves on with each pod */
             top = total;
             winner = c[i].node;
@@ -194,7 +206,7 @@ static struct fit_node *best(struct candidate *c, size_t n)
     return winner;
 }
 
-/* ---- the choice --------------------------------------------------------------------------------- */
+/* ---- the choice ----------------------------------------------------------------------------- */
 
 static size_t enough_nodes(size_t known)
 {
@@ -245,7 +257,8 @@ struct fit_node *fit_pick(struct fit *f, const struct fit_pod *p, struct buf *wh
         f->scratch[found] = (struct candidate){.node = n};
         score(&f->scratch[found++], p);
     }
-    if (f->n_slots) f->start = (f->start + (found == want && want < f->n_known ? looked : 1)) % f->n_slots;
+    if (f->n_slots)
+        f->start = (f->start + (found == want && want < f->n_known ? looked : 1)) % f->n_slots;
     if (found) return best(f->scratch, found);
     explain(f, &reasons, why);
     return NULL;

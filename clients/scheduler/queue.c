@@ -23,7 +23,8 @@ static size_t *counter(struct sched_queue *q, enum pod_state state)
 static void insert_ready(struct sched_queue *q, struct sched_pod *p)
 {
     struct list *at = q->ready.prev;
-    while (at != &q->ready && container_of(at, struct sched_pod, link)->priority < p->priority) at = at->prev;
+    while (at != &q->ready && container_of(at, struct sched_pod, link)->priority < p->priority)
+        at = at->prev;
     list_push_front(at, &p->link);
 }
 
@@ -35,12 +36,9 @@ void sched_queue_set(struct sched_queue *q, struct sched_pod *p, enum pod_state 
     p->state = state;
     n = counter(q, state);
     if (n) ++*n;
-    if (state == POD_READY)
-        insert_ready(q, p);
-    else if (state == POD_RESTING)
-        list_push_back(&q->resting, &p->link);
-    else if (state == POD_UNSCHEDULABLE)
-        list_push_back(&q->unschedulable, &p->link);
+    if (state == POD_READY) insert_ready(q, p);
+    else if (state == POD_RESTING) list_push_back(&q->resting, &p->link);
+    else if (state == POD_UNSCHEDULABLE) list_push_back(&q->unschedulable, &p->link);
 }
 
 struct sched_pod *sched_queue_next(const struct sched_queue *q)
@@ -48,7 +46,8 @@ struct sched_pod *sched_queue_next(const struct sched_queue *q)
     return list_empty(&q->ready) ? NULL : container_of(q->ready.next, struct sched_pod, link);
 }
 
-void sched_queue_failed(struct sched_queue *q, struct sched_pod *p, uint64_t now, bool unschedulable)
+void sched_queue_failed(struct sched_queue *q, struct sched_pod *p, uint64_t now,
+                        bool unschedulable)
 {
     uint64_t pause = (uint64_t)PAUSE_MIN_MS << (p->attempts < 8 ? p->attempts : 8);
     p->attempts++;
@@ -77,18 +76,14 @@ uint64_t sched_queue_tick(struct sched_queue *q, uint64_t now)
     list_for_each(node, &q->resting)
     {
         struct sched_pod *p = container_of(node, struct sched_pod, link);
-        if (now >= p->ready_ms)
-            sched_queue_set(q, p, POD_READY);
-        else
-            next = sooner(next, p->ready_ms);
+        if (now >= p->ready_ms) sched_queue_set(q, p, POD_READY);
+        else next = sooner(next, p->ready_ms);
     }
     list_for_each(node, &q->unschedulable)
     {
         struct sched_pod *p = container_of(node, struct sched_pod, link);
-        if (now >= p->tried_ms + UNSCHEDULABLE_MAX_MS)
-            sched_queue_set(q, p, POD_READY);
-        else
-            next = sooner(next, p->tried_ms + UNSCHEDULABLE_MAX_MS);
+        if (now >= p->tried_ms + UNSCHEDULABLE_MAX_MS) sched_queue_set(q, p, POD_READY);
+        else next = sooner(next, p->tried_ms + UNSCHEDULABLE_MAX_MS);
     }
     return next;
 }

@@ -1,5 +1,6 @@
-/* The scheduler's pods: those that wait (ready, resting after a failure, or unschedulable until the cluster changes), and those that
- * have a node. Order and pauses only; no I/O, time is given. One thread. */
+/* The scheduler's pods: those that wait (ready, resting after a failure, or unschedulable until the
+ * cluster changes), and those that have a node. Order and pauses only; no I/O, time is given. One
+ * thread. */
 #ifndef PINTLE_CLIENTS_SCHEDULER_QUEUE_H
 #define PINTLE_CLIENTS_SCHEDULER_QUEUE_H
 
@@ -38,10 +39,12 @@ void sched_queue_set(struct sched_queue *q, struct sched_pod *p, enum pod_state 
 /* The next one to try, or NULL. It stays in the queue until its state is set. */
 struct sched_pod *sched_queue_next(const struct sched_queue *q);
 /* After a try that failed: to RESTING or UNSCHEDULABLE with a pause of 1 s, doubling up to 10 s. */
-void sched_queue_failed(struct sched_queue *q, struct sched_pod *p, uint64_t now, bool unschedulable);
+void sched_queue_failed(struct sched_queue *q, struct sched_pod *p, uint64_t now,
+                        bool unschedulable);
 /* The cluster changed: the unschedulable may try again, when their pause is over. */
 void sched_queue_move(struct sched_queue *q, uint64_t now);
-/* Makes those ready whose pause is over, and those unschedulable for longer than a minute; returns when to look again, 0 = never. */
+/* Makes those ready whose pause is over, and those unschedulable for longer than a minute; returns
+ * when to look again, 0 = never. */
 uint64_t sched_queue_tick(struct sched_queue *q, uint64_t now);
 
 #endif

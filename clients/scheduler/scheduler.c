@@ -1,5 +1,6 @@
-/* The program: informers of pods and nodes feed the model (fit.h) and the queue (queue.h); while we lead, ready pods are given their best
- * node, counted on it at once, and bound by requests that overlap. What cannot be bound is taken off the node and tried again. */
+/* The program: informers of pods and nodes feed the model (fit.h) and the queue (queue.h); while we
+ * lead, ready pods are given their best node, counted on it at once, and bound by requests that
+ * overlap. What cannot be bound is taken off the node and tried again. */
 #include "clients/scheduler/scheduler.h"
 
 #include "base/clock.h"
@@ -31,19 +32,26 @@ struct scheduler {
 
 static void wake(struct scheduler *s);
 
-/* ---- pods --------------------------------------------------------------------------------------- */
+/* ---- pods ----------------------------------------------------------------------------------- */
 
 /* What neither filters nor scores look at does not stay in memory. */
 static void trim_pod(struct json *pod)
 {
     static const char *const top[] = {"metadata", "spec", "status", NULL};
-    static const char *const meta[] = {"name",   "namespace",       "uid",               "resourceVersion",
-                                       "labels", "ownerReferences", "deletionTimestamp", NULL};
-    static const char *const spec[] = {"nodeName", "schedulerName", "containers",  "initContainers", "nodeSelector",
-                                       "affinity", "tolerations",   "priority",    "overhead",       "schedulingGates",
-                                       "hostNetwork", NULL};
+    static const char *const meta[] = {"name",
+                                       "namespace",
+                                       "uid",
+                                       "resourceVersion",
+                                       "labels",
+                                       "ownerReferences",
+                                       "deletionTimestamp",
+                                       NULL};
+    static const char *const spec[] = {
+        "nodeName",    "schedulerName", "containers", "initContainers",  "nodeSelector", "affinity",
+        "tolerations", "priority",      "overhead",   "schedulingGates", "hostNetwork",  NULL};
     static const char *const container[] = {"resources", "ports", "restartPolicy", NULL};
-    static const char *const affinity[] = {"nodeAffinity", NULL}, *const status[] = {"phase", "conditions", NULL};
+    static const char *const affinity[] = {"nodeAffinity", NULL}, *const status[] = {
+                                                                      "phase", "conditions", NULL};
     kjson_keep(pod, top);
     kjson_keep(json_get(pod, "metadata"), meta);
     kjson_keep(json_get(pod, "spec"), spec);
@@ -52,7 +60,8 @@ static void trim_pod(struct json *pod)
     const char *const lists[] = {"spec.containers", "spec.initContainers"};
     for (int l = 0; l < 2; l++) {
         const struct json *list = json_path(pod, lists[l]);
-        for (size_t i = 0; i < (list ? list->count : 0); i++) kjson_keep(json_at(list, i), container);
+        for (size_t i = 0; i < (list ? list->count : 0); i++)
+            kjson_keep(json_at(list, i), container);
     }
 }
 
@@ -74,8 +83,8 @@ static bool is_ours(const struct scheduler *s, const struct kube_object *o)
 {
     struct slice name = json_path_text(o->json, "spec.schedulerName");
     const struct json *gates = json_path(o->json, "spec.schedulingGates");
-    return (name.len == 0 || slice_eq_str(name, s->name)) && !json_path(o->json, "metadata.deletionTimestamp") &&
-           !(gates && gates->count);
+    return (name.len == 0 || slice_eq_str(name, s->name)) &&
+           !json_path(o->json, "metadata.deletionTimestamp") && !(gates && gates->count);
 }
 
 static void pod_free(struct scheduler *s, struct sched_pod *p)
@@ -161,7 +170,7 @@ static void pod_updated(void *ctx, struct kube_object *old, struct kube_object *
     fit_pod_release(s->fit, &p->fit);
     fit_pod_init(s->fit, &p->fit, o);
     if (waits && !relevant) return; /* a status: our own, most likely */
-    if (binding) { /* the answer still comes */
+    if (binding) {                  /* the answer still comes */
         fit_assign(s->fit, &p->fit, node);
         return;
     }
@@ -177,7 +186,7 @@ static void pod_deleted(void *ctx, struct kube_object *o)
     wake(s);
 }
 
-/* ---- nodes -------------------------------------------------------------------------------------- */
+/* ---- nodes ---------------------------------------------------------------------------------- */
 
 static void node_added(void *ctx, struct kube_object *o)
 {
@@ -203,7 +212,7 @@ static void on_synced(void *ctx)
     wake(ctx);
 }
 
-/* ---- binding ------------------------------------------------------------------------------------ */
+/* ---- binding -------------------------------------------------------------------------------- */
 
 static void on_bound(void *ctx, const struct kube_result *r)
 {
@@ -228,8 +237,9 @@ static void on_bound(void *ctx, const struct kube_result *r)
             sched_queue_failed(&s->queue, p, clock_mono_ms(), false);
         }
     } else {
-        recorder_event(s->recorder, &KUBE_PODS, p->fit.object, "Normal", "Scheduled", "Successfully assigned %.*s to %s",
-                       (int)p->node.key.len, p->key, p->fit.node->name);
+        recorder_event(s->recorder, &KUBE_PODS, p->fit.object, "Normal", "Scheduled",
+                       "Successfully assigned %.*s to %s", (int)p->node.key.len, p->key,
+                       p->fit.node->name);
         sched_queue_set(&s->queue, p, POD_BOUND);
         p->attempts = 0;
     }
@@ -243,10 +253,11 @@ static void bind_pod(struct scheduler *s, struct sched_pod *p, struct fit_node *
     s->n_binding++;
     struct arena a = {0};
     const struct kube_object *o = p->fit.object;
-    struct json *body = kjson(&a,
-                              "{apiVersion:'v1',kind:'Binding',metadata:{name:t,namespace:t,uid:t?},"
-                              "target:{apiVersion:'v1',kind:'Node',name:s}}",
-                              o->name, o->ns, o->uid, n->name);
+    struct json *body =
+        kjson(&a,
+              "{apiVersion:'v1',kind:'Binding',metadata:{name:t,namespace:t,uid:t?},"
+              "target:{apiVersion:'v1',kind:'Node',name:s}}",
+              o->name, o->ns, o->uid, n->name);
     struct kube_request r = {.verb = KUBE_CREATE,
                              .resource = &KUBE_PODS,
                              .ns = o->ns,
@@ -262,7 +273,8 @@ static const struct json *scheduled_condition(const struct kube_object *o)
 {
     const struct json *list = json_path(o->json, "status.conditions");
     for (size_t i = 0; i < (list ? list->count : 0); i++)
-        if (json_is_str(json_get(json_at(list, i), "type"), "PodScheduled")) return json_at(list, i);
+        if (json_is_str(json_get(json_at(list, i), "type"), "PodScheduled"))
+            return json_at(list, i);
     return NULL;
 }
 
@@ -274,10 +286,12 @@ static void tell_unschedulable(struct scheduler *s, struct sched_pod *p, const c
     bool was_false = json_is_str(json_get(have, "status"), "False");
     if (was_false && json_is_str(json_get(have, "message"), why)) return;
     struct arena a = {0};
-    const char *since = was_false ? arena_strdup(&a, json_text(json_get(have, "lastTransitionTime")))
-                                  : kjson_time(&a, clock_wall_ms());
+    const char *since = was_false
+                            ? arena_strdup(&a, json_text(json_get(have, "lastTransitionTime")))
+                            : kjson_time(&a, clock_wall_ms());
     struct json *body = kjson(&a,
-                              "{metadata:{uid:t?},status:{conditions:[{type:'PodScheduled',status:'False',reason:'Unschedulable',"
+                              "{metadata:{uid:t?},status:{conditions:[{type:'PodScheduled',status:'"
+                              "False',reason:'Unschedulable',"
                               "message:s,lastProbeTime:N,lastTransitionTime:s}]}}",
                               o->uid, why, since);
     struct kube_request r = {.verb = KUBE_STRATEGIC_PATCH,
@@ -299,17 +313,19 @@ static void try_pod(struct scheduler *s, struct sched_pod *p)
     } else {
         sched_queue_failed(&s->queue, p, clock_mono_ms(), true);
         const char *text = buf_cstr(&why);
-        log_debug("unschedulable pod=%.*s why=\"%s\"", (int)p->node.key.len, p->key, text ? text : "");
+        log_debug("unschedulable pod=%.*s why=\"%s\"", (int)p->node.key.len, p->key,
+                  text ? text : "");
         if (text) tell_unschedulable(s, p, text);
     }
     buf_release(&why);
 }
 
-/* ---- the loop ----------------------------------------------------------------------------------- */
+/* ---- the loop ------------------------------------------------------------------------------- */
 
 static bool may_work(const struct scheduler *s)
 {
-    return s->leading && informer_synced(s->nodes) && informer_synced(s->pods) && s->n_binding < BINDINGS_MAX;
+    return s->leading && informer_synced(s->nodes) && informer_synced(s->pods) &&
+           s->n_binding < BINDINGS_MAX;
 }
 
 static void on_timer(uv_timer_t *t)
@@ -331,7 +347,8 @@ static void on_idle(uv_idle_t *idle)
     }
     if (s->queue.n_ready && may_work(s)) return; /* more next turn */
     uv_idle_stop(idle);
-    if (s->queue.n_resting + s->queue.n_unschedulable && !next) next = now + 1000; /* put there just now */
+    if (s->queue.n_resting + s->queue.n_unschedulable && !next)
+        next = now + 1000; /* put there just now */
     if (next) uv_timer_start(&s->timer, on_timer, next > now ? next - now : 1, 0);
 }
 
@@ -352,7 +369,7 @@ static void on_stopped_leading(void *ctx)
     ((struct scheduler *)ctx)->leading = false;
 }
 
-/* ---- the program -------------------------------------------------------------------------------- */
+/* ---- the program ---------------------------------------------------------------------------- */
 
 static void release(struct scheduler *s)
 {
@@ -377,24 +394,25 @@ static void on_stop(void *ctx)
 {
     struct scheduler *s = ctx;
     s->leading = false;
-    if (s->leader)
-        leader_release(s->leader, on_released, s);
-    else
-        release(s);
+    if (s->leader) leader_release(s->leader, on_released, s);
+    else release(s);
 }
 
 static void start(struct scheduler *s, const struct leader_config *config)
 {
     static const struct informer_handler pods = {pod_added, pod_updated, pod_deleted, on_synced};
-    static const struct informer_handler nodes = {node_added, node_updated, node_deleted, on_synced};
+    static const struct informer_handler nodes = {node_added, node_updated, node_deleted,
+                                                  on_synced};
     s->fit = fit_new();
     sched_queue_init(&s->queue);
     uv_idle_init(&s->app.loop, &s->idle);
     uv_timer_init(&s->app.loop, &s->timer);
     s->idle.data = s->timer.data = s;
     s->recorder = recorder_new(s->app.client, s->name, NULL);
-    s->pods = informer_new(s->app.client, &(struct informer_options){.resource = &KUBE_PODS, .trim = trim_pod});
-    s->nodes = informer_new(s->app.client, &(struct informer_options){.resource = &KUBE_NODES, .trim = trim_node});
+    s->pods = informer_new(s->app.client,
+                           &(struct informer_options){.resource = &KUBE_PODS, .trim = trim_pod});
+    s->nodes = informer_new(s->app.client,
+                            &(struct informer_options){.resource = &KUBE_NODES, .trim = trim_node});
     informer_add_handler(s->pods, &pods, s);
     informer_add_handler(s->nodes, &nodes, s);
     informer_start(s->nodes);
@@ -403,8 +421,7 @@ static void start(struct scheduler *s, const struct leader_config *config)
     s->app.ctx = s;
     if (s->election.elect)
         s->leader = leader_new(s->app.client, config, on_leading, on_stopped_leading, s);
-    else
-        on_leading(s);
+    else on_leading(s);
 }
 
 int cmd_scheduler(int argc, char **argv)
@@ -413,10 +430,12 @@ int cmd_scheduler(int argc, char **argv)
     s->name = "default-scheduler";
     app_leader_defaults(&s->election);
     const struct app_flag flags[] = {
-        {"scheduler-name", FLAG_STRING, &s->name, "NAME", "pods with this spec.schedulerName are ours"},
+        {"scheduler-name", FLAG_STRING, &s->name, "NAME",
+         "pods with this spec.schedulerName are ours"},
         APP_LEADER_FLAGS(&s->election),
     };
-    int rc = app_init(&s->app, "scheduler", "pintle scheduler [flags]", flags, sizeof(flags) / sizeof(*flags), argc, argv);
+    int rc = app_init(&s->app, "scheduler", "pintle scheduler [flags]", flags,
+                      sizeof(flags) / sizeof(*flags), argc, argv);
     struct leader_config config;
     if (rc < 0 && app_leader_config(&s->election, "kube-scheduler", &config)) rc = 2;
     if (rc < 0) {

@@ -1,15 +1,15 @@
-/* A small scripted HTTP/2 server on the test's own loop: each request is handed whole to a handler, which answers now or keeps the
- * exchange open and writes later. For tests only; one thread. */
+/* A small scripted HTTP/2 server on the test's own loop: each request is handed whole to a handler,
+ * which answers now or keeps the exchange open and writes later. For tests only; one thread. */
 #ifndef PINTLE_TESTS_UNIT_CLIENTS_MOCK_SERVER_H
 #define PINTLE_TESTS_UNIT_CLIENTS_MOCK_SERVER_H
 
+#include <cmocka.h>
 #include <nghttp2/nghttp2.h>
+#include <openssl/ssl.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
 #include <stdint.h>
-#include <cmocka.h>
-#include <openssl/ssl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,12 +49,13 @@ struct mock_server {
     int port, connections, requests, listening, deaf; /* deaf: reads nothing any more */
     SSL_CTX *tls;
     void (*handler)(struct mock_server *m, struct mock_exchange *x);
-    void (*piece)(struct mock_server *m, struct mock_exchange *x, const uint8_t *data, size_t len); /* may be NULL */
+    void (*piece)(struct mock_server *m, struct mock_exchange *x, const uint8_t *data,
+                  size_t len); /* may be NULL */
     void *user;
 };
 
-static inline ssize_t mock_read(nghttp2_session *s, int32_t id, uint8_t *buf, size_t size, uint32_t *flags,
-                                nghttp2_data_source *source, void *user)
+static inline ssize_t mock_read(nghttp2_session *s, int32_t id, uint8_t *buf, size_t size,
+                                uint32_t *flags, nghttp2_data_source *source, void *user)
 {
     (void)user;
     struct mock_exchange *x = source->ptr;
@@ -129,21 +130,23 @@ static inline int mock_on_begin(nghttp2_session *s, const nghttp2_frame *f, void
     return 0;
 }
 
-static inline int mock_on_header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *n, size_t nl, const uint8_t *v,
-                                 size_t vl, uint8_t flags, void *user)
+static inline int mock_on_header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *n,
+                                 size_t nl, const uint8_t *v, size_t vl, uint8_t flags, void *user)
 {
     (void)flags;
     (void)user;
     struct mock_exchange *x = nghttp2_session_get_stream_user_data(s, f->hd.stream_id);
     if (!x) return 0;
-    if (nl == 7 && !memcmp(n, ":method", 7)) snprintf(x->method, sizeof(x->method), "%.*s", (int)vl, v);
+    if (nl == 7 && !memcmp(n, ":method", 7))
+        snprintf(x->method, sizeof(x->method), "%.*s", (int)vl, v);
     if (nl == 5 && !memcmp(n, ":path", 5)) snprintf(x->path, sizeof(x->path), "%.*s", (int)vl, v);
     size_t at = strlen(x->headers);
     snprintf(x->headers + at, sizeof(x->headers) - at, "%.*s: %.*s\n", (int)nl, n, (int)vl, v);
     return 0;
 }
 
-static inline int mock_on_data(nghttp2_session *s, uint8_t flags, int32_t id, const uint8_t *data, size_t len, void *user)
+static inline int mock_on_data(nghttp2_session *s, uint8_t flags, int32_t id, const uint8_t *data,
+                               size_t len, void *user)
 {
     (void)flags;
     struct mock_conn *c = user;
@@ -238,15 +241,14 @@ static inline void mock_flush(struct mock_conn *c)
     if (c->closing || (c->ssl && !SSL_is_init_finished(c->ssl))) n = 0;
     else
         while ((n = nghttp2_session_mem_send(c->session, &p)) > 0) {
-            if (c->ssl)
-                SSL_write(c->ssl, p, (int)n);
-            else
-                mock_wire(c, p, (size_t)n);
+            if (c->ssl) SSL_write(c->ssl, p, (int)n);
+            else mock_wire(c, p, (size_t)n);
         }
     if (c->ssl && !c->closing) {
         char buf[16384];
         int got;
-        while ((got = BIO_read(SSL_get_wbio(c->ssl), buf, sizeof(buf))) > 0) mock_wire(c, buf, (size_t)got);
+        while ((got = BIO_read(SSL_get_wbio(c->ssl), buf, sizeof(buf))) > 0)
+            mock_wire(c, buf, (size_t)got);
     }
 }
 
@@ -277,7 +279,8 @@ static inline void mock_input(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
     }
     if (c->server->deaf) return;
     if (!c->ssl) {
-        if (nghttp2_session_mem_recv(c->session, (uint8_t *)b->base, (size_t)n) < 0) mock_conn_close(c);
+        if (nghttp2_session_mem_recv(c->session, (uint8_t *)b->base, (size_t)n) < 0)
+            mock_conn_close(c);
         return;
     }
     BIO_write(SSL_get_rbio(c->ssl), b->base, (int)n);
@@ -325,13 +328,14 @@ static inline void mock_accept(uv_stream_t *l, int status)
     uv_read_start((uv_stream_t *)&c->tcp, mock_alloc, mock_input);
 }
 
-static inline int mock_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen, const unsigned char *in,
-                            unsigned inlen, void *arg)
+static inline int mock_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen,
+                            const unsigned char *in, unsigned inlen, void *arg)
 {
     (void)ssl;
     (void)arg;
-    return nghttp2_select_next_protocol((unsigned char **)out, outlen, in, inlen) == 1 ? SSL_TLSEXT_ERR_OK
-                                                                                     : SSL_TLSEXT_ERR_NOACK;
+    return nghttp2_select_next_protocol((unsigned char **)out, outlen, in, inlen) == 1
+               ? SSL_TLSEXT_ERR_OK
+               : SSL_TLSEXT_ERR_NOACK;
 }
 
 /* Tries ports of the tests' range until one is free; port != 0: that one (a restart). */
@@ -381,13 +385,13 @@ static inline void mock_stop(struct mock_server *m)
 }
 
 /* Runs the loop until the condition holds; fails the test after 10 s. */
-#define run_until(loop, cond)                                                                                                  \
-    do {                                                                                                                       \
-        uint64_t until_ = uv_hrtime() + 10000000000ull;                                                                        \
-        while (!(cond)) {                                                                                                      \
-            uv_run((loop), UV_RUN_NOWAIT);                                                                                     \
-            if (uv_hrtime() > until_) fail_msg("waited too long for: %s", #cond);                                              \
-        }                                                                                                                      \
+#define run_until(loop, cond)                                                                      \
+    do {                                                                                           \
+        uint64_t until_ = uv_hrtime() + 10000000000ull;                                            \
+        while (!(cond)) {                                                                          \
+            uv_run((loop), UV_RUN_NOWAIT);                                                         \
+            if (uv_hrtime() > until_) fail_msg("waited too long for: %s", #cond);                  \
+        }                                                                                          \
     } while (0)
 
 #endif

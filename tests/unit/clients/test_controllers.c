@@ -9,7 +9,8 @@ static struct json *parse(struct arena *a, const char *text)
     for (const char *p = text; *p; p++) buf_append_byte(&b, *p == '\'' ? '"' : (uint8_t)*p);
     struct json *v = NULL;
     struct json_error e = {0};
-    if (json_parse(a, buf_slice(&b), JSON_COPY, &v, &e)) fail_msg("%s: %s at %zu", text, e.text, e.offset);
+    if (json_parse(a, buf_slice(&b), JSON_COPY, &v, &e))
+        fail_msg("%s: %s at %zu", text, e.text, e.offset);
     buf_release(&b);
     return v;
 }
@@ -21,27 +22,34 @@ static void test_limits(void **state)
         const char *spec;
         int64_t surge, unavailable;
     } t[] = {
-        {"{'replicas':4}", 1, 1},   /* 25% each */
-        {"{'replicas':3}", 1, 0},   /* surge up, unavailable down */
-        {"{'replicas':10,'strategy':{'rollingUpdate':{'maxSurge':'25%','maxUnavailable':'25%'}}}", 3, 2},
-        {"{'replicas':10,'strategy':{'rollingUpdate':{'maxSurge':0,'maxUnavailable':0}}}", 0, 1}, /* never both 0 */
-        {"{'replicas':10,'strategy':{'rollingUpdate':{'maxSurge':'0%','maxUnavailable':'1%'}}}", 0, 1},
+        {"{'replicas':4}", 1, 1}, /* 25% each */
+        {"{'replicas':3}", 1, 0}, /* surge up, unavailable down */
+        {"{'replicas':10,'strategy':{'rollingUpdate':{'maxSurge':'25%','maxUnavailable':'25%'}}}",
+         3, 2},
+        {"{'replicas':10,'strategy':{'rollingUpdate':{'maxSurge':0,'maxUnavailable':0}}}", 0,
+         1}, /* never both 0 */
+        {"{'replicas':10,'strategy':{'rollingUpdate':{'maxSurge':'0%','maxUnavailable':'1%'}}}", 0,
+         1},
         {"{'replicas':2,'strategy':{'rollingUpdate':{'maxSurge':5,'maxUnavailable':5}}}", 5, 2},
         {"{'replicas':0}", 0, 0},
-        {"{'replicas':10,'strategy':{'rollingUpdate':{'maxSurge':'100%','maxUnavailable':0}}}", 10, 0},
+        {"{'replicas':10,'strategy':{'rollingUpdate':{'maxSurge':'100%','maxUnavailable':0}}}", 10,
+         0},
         {"{'replicas':10,'strategy':{'type':'Recreate'}}", 0, 0},
     };
     struct arena a = {0};
     for (size_t i = 0; i < sizeof(t) / sizeof(*t); i++) {
         struct rolling r = rolling_limits(parse(&a, t[i].spec));
         if (r.max_surge != t[i].surge || r.max_unavailable != t[i].unavailable)
-            fail_msg("%s: %lld %lld", t[i].spec, (long long)r.max_surge, (long long)r.max_unavailable);
+            fail_msg("%s: %lld %lld", t[i].spec, (long long)r.max_surge,
+                     (long long)r.max_unavailable);
     }
     arena_release(&a);
 }
 
-/* Runs a whole update: after each step all or none of the new pods become available. Returns the number of steps. */
-static int run_update(int64_t want, struct rolling limits, struct rollout_set *olds, size_t n, bool one_by_one)
+/* Runs a whole update: after each step all or none of the new pods become available. Returns the
+ * number of steps. */
+static int run_update(int64_t want, struct rolling limits, struct rollout_set *olds, size_t n,
+                      bool one_by_one)
 {
     struct rollout_set new_set = {.is_new = true};
     int64_t floor_at_start = 0;
@@ -50,18 +58,21 @@ static int run_update(int64_t want, struct rolling limits, struct rollout_set *o
     for (;; steps++) {
         if (steps > 500) fail_msg("the update does not end");
         rollout_step(want, limits, &new_set, olds, n);
-        int64_t total = new_set.target, available = new_set.available < new_set.target ? new_set.available : new_set.target;
+        int64_t total = new_set.target,
+                available = new_set.available < new_set.target ? new_set.available : new_set.target;
         bool moved = new_set.target != new_set.replicas;
         for (size_t i = 0; i < n; i++) {
             moved = moved || olds[i].target != olds[i].replicas;
-            olds[i].available = olds[i].available < olds[i].target ? olds[i].available : olds[i].target;
+            olds[i].available =
+                olds[i].available < olds[i].target ? olds[i].available : olds[i].target;
             olds[i].replicas = olds[i].target;
             total += olds[i].replicas;
             available += olds[i].available;
         }
         new_set.replicas = new_set.target;
         assert_true(total <= want + limits.max_surge || new_set.replicas == 0);
-        if (floor_at_start >= want - limits.max_unavailable) assert_true(available >= want - limits.max_unavailable);
+        if (floor_at_start >= want - limits.max_unavailable)
+            assert_true(available >= want - limits.max_unavailable);
         bool grown = new_set.available < new_set.replicas;
         if (grown) new_set.available = one_by_one ? new_set.available + 1 : new_set.replicas;
         if (!moved && !grown) break;
@@ -80,9 +91,11 @@ static void test_updates_keep_their_promises(void **state)
                 for (int64_t broken = 0; broken <= want; broken += 3)
                     for (int one = 0; one < 2; one++) {
                         if (surge + unavailable == 0) continue;
-                        struct rollout_set olds[2] = {{.replicas = want / 2, .available = want / 2},
-                                                      {.replicas = want - want / 2, .available = want - want / 2}};
-                        olds[1].available = olds[1].available > broken ? olds[1].available - broken : 0;
+                        struct rollout_set olds[2] = {
+                            {.replicas = want / 2, .available = want / 2},
+                            {.replicas = want - want / 2, .available = want - want / 2}};
+                        olds[1].available =
+                            olds[1].available > broken ? olds[1].available - broken : 0;
                         run_update(want, (struct rolling){surge, unavailable}, olds, 2, one);
                     }
 }
@@ -112,8 +125,9 @@ static void test_proportional_scaling(void **state)
 {
     (void)state;
     /* the documentation's example: 10 replicas, maxSurge 3, 8 old and 5 new; scaled to 15 */
-    struct rollout_set s[2] = {{.replicas = 8, .available = 8, .desired = 10, .max = 13, .created_ms = 1},
-                               {.replicas = 5, .desired = 10, .max = 13, .created_ms = 2, .is_new = true}};
+    struct rollout_set s[2] = {
+        {.replicas = 8, .available = 8, .desired = 10, .max = 13, .created_ms = 1},
+        {.replicas = 5, .desired = 10, .max = 13, .created_ms = 2, .is_new = true}};
     rollout_scale(15, (struct rolling){3, 2}, 13, true, s, 2);
     assert_int_equal(s[0].target, 11);
     assert_int_equal(s[1].target, 7);
@@ -121,9 +135,11 @@ static void test_proportional_scaling(void **state)
     rollout_scale(0, (struct rolling){0, 0}, 13, true, s, 2);
     assert_int_equal(s[0].target, 0);
     assert_int_equal(s[1].target, 0);
-    /* leftovers go to the largest; equal ones: the newer when it grows, the older when it shrinks */
-    struct rollout_set even[2] = {{.replicas = 5, .desired = 10, .max = 10, .created_ms = 1},
-                                  {.replicas = 5, .desired = 10, .max = 10, .created_ms = 2, .is_new = true}};
+    /* leftovers go to the largest; equal ones: the newer when it grows, the older when it shrinks
+     */
+    struct rollout_set even[2] = {
+        {.replicas = 5, .desired = 10, .max = 10, .created_ms = 1},
+        {.replicas = 5, .desired = 10, .max = 10, .created_ms = 2, .is_new = true}};
     rollout_scale(11, (struct rolling){0, 1}, 10, true, even, 2);
     assert_int_equal(even[0].target + even[1].target, 11);
     assert_int_equal(even[1].target, 6);
@@ -135,8 +151,9 @@ static void test_proportional_scaling(void **state)
     assert_int_equal(one[0].target, 0);
     assert_int_equal(one[1].target, 7);
     /* saturated: the old ones are done */
-    struct rollout_set done[2] = {{.replicas = 2, .desired = 4, .max = 5},
-                                  {.replicas = 4, .available = 4, .desired = 4, .max = 5, .is_new = true, .created_ms = 9}};
+    struct rollout_set done[2] = {
+        {.replicas = 2, .desired = 4, .max = 5},
+        {.replicas = 4, .available = 4, .desired = 4, .max = 5, .is_new = true, .created_ms = 9}};
     rollout_scale(4, (struct rolling){1, 0}, 6, true, done, 2);
     assert_int_equal(done[0].target, 0);
     assert_int_equal(done[1].target, 4);
@@ -149,9 +166,14 @@ static void test_scaling_never_goes_wrong(void **state)
         for (int64_t b = 0; b <= 9; b++)
             for (int64_t c = 0; c <= 9; c += 3)
                 for (int64_t want = 0; want <= 20; want += 4) {
-                    struct rollout_set s[3] = {{.replicas = a, .max = a + b + c, .desired = 9, .created_ms = 1},
-                                               {.replicas = b, .max = a + b + c, .desired = 9, .created_ms = 2},
-                                               {.replicas = c, .max = a + b + c, .desired = 9, .created_ms = 3, .is_new = true}};
+                    struct rollout_set s[3] = {
+                        {.replicas = a, .max = a + b + c, .desired = 9, .created_ms = 1},
+                        {.replicas = b, .max = a + b + c, .desired = 9, .created_ms = 2},
+                        {.replicas = c,
+                         .max = a + b + c,
+                         .desired = 9,
+                         .created_ms = 3,
+                         .is_new = true}};
                     rollout_scale(want, (struct rolling){2, 0}, a + b + c, true, s, 3);
                     int64_t total = 0, active = (a > 0) + (b > 0) + (c > 0);
                     for (int i = 0; i < 3; i++) {
@@ -170,16 +192,25 @@ static void test_first_to_go(void **state)
         "{'metadata':{'name':'unassigned'},'status':{'phase':'Pending'}}",
         "{'metadata':{'name':'pending'},'spec':{'nodeName':'n'},'status':{'phase':'Pending'}}",
         "{'metadata':{'name':'unready'},'spec':{'nodeName':'n'},'status':{'phase':'Running'}}",
-        "{'metadata':{'name':'cheap','annotations':{'controller.kubernetes.io/pod-deletion-cost':'-5'}},'spec':{'nodeName':'n'},"
-        "'status':{'phase':'Running','conditions':[{'type':'Ready','status':'True','lastTransitionTime':'2026-01-01T00:00:00Z'}]}}",
-        "{'metadata':{'name':'new'},'spec':{'nodeName':'n'},'status':{'phase':'Running','conditions':[{'type':'Ready','status':'True',"
+        "{'metadata':{'name':'cheap','annotations':{'controller.kubernetes.io/"
+        "pod-deletion-cost':'-5'}},'spec':{'nodeName':'n'},"
+        "'status':{'phase':'Running','conditions':[{'type':'Ready','status':'True','"
+        "lastTransitionTime':'2026-01-01T00:00:00Z'}]}}",
+        "{'metadata':{'name':'new'},'spec':{'nodeName':'n'},'status':{'phase':'Running','"
+        "conditions':[{'type':'Ready','status':'True',"
         "'lastTransitionTime':'2026-01-03T00:00:00Z'}]}}",
-        "{'metadata':{'name':'restarts','creationTimestamp':'2026-01-01T00:00:00Z'},'spec':{'nodeName':'n'},'status':{'phase':'Running','containerStatuses':[{'restartCount':3}],"
-        "'conditions':[{'type':'Ready','status':'True','lastTransitionTime':'2026-01-01T00:00:00Z'}]}}",
-        "{'metadata':{'name':'younger','creationTimestamp':'2026-01-02T00:00:00Z'},'spec':{'nodeName':'n'},'status':{'phase':'Running',"
-        "'conditions':[{'type':'Ready','status':'True','lastTransitionTime':'2026-01-01T00:00:00Z'}]}}",
-        "{'metadata':{'name':'older','creationTimestamp':'2026-01-01T00:00:00Z'},'spec':{'nodeName':'n'},'status':{'phase':'Running',"
-        "'conditions':[{'type':'Ready','status':'True','lastTransitionTime':'2026-01-01T00:00:00Z'}]}}",
+        "{'metadata':{'name':'restarts','creationTimestamp':'2026-01-01T00:00:00Z'},'spec':{'"
+        "nodeName':'n'},'status':{'phase':'Running','containerStatuses':[{'restartCount':3}],"
+        "'conditions':[{'type':'Ready','status':'True','lastTransitionTime':'2026-01-01T00:00:00Z'}"
+        "]}}",
+        "{'metadata':{'name':'younger','creationTimestamp':'2026-01-02T00:00:00Z'},'spec':{'"
+        "nodeName':'n'},'status':{'phase':'Running',"
+        "'conditions':[{'type':'Ready','status':'True','lastTransitionTime':'2026-01-01T00:00:00Z'}"
+        "]}}",
+        "{'metadata':{'name':'older','creationTimestamp':'2026-01-01T00:00:00Z'},'spec':{'nodeName'"
+        ":'n'},'status':{'phase':'Running',"
+        "'conditions':[{'type':'Ready','status':'True','lastTransitionTime':'2026-01-01T00:00:00Z'}"
+        "]}}",
     };
     enum { N = sizeof(pods) / sizeof(*pods) };
     struct arena a = {0};

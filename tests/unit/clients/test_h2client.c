@@ -1,4 +1,5 @@
-/* The HTTP/2 client against a scripted server: concurrency, streaming, time-outs, fail-over, reconnects, TLS, garbage. */
+/* The HTTP/2 client against a scripted server: concurrency, streaming, time-outs, fail-over,
+ * reconnects, TLS, garbage. */
 #include "tests/unit/clients/mock_server.h"
 
 #include <unistd.h>
@@ -127,15 +128,17 @@ static void world_free(struct world *w)
     }
     mock_stop(&w->a);
     mock_stop(&w->b);
-    while (uv_run(&w->loop, UV_RUN_NOWAIT)) {}
+    while (uv_run(&w->loop, UV_RUN_NOWAIT)) {
+    }
     assert_int_equal(uv_loop_close(&w->loop), 0);
     free(w);
 }
 
-static struct h2_stream *send_call(struct world *w, struct call *c, const char *method, const char *path, const char *body,
-                              unsigned timeout)
+static struct h2_stream *send_call(struct world *w, struct call *c, const char *method,
+                                   const char *path, const char *body, unsigned timeout)
 {
-    struct h2_request r = {.method = method, .path = slice_str(path), .body = slice_str(body), .timeout_ms = timeout};
+    struct h2_request r = {
+        .method = method, .path = slice_str(path), .body = slice_str(body), .timeout_ms = timeout};
     struct h2_stream *s;
     assert_int_equal(h2_request(w->client, &r, &callbacks, c, &s), 0);
     return s;
@@ -292,7 +295,8 @@ static void test_refused_and_goaway_are_repeated(void **state)
 static void test_silent_server_is_left(void **state)
 {
     (void)state;
-    struct world *w = world_new(2, (struct h2_client_options){.keepalive_ms = 30, .keepalive_timeout_ms = 30});
+    struct world *w =
+        world_new(2, (struct h2_client_options){.keepalive_ms = 30, .keepalive_timeout_ms = 30});
     struct call c = {0}, watch = {0}, next = {0};
     send_call(w, &c, "GET", "/who", "", 1000);
     run_until(&w->loop, c.done);
@@ -376,12 +380,20 @@ static void test_bad_endpoints(void **state)
     (void)state;
     uv_loop_t loop;
     uv_loop_init(&loop);
-    const char *bad[] = {"", "http://", "ftp://x:1", "http://a:0", "http://a:99999", "http://a:1/path", "http://[::1:80",
-                         "http://1:2:3", "http://a:12x"};
+    const char *bad[] = {"",
+                         "http://",
+                         "ftp://x:1",
+                         "http://a:0",
+                         "http://a:99999",
+                         "http://a:1/path",
+                         "http://[::1:80",
+                         "http://1:2:3",
+                         "http://a:12x"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         struct h2_client *c = NULL;
         struct err e = {{0}};
-        int rc = h2_client_new(&loop, &(struct h2_client_options){.endpoints = &bad[i], .n_endpoints = 1}, &c, &e);
+        int rc = h2_client_new(
+            &loop, &(struct h2_client_options){.endpoints = &bad[i], .n_endpoints = 1}, &c, &e);
         assert_int_equal(rc, ERR_INVALID);
         assert_null(c);
         assert_true(strlen(e.text) > 10);
@@ -406,7 +418,10 @@ static void test_allocation_failures(void **state)
     run_until(&w->loop, warm.done);
     for (uint64_t nth = 1; nth < 12; nth++) {
         struct call c = {0};
-        struct h2_request r = {.method = "POST", .path = SLICE_LIT("/echo"), .body = SLICE_LIT("abc"), .timeout_ms = 1000};
+        struct h2_request r = {.method = "POST",
+                               .path = SLICE_LIT("/echo"),
+                               .body = SLICE_LIT("abc"),
+                               .timeout_ms = 1000};
         struct h2_stream *s;
         mem_fail_nth(nth);
         int rc = h2_request(w->client, &r, &callbacks, &c, &s);
@@ -441,8 +456,10 @@ static void test_tls_verifies(void **state)
     snprintf(other, sizeof(other), "%s/o.pem", dir);
     for (int i = 0; i < 2; i++) {
         snprintf(cmd, sizeof(cmd),
-                 "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout %s -out %s -days 2 -subj /CN=t "
-                 "-addext subjectAltName=IP:127.0.0.1 2>/dev/null", i ? key : other, i ? cert : other);
+                 "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout %s "
+                 "-out %s -days 2 -subj /CN=t "
+                 "-addext subjectAltName=IP:127.0.0.1 2>/dev/null",
+                 i ? key : other, i ? cert : other);
         assert_int_equal(run_cmd(cmd), 0);
     }
     struct world *w = calloc(1, sizeof(*w));
@@ -462,7 +479,8 @@ static void test_tls_verifies(void **state)
             t.server_name = "127.0.0.2";
             t.ca_file = cert;
         }
-        struct h2_client_options o = {.endpoints = list, .n_endpoints = 1, .tls = &t, .fail_fast = true};
+        struct h2_client_options o = {
+            .endpoints = list, .n_endpoints = 1, .tls = &t, .fail_fast = true};
         struct err e;
         assert_int_equal(h2_client_new(&w->loop, &o, &w->client, &e), 0);
         struct call c = {0};
@@ -504,7 +522,8 @@ static void test_frames(void **state)
         frames_init(&f, 64);
         struct gathered g = {0};
         for (size_t at = 0; at < strlen(text); at += cut)
-            assert_int_equal(frames_feed_lines(&f, slice_sub(slice_str(text), at, cut), gather, &g), 0);
+            assert_int_equal(frames_feed_lines(&f, slice_sub(slice_str(text), at, cut), gather, &g),
+                             0);
         assert_string_equal(g.text, "[one][two][three]");
         assert_true(frames_whole(&f));
         frames_release(&f);
@@ -520,7 +539,8 @@ static void test_frames(void **state)
         frames_init(&f, 64);
         struct gathered g = {0};
         for (size_t at = 0; at < out.len; at += cut)
-            assert_int_equal(frames_feed_grpc(&f, slice_sub(buf_slice(&out), at, cut), gather, &g), 0);
+            assert_int_equal(frames_feed_grpc(&f, slice_sub(buf_slice(&out), at, cut), gather, &g),
+                             0);
         assert_string_equal(g.text, "[alpha][][be]");
         frames_release(&f);
     }

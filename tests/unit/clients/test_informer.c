@@ -1,4 +1,5 @@
-/* The informer and the API client against a scripted server: pages, events, disconnects, 410, duplicates, bookmarks, garbage. */
+/* The informer and the API client against a scripted server: pages, events, disconnects, 410,
+ * duplicates, bookmarks, garbage. */
 #include "tests/unit/clients/mock_server.h"
 
 #include "base/log.h"
@@ -22,8 +23,11 @@ static const char *pod(const char *name, int version, const char *node)
     static char buf[4][512];
     static int turn;
     char *b = buf[turn++ & 3];
-    snprintf(b, 512, "{\"metadata\":{\"name\":\"%s\",\"namespace\":\"ns\",\"uid\":\"u-%s\",\"resourceVersion\":\"%d\",\"managedFields\":[{}]},"
-                     "\"spec\":{\"nodeName\":\"%s\"}}", name, name, version, node);
+    snprintf(b, 512,
+             "{\"metadata\":{\"name\":\"%s\",\"namespace\":\"ns\",\"uid\":\"u-%s\","
+             "\"resourceVersion\":\"%d\",\"managedFields\":[{}]},"
+             "\"spec\":{\"nodeName\":\"%s\"}}",
+             name, name, version, node);
     return b;
 }
 
@@ -57,14 +61,19 @@ static void handler(struct mock_server *m, struct mock_exchange *x)
         w->garbage = 0;
         mock_reply(x, 200, "{\"items\":[");
     } else if (w->lists > 5) { /* a relist: b is gone, a is newer, d is new */
-        snprintf(body, sizeof(body), "{\"metadata\":{\"resourceVersion\":\"50\"},\"items\":[%s,%s]}", pod("a", 40, "n1"), pod("d", 45, "n2"));
+        snprintf(body, sizeof(body),
+                 "{\"metadata\":{\"resourceVersion\":\"50\"},\"items\":[%s,%s]}",
+                 pod("a", 40, "n1"), pod("d", 45, "n2"));
         mock_reply(x, 200, body);
     } else if (strstr(x->path, "continue=more")) {
-        snprintf(body, sizeof(body), "{\"metadata\":{\"resourceVersion\":\"10\"},\"items\":[%s]}", pod("c", 3, "n2"));
+        snprintf(body, sizeof(body), "{\"metadata\":{\"resourceVersion\":\"10\"},\"items\":[%s]}",
+                 pod("c", 3, "n2"));
         mock_reply(x, 200, body);
     } else {
-        snprintf(body, sizeof(body), "{\"metadata\":{\"resourceVersion\":\"10\",\"continue\":\"more\"},\"items\":[%s,%s]}", pod("a", 1, "n1"),
-                 pod("b", 2, "n1"));
+        snprintf(
+            body, sizeof(body),
+            "{\"metadata\":{\"resourceVersion\":\"10\",\"continue\":\"more\"},\"items\":[%s,%s]}",
+            pod("a", 1, "n1"), pod("b", 2, "n1"));
         mock_reply(x, 200, body);
     }
 }
@@ -118,7 +127,9 @@ static struct world *world_new(void)
     assert_int_equal(kube_config_set_servers(&config, url, &e), 0);
     assert_int_equal(kube_client_new(&w->loop, &config, "test", &w->client, &e), 0);
     kube_config_release(&config);
-    w->inf = informer_new(w->client, &(struct informer_options){.resource = &KUBE_PODS, .page = 2, .field_selector = "spec.nodeName!="});
+    w->inf = informer_new(
+        w->client, &(struct informer_options){
+                       .resource = &KUBE_PODS, .page = 2, .field_selector = "spec.nodeName!="});
     assert_int_equal(informer_add_index(w->inf, index_node_name), 0);
     informer_add_handler(w->inf, &h, w);
     return w;
@@ -129,7 +140,8 @@ static void world_free(struct world *w)
     informer_free(w->inf);
     kube_client_close(w->client, NULL, NULL);
     mock_stop(&w->server);
-    while (uv_run(&w->loop, UV_RUN_NOWAIT)) {}
+    while (uv_run(&w->loop, UV_RUN_NOWAIT)) {
+    }
     assert_int_equal(uv_loop_close(&w->loop), 0);
     free(w);
 }
@@ -162,7 +174,9 @@ static void test_list_and_watch(void **state)
     assert_int_equal(informer_index_count(w->inf, 0, SLICE_LIT("n2")), 2);
     assert_int_equal(informer_get(w->inf, SLICE_LIT("ns"), SLICE_LIT("a"))->resource_version, 12);
     size_t seen = 0;
-    for (struct kube_object *o = informer_first(w->inf, 0, SLICE_LIT("n2")); o; o = informer_next(o, 0)) seen++;
+    for (struct kube_object *o = informer_first(w->inf, 0, SLICE_LIT("n2")); o;
+         o = informer_next(o, 0))
+        seen++;
     assert_int_equal(seen, 2);
     world_free(w);
 }
@@ -228,7 +242,9 @@ static void test_gone_lists_again(void **state)
         } else {
             struct mock_exchange *x = w->watch;
             w->watch = NULL;
-            const char *lines[] = {"", "{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"code\":410,\"reason\":\"Expired\"}}\n",
+            const char *lines[] = {"",
+                                   "{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"code\":"
+                                   "410,\"reason\":\"Expired\"}}\n",
                                    "{\"type\":\"ADDED\",\"object\":{}}\n", "this is no JSON\n"};
             mock_write(x, lines[way], strlen(lines[way]));
         }
@@ -268,14 +284,15 @@ static void test_memory_failures(void **state)
         bool fired = mem_fail_nth(0);
         if (!fired) break;
         /* whatever failed: it goes on, by resuming or listing again */
-        run_until(&w->loop, informer_get(w->inf, SLICE_LIT("ns"), SLICE_LIT("a")) && (w->watch != before || w->updated > 0));
+        run_until(&w->loop, informer_get(w->inf, SLICE_LIT("ns"), SLICE_LIT("a")) &&
+                                (w->watch != before || w->updated > 0));
         run_until(&w->loop, w->watch && w->watch->conn);
     }
     assert_true(informer_count(w->inf) >= 2);
     world_free(w);
 }
 
-/* ---- the API client ----------------------------------------------------------------------------- */
+/* ---- the API client ------------------------------------------------------------------------- */
 
 struct answer {
     int done, code, status;
@@ -290,8 +307,10 @@ static void on_answer(void *ctx, const struct kube_result *r)
     a->status = r->status;
     snprintf(a->reason, sizeof(a->reason), "%s", r->reason);
     snprintf(a->message, sizeof(a->message), "%s", r->message);
-    struct slice name = r->code ? (struct slice){0} : json_path_text(kube_result_json(r), "metadata.name");
-    snprintf(a->name, sizeof(a->name), "%.*s", (int)name.len, name.len ? (const char *)name.data : "");
+    struct slice name =
+        r->code ? (struct slice){0} : json_path_text(kube_result_json(r), "metadata.name");
+    snprintf(a->name, sizeof(a->name), "%.*s", (int)name.len,
+             name.len ? (const char *)name.data : "");
 }
 
 static int busy_times;
@@ -302,9 +321,12 @@ static void api_handler(struct mock_server *m, struct mock_exchange *x)
     if (busy_times-- > 0) {
         mock_reply(x, 429, "{\"kind\":\"Status\",\"reason\":\"TooManyRequests\"}");
     } else if (!strcmp(x->path, "/api/v1/namespaces/ns/pods/none")) {
-        mock_reply(x, 404, "{\"kind\":\"Status\",\"reason\":\"NotFound\",\"message\":\"pods \\\"none\\\" not found\",\"code\":404}");
+        mock_reply(x, 404,
+                   "{\"kind\":\"Status\",\"reason\":\"NotFound\",\"message\":\"pods \\\"none\\\" "
+                   "not found\",\"code\":404}");
     } else if (!strcmp(x->method, "POST")) {
-        mock_reply(x, 409, "{\"kind\":\"Status\",\"reason\":\"AlreadyExists\",\"message\":\"there\"}");
+        mock_reply(x, 409,
+                   "{\"kind\":\"Status\",\"reason\":\"AlreadyExists\",\"message\":\"there\"}");
     } else if (!strcmp(x->method, "PATCH")) {
         assert_non_null(strstr(x->headers, "content-type: application/merge-patch+json"));
         assert_string_equal(x->path, "/apis/apps/v1/namespaces/ns/deployments/d/status");
@@ -333,9 +355,12 @@ static void test_kube_client(void **state)
     assert_string_equal(a[0].name, "x");
     kube_get(w->client, &KUBE_PODS, SLICE_LIT("ns"), SLICE_LIT("none"), on_answer, &a[1]);
     kube_create(w->client, &KUBE_PODS, SLICE_LIT("ns"), body, on_answer, &a[2]);
-    kube_patch(w->client, &KUBE_DEPLOYMENTS, SLICE_LIT("ns"), SLICE_LIT("d"), "status", body, on_answer, &a[3]);
-    kube_delete(w->client, &KUBE_PODS, SLICE_LIT("ns"), SLICE_LIT("p"), SLICE_LIT("u1"), 0, NULL, on_answer, &a[4]);
-    kube_create(w->client, &KUBE_PODS, SLICE_LIT("ns"), NULL, on_answer, &a[5]); /* a body that could not be built */
+    kube_patch(w->client, &KUBE_DEPLOYMENTS, SLICE_LIT("ns"), SLICE_LIT("d"), "status", body,
+               on_answer, &a[3]);
+    kube_delete(w->client, &KUBE_PODS, SLICE_LIT("ns"), SLICE_LIT("p"), SLICE_LIT("u1"), 0, NULL,
+                on_answer, &a[4]);
+    kube_create(w->client, &KUBE_PODS, SLICE_LIT("ns"), NULL, on_answer,
+                &a[5]); /* a body that could not be built */
     assert_int_equal(a[5].done, 0);
     for (int i = 1; i < 6; i++) run_until(&w->loop, a[i].done);
     assert_int_equal(a[1].code, ERR_NOT_FOUND);
@@ -359,9 +384,9 @@ int main(void)
 {
     log_set_sink(quiet);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_list_and_watch),      cmocka_unit_test(test_resume_after_disconnects),
-        cmocka_unit_test(test_gone_lists_again),    cmocka_unit_test(test_lists_that_fail),
-        cmocka_unit_test(test_memory_failures),     cmocka_unit_test(test_kube_client),
+        cmocka_unit_test(test_list_and_watch),   cmocka_unit_test(test_resume_after_disconnects),
+        cmocka_unit_test(test_gone_lists_again), cmocka_unit_test(test_lists_that_fail),
+        cmocka_unit_test(test_memory_failures),  cmocka_unit_test(test_kube_client),
     };
     return cmocka_run_group_tests_name("clients/informer", tests, NULL, NULL);
 }

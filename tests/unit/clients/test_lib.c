@@ -1,4 +1,5 @@
-/* The parts without a server: maps, patterns, times, selectors, kubeconfig, work queue, leader election on a fake clock. */
+/* The parts without a server: maps, patterns, times, selectors, kubeconfig, work queue, leader
+ * election on a fake clock. */
 #include "tests/unit/clients/mock_server.h"
 
 #include "base/clock.h"
@@ -22,7 +23,7 @@ static struct json *parse(struct arena *a, const char *text)
     return v;
 }
 
-/* ---- smap, kjson, time -------------------------------------------------------------------------- */
+/* ---- smap, kjson, time ---------------------------------------------------------------------- */
 
 struct thing {
     struct smap_node node;
@@ -42,7 +43,8 @@ static void test_smap(void **state)
     }
     for (int i = 0; i < N; i += 2) smap_remove(&m, &t[i].node);
     for (int i = 0; i < N; i++)
-        assert_ptr_equal(smap_entry(&m, slice_str(t[i].key), struct thing, node), i % 2 ? &t[i] : NULL);
+        assert_ptr_equal(smap_entry(&m, slice_str(t[i].key), struct thing, node),
+                         i % 2 ? &t[i] : NULL);
     size_t seen = 0;
     smap_for_each(node, &m)
     {
@@ -60,12 +62,17 @@ static void test_kjson(void **state)
     (void)state;
     struct arena a = {0};
     struct buf out = {0};
-    struct json *v = kjson(&a, "{metadata:{name:s,labels:o?,uid:s?,annotations:{$:t}},spec:{n:i,on:b,list:[s,{k:'v'},[]]},x:N,y:T}",
-                           "web", (struct json *)NULL, "", "a.b/c", SLICE_LIT("d\"e"), (int64_t)7, 1, "first");
+    struct json *v =
+        kjson(&a,
+              "{metadata:{name:s,labels:o?,uid:s?,annotations:{$:t}},spec:{n:i,on:b,list:[s,{k:'v'}"
+              ",[]]},x:N,y:T}",
+              "web", (struct json *)NULL, "", "a.b/c", SLICE_LIT("d\"e"), (int64_t)7, 1, "first");
     assert_non_null(v);
     json_write(&out, v);
-    assert_string_equal(buf_cstr(&out), "{\"metadata\":{\"name\":\"web\",\"annotations\":{\"a.b/c\":\"d\\\"e\"}},\"spec\":{\"n\":7,"
-                                        "\"on\":true,\"list\":[\"first\",{\"k\":\"v\"},[]]},\"x\":null,\"y\":true}");
+    assert_string_equal(
+        buf_cstr(&out),
+        "{\"metadata\":{\"name\":\"web\",\"annotations\":{\"a.b/c\":\"d\\\"e\"}},\"spec\":{\"n\":7,"
+        "\"on\":true,\"list\":[\"first\",{\"k\":\"v\"},[]]},\"x\":null,\"y\":true}");
     buf_release(&out);
     arena_release(&a);
     for (uint64_t nth = 1; nth < 4; nth++) {
@@ -88,15 +95,18 @@ static void test_time(void **state)
     int64_t other;
     assert_true(kjson_parse_time(SLICE_LIT("2026-11-20T23:05:07.250000+02:00"), &other));
     assert_int_equal(ms, other);
-    const char *bad[] = {"", "2026-11-20", "2026-11-20T21:05:07", "2026-11-20T21:05:07X", "yesterday, at some time or so"};
-    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) assert_false(kjson_parse_time(slice_str(bad[i]), &ms));
+    const char *bad[] = {"", "2026-11-20", "2026-11-20T21:05:07", "2026-11-20T21:05:07X",
+                         "yesterday, at some time or so"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+        assert_false(kjson_parse_time(slice_str(bad[i]), &ms));
     uint64_t d;
     assert_true(app_parse_duration("1m30s", &d) && d == 90000);
     assert_true(app_parse_duration("300ms", &d) && d == 300);
     assert_true(app_parse_duration("40", &d) && d == 40000);
     assert_true(app_parse_duration("1.5h", &d) && d == 5400000);
-    assert_false(app_parse_duration("", &d) || app_parse_duration("-1s", &d) || app_parse_duration("1x", &d) ||
-                 app_parse_duration("s", &d) || app_parse_duration("1sm", &d));
+    assert_false(app_parse_duration("", &d) || app_parse_duration("-1s", &d) ||
+                 app_parse_duration("1x", &d) || app_parse_duration("s", &d) ||
+                 app_parse_duration("1sm", &d));
     arena_release(&a);
 }
 
@@ -107,18 +117,21 @@ static void test_flags(void **state)
     int64_t n = 3;
     bool on = false;
     uint64_t t = 0;
-    struct app_flag f[] = {{"name", FLAG_STRING, &name, "N", ""}, {"count", FLAG_INT, &n, "3", ""},
-                           {"on", FLAG_BOOL, &on, "true|false", ""}, {"wait", FLAG_DURATION_MS, &t, "1s", ""}};
+    struct app_flag f[] = {{"name", FLAG_STRING, &name, "N", ""},
+                           {"count", FLAG_INT, &n, "3", ""},
+                           {"on", FLAG_BOOL, &on, "true|false", ""},
+                           {"wait", FLAG_DURATION_MS, &t, "1s", ""}};
     char *ok[] = {"x", "--name=a=b", "--count", "12", "--on", "--wait", "2s", NULL};
     assert_int_equal(app_flags("x", f, 4, 7, ok), -1);
     assert_string_equal(name, "a=b");
     assert_true(n == 12 && on && t == 2000);
-    char *bad[][3] = {{"x", "--nope", NULL}, {"x", "--count=1z", NULL}, {"x", "--count", NULL}, {"x", "word", NULL},
-                      {"x", "--on=maybe", NULL}, {"x", "--wait=soon", NULL}};
-    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) assert_int_equal(app_flags("x", f, 4, 2, bad[i]), 2);
+    char *bad[][3] = {{"x", "--nope", NULL}, {"x", "--count=1z", NULL}, {"x", "--count", NULL},
+                      {"x", "word", NULL},   {"x", "--on=maybe", NULL}, {"x", "--wait=soon", NULL}};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+        assert_int_equal(app_flags("x", f, 4, 2, bad[i]), 2);
 }
 
-/* ---- selectors ---------------------------------------------------------------------------------- */
+/* ---- selectors ------------------------------------------------------------------------------ */
 
 static void test_label_selectors(void **state)
 {
@@ -131,10 +144,12 @@ static void test_label_selectors(void **state)
         {"{'matchLabels':{'a':'1'}}", "{'a':'1','b':'2'}", true},
         {"{'matchLabels':{'a':'1'}}", "{'a':'2'}", false},
         {"{'matchLabels':{'a':'1','c':'1'}}", "{'a':'1'}", false},
-        {"{'matchExpressions':[{'key':'a','operator':'In','values':['1','2']}]}", "{'a':'2'}", true},
+        {"{'matchExpressions':[{'key':'a','operator':'In','values':['1','2']}]}", "{'a':'2'}",
+         true},
         {"{'matchExpressions':[{'key':'a','operator':'In','values':['1','2']}]}", "{}", false},
         {"{'matchExpressions':[{'key':'a','operator':'NotIn','values':['1']}]}", "{}", true},
-        {"{'matchExpressions':[{'key':'a','operator':'NotIn','values':['1']}]}", "{'a':'1'}", false},
+        {"{'matchExpressions':[{'key':'a','operator':'NotIn','values':['1']}]}", "{'a':'1'}",
+         false},
         {"{'matchExpressions':[{'key':'a','operator':'Exists'}]}", "{'a':''}", true},
         {"{'matchExpressions':[{'key':'a','operator':'DoesNotExist'}]}", "{'a':''}", false},
         {"{'matchExpressions':[{'key':'a','operator':'Gt','values':['5']}]}", "{'a':'6'}", true},
@@ -142,7 +157,8 @@ static void test_label_selectors(void **state)
         {"{'matchExpressions':[{'key':'a','operator':'Lt','values':['5']}]}", "{'a':'-6'}", true},
         {"{'matchExpressions':[{'key':'a','operator':'Lt','values':['5']}]}", "{'a':'x'}", false},
         {"{'matchExpressions':[{'key':'a','operator':'Odd','values':['5']}]}", "{'a':'5'}", false},
-        {"{'matchLabels':{'a':'1'},'matchExpressions':[{'key':'b','operator':'Exists'}]}", "{'a':'1'}", false},
+        {"{'matchLabels':{'a':'1'},'matchExpressions':[{'key':'b','operator':'Exists'}]}",
+         "{'a':'1'}", false},
     };
     struct arena a = {0};
     for (size_t i = 0; i < sizeof(t) / sizeof(*t); i++)
@@ -153,7 +169,9 @@ static void test_label_selectors(void **state)
     assert_true(selector_map_matches(parse(&a, "{'a':'1'}"), parse(&a, "{'a':'1','b':'1'}")));
     assert_false(selector_map_matches(parse(&a, "{'a':'1'}"), NULL));
     struct err e;
-    assert_int_equal(selector_check(parse(&a, "{'matchExpressions':[{'key':'a','operator':'Gt'}]}"), &e), ERR_INVALID);
+    assert_int_equal(
+        selector_check(parse(&a, "{'matchExpressions':[{'key':'a','operator':'Gt'}]}"), &e),
+        ERR_INVALID);
     arena_release(&a);
 }
 
@@ -168,14 +186,25 @@ static void test_node_selectors(void **state)
     } t[] = {
         {"{'nodeSelectorTerms':[]}", false},
         {"{'nodeSelectorTerms':[{}]}", false},
-        {"{'nodeSelectorTerms':[{'matchExpressions':[{'key':'zone','operator':'In','values':['a']}]}]}", true},
-        {"{'nodeSelectorTerms':[{'matchExpressions':[{'key':'zone','operator':'In','values':['b']}]},"
-         "{'matchExpressions':[{'key':'cpu','operator':'Gt','values':['4']}]}]}", true},
+        {"{'nodeSelectorTerms':[{'matchExpressions':[{'key':'zone','operator':'In','values':['a']}]"
+         "}]}",
+         true},
+        {"{'nodeSelectorTerms':[{'matchExpressions':[{'key':'zone','operator':'In','values':['b']}]"
+         "},"
+         "{'matchExpressions':[{'key':'cpu','operator':'Gt','values':['4']}]}]}",
+         true},
         {"{'nodeSelectorTerms':[{'matchExpressions':[{'key':'zone','operator':'In','values':['a']},"
-         "{'key':'cpu','operator':'Lt','values':['4']}]}]}", false},
-        {"{'nodeSelectorTerms':[{'matchFields':[{'key':'metadata.name','operator':'In','values':['n1']}]}]}", true},
-        {"{'nodeSelectorTerms':[{'matchFields':[{'key':'metadata.name','operator':'NotIn','values':['n1']}]}]}", false},
-        {"{'nodeSelectorTerms':[{'matchFields':[{'key':'metadata.uid','operator':'In','values':['n1']}]}]}", false},
+         "{'key':'cpu','operator':'Lt','values':['4']}]}]}",
+         false},
+        {"{'nodeSelectorTerms':[{'matchFields':[{'key':'metadata.name','operator':'In','values':['"
+         "n1']}]}]}",
+         true},
+        {"{'nodeSelectorTerms':[{'matchFields':[{'key':'metadata.name','operator':'NotIn','values':"
+         "['n1']}]}]}",
+         false},
+        {"{'nodeSelectorTerms':[{'matchFields':[{'key':'metadata.uid','operator':'In','values':['"
+         "n1']}]}]}",
+         false},
     };
     for (size_t i = 0; i < sizeof(t) / sizeof(*t); i++)
         if (node_selector_matches(parse(&a, t[i].selector), labels, SLICE_LIT("n1")) != t[i].fits)
@@ -210,17 +239,20 @@ static void test_tolerations(void **state)
     arena_release(&a);
 }
 
-/* ---- kubeconfig --------------------------------------------------------------------------------- */
+/* ---- kubeconfig ----------------------------------------------------------------------------- */
 
-static const char good_config[] = "apiVersion: v1\nkind: Config\ncurrent-context: one\n"
-                                  "clusters:\n- name: c\n  cluster:\n    server: https://127.0.0.1:6443\n"
-                                  "    certificate-authority: pki/ca.crt\n    extensions:\n    - name: pintle/servers\n"
-                                  "      extension: {servers: [\"https://127.0.0.1:1\", \"https://127.0.0.1:2\"]}\n"
-                                  "- name: d\n  cluster: {server: \"http://a:1, http://b:2/\", certificate-authority-data: aGVsbG8=}\n"
-                                  "users:\n- name: u\n  user: {client-certificate: /abs/c.crt, client-key-data: a2V5, token: 0123}\n"
-                                  "contexts:\n- name: one\n  context: {cluster: c, user: u, namespace: ns1}\n"
-                                  "- name: two\n  context: {cluster: d, user: \"\"}\n"
-                                  "- name: lost\n  context: {cluster: nowhere, user: u}\n";
+static const char good_config[] =
+    "apiVersion: v1\nkind: Config\ncurrent-context: one\n"
+    "clusters:\n- name: c\n  cluster:\n    server: https://127.0.0.1:6443\n"
+    "    certificate-authority: pki/ca.crt\n    extensions:\n    - name: pintle/servers\n"
+    "      extension: {servers: [\"https://127.0.0.1:1\", \"https://127.0.0.1:2\"]}\n"
+    "- name: d\n  cluster: {server: \"http://a:1, http://b:2/\", certificate-authority-data: "
+    "aGVsbG8=}\n"
+    "users:\n- name: u\n  user: {client-certificate: /abs/c.crt, client-key-data: a2V5, token: "
+    "0123}\n"
+    "contexts:\n- name: one\n  context: {cluster: c, user: u, namespace: ns1}\n"
+    "- name: two\n  context: {cluster: d, user: \"\"}\n"
+    "- name: lost\n  context: {cluster: nowhere, user: u}\n";
 
 static void test_kubeconfig(void **state)
 {
@@ -243,18 +275,26 @@ static void test_kubeconfig(void **state)
     kube_config_release(&c);
     assert_int_equal(kube_config_parse(slice_str(good_config), "", "lost", &c, &e), ERR_NOT_FOUND);
     assert_non_null(strstr(e.text, "nowhere"));
-    assert_int_equal(kube_config_parse(slice_str(good_config), "", "absent", &c, &e), ERR_NOT_FOUND);
+    assert_int_equal(kube_config_parse(slice_str(good_config), "", "absent", &c, &e),
+                     ERR_NOT_FOUND);
 }
 
 static void test_kubeconfig_bad(void **state)
 {
     (void)state;
     static const char *const bad[] = {
-        "", "[]", "a: [", "current-context: x", "\t",
-        "current-context: o\ncontexts: [{name: o, context: {cluster: c}}]\nclusters: [{name: c, cluster: {}}]",
-        "current-context: o\ncontexts: [{name: o, context: {cluster: c}}]\nclusters: [{name: c, cluster: {server: s, "
+        "",
+        "[]",
+        "a: [",
+        "current-context: x",
+        "\t",
+        "current-context: o\ncontexts: [{name: o, context: {cluster: c}}]\nclusters: [{name: c, "
+        "cluster: {}}]",
+        "current-context: o\ncontexts: [{name: o, context: {cluster: c}}]\nclusters: [{name: c, "
+        "cluster: {server: s, "
         "certificate-authority-data: '***'}}]",
-        "current-context: o\ncontexts: [{name: o, context: {cluster: c, user: u}}]\nclusters: [{name: c, cluster: {server: s}}]\n"
+        "current-context: o\ncontexts: [{name: o, context: {cluster: c, user: u}}]\nclusters: "
+        "[{name: c, cluster: {server: s}}]\n"
         "users: [{name: u, user: {exec: {command: x}}}]",
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
@@ -267,8 +307,10 @@ static void test_kubeconfig_bad(void **state)
     struct err e = {{0}};
     assert_int_equal(kube_config_load("/nonexistent/kubeconfig", NULL, &c, &e), ERR_NOT_FOUND);
     assert_non_null(strstr(e.text, "/nonexistent/kubeconfig"));
-    for (size_t len = 0; len < sizeof(good_config); len++) { /* every truncation: an error or a config, never a crash */
-        if (kube_config_parse(slice_make(good_config, len), NULL, "one", &c, &e) == 0) kube_config_release(&c);
+    for (size_t len = 0; len < sizeof(good_config);
+         len++) { /* every truncation: an error or a config, never a crash */
+        if (kube_config_parse(slice_make(good_config, len), NULL, "one", &c, &e) == 0)
+            kube_config_release(&c);
     }
     for (uint64_t nth = 1; nth < 30; nth++) {
         mem_fail_nth(nth);
@@ -278,7 +320,7 @@ static void test_kubeconfig_bad(void **state)
     }
 }
 
-/* ---- work queue --------------------------------------------------------------------------------- */
+/* ---- work queue ----------------------------------------------------------------------------- */
 
 struct work {
     struct workqueue *q;
@@ -303,7 +345,8 @@ static void process(void *ctx, struct slice key)
 
 static void run_loop(uv_loop_t *loop)
 {
-    while (uv_run(loop, UV_RUN_NOWAIT)) {}
+    while (uv_run(loop, UV_RUN_NOWAIT)) {
+    }
 }
 
 static void test_workqueue(void **state)
@@ -312,7 +355,8 @@ static void test_workqueue(void **state)
     uv_loop_t loop;
     uv_loop_init(&loop);
     struct work w = {0};
-    w.q = workqueue_new(&loop, &(struct workqueue_options){.process = process, .ctx = &w, .workers = 1});
+    w.q = workqueue_new(&loop,
+                        &(struct workqueue_options){.process = process, .ctx = &w, .workers = 1});
     workqueue_add(w.q, SLICE_LIT("a"));
     workqueue_add(w.q, SLICE_LIT("b"));
     workqueue_add(w.q, SLICE_LIT("a"));
@@ -345,7 +389,8 @@ static void test_workqueue_backoff_and_delay(void **state)
     uv_loop_t loop;
     uv_loop_init(&loop);
     struct work w = {.fail_first = 4};
-    w.q = workqueue_new(&loop, &(struct workqueue_options){.process = process, .ctx = &w, .backoff_min_ms = 8});
+    w.q = workqueue_new(
+        &loop, &(struct workqueue_options){.process = process, .ctx = &w, .backoff_min_ms = 8});
     workqueue_add(w.q, SLICE_LIT("f"));
     run_until(&loop, w.n == 3);
     assert_int_equal(workqueue_failures(w.q, SLICE_LIT("f")), 3);
@@ -378,7 +423,7 @@ static void test_workqueue_backoff_and_delay(void **state)
     assert_int_equal(uv_loop_close(&loop), 0);
 }
 
-/* ---- leader election ---------------------------------------------------------------------------- */
+/* ---- leader election ------------------------------------------------------------------------ */
 
 /* Two candidates and one lease with optimistic concurrency; each has a clock of its own. */
 struct lease_world {
@@ -393,7 +438,8 @@ static struct leader_config leader_options(const char *id)
     return (struct leader_config){"ns", "l", id, 15000, 10000, 2000};
 }
 
-/* One try of a candidate at its own time `now`; wall clock `wall`. Returns whether it leads after it. */
+/* One try of a candidate at its own time `now`; wall clock `wall`. Returns whether it leads after
+ * it. */
 static bool try_once(struct lease_world *w, struct leader_core *c, uint64_t now, int64_t wall)
 {
     enum leader_step step = leader_core_try(c, now);
@@ -403,10 +449,12 @@ static bool try_once(struct lease_world *w, struct leader_core *c, uint64_t now,
     assert_non_null(lease);
     struct slice version = json_path_text(lease, "metadata.resourceVersion");
     struct slice current = json_path_text(w->lease, "metadata.resourceVersion");
-    if (step == LEADER_CREATE ? w->lease != NULL : !slice_eq(version, current)) return c->leading; /* conflict */
+    if (step == LEADER_CREATE ? w->lease != NULL : !slice_eq(version, current))
+        return c->leading; /* conflict */
     char text[16];
     snprintf(text, sizeof(text), "%d", ++w->version);
-    json_set(&w->arena, json_get(lease, "metadata"), SLICE_LIT("resourceVersion"), json_string_copy(&w->arena, slice_str(text)));
+    json_set(&w->arena, json_get(lease, "metadata"), SLICE_LIT("resourceVersion"),
+             json_string_copy(&w->arena, slice_str(text)));
     w->lease = json_clone(&w->arena, lease);
     leader_core_written(c, now, w->lease);
     return c->leading;
@@ -461,8 +509,10 @@ static void test_leader_release_and_theft(void **state)
     assert_true(try_once(&w, &w.b, 100, 100));
     /* somebody else's name appears in the lease: we stop as soon as we see it */
     w.lease = json_clone(&w.arena, w.lease);
-    json_set(&w.arena, json_get(w.lease, "spec"), SLICE_LIT("holderIdentity"), json_str(&w.arena, "c"));
-    json_set(&w.arena, json_get(w.lease, "metadata"), SLICE_LIT("resourceVersion"), json_str(&w.arena, "99"));
+    json_set(&w.arena, json_get(w.lease, "spec"), SLICE_LIT("holderIdentity"),
+             json_str(&w.arena, "c"));
+    json_set(&w.arena, json_get(w.lease, "metadata"), SLICE_LIT("resourceVersion"),
+             json_str(&w.arena, "99"));
     try_once(&w, &w.b, 200, 200); /* its optimistic update conflicts */
     assert_int_equal(leader_core_read(&w.b, 300, w.lease), LEADER_WAIT);
     assert_true(leader_core_lost(&w.b, 300));

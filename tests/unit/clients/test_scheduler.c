@@ -16,18 +16,21 @@ static struct kube_object *object(struct world *w, const char *text)
     for (const char *p = text; *p; p++) buf_append_byte(&b, *p == '\'' ? '"' : (uint8_t)*p);
     struct json *v = NULL;
     struct json_error e = {0};
-    if (json_parse(&w->arena, buf_slice(&b), JSON_COPY, &v, &e)) fail_msg("%s: %s at %zu", text, e.text, e.offset);
+    if (json_parse(&w->arena, buf_slice(&b), JSON_COPY, &v, &e))
+        fail_msg("%s: %s at %zu", text, e.text, e.offset);
     buf_release(&b);
     struct kube_object *o = kube_object_new(v);
     assert_non_null(o);
     return o;
 }
 
-static void add_node(struct world *w, const char *name, const char *labels, const char *spec, const char *allocatable)
+static void add_node(struct world *w, const char *name, const char *labels, const char *spec,
+                     const char *allocatable)
 {
     char text[1024];
-    snprintf(text, sizeof(text), "{'metadata':{'name':'%s','labels':{%s}},'spec':{%s},'status':{'allocatable':{%s}}}", name, labels, spec,
-             allocatable);
+    snprintf(text, sizeof(text),
+             "{'metadata':{'name':'%s','labels':{%s}},'spec':{%s},'status':{'allocatable':{%s}}}",
+             name, labels, spec, allocatable);
     struct kube_object *o = object(w, text);
     fit_node_set(w->fit, o);
     kube_object_unref(o);
@@ -37,7 +40,9 @@ static struct fit_pod *add_pod(struct world *w, const char *spec)
 {
     char text[2048];
     struct fit_pod *p = &w->pods[w->n];
-    snprintf(text, sizeof(text), "{'metadata':{'name':'p%d','namespace':'d','labels':{'app':'a'}},'spec':{%s}}", w->n++, spec);
+    snprintf(text, sizeof(text),
+             "{'metadata':{'name':'p%d','namespace':'d','labels':{'app':'a'}},'spec':{%s}}", w->n++,
+             spec);
     struct kube_object *o = object(w, text);
     fit_pod_init(w->fit, p, o);
     kube_object_unref(o);
@@ -69,29 +74,37 @@ static const char *pick(struct world *w, const struct fit_pod *p)
 }
 
 #define SMALL "'cpu':'1','memory':'1Gi','pods':'3'"
-#define ASK(cpu, memory) "'containers':[{'resources':{'requests':{'cpu':'" cpu "','memory':'" memory "'}}}]"
+#define ASK(cpu, memory)                                                                           \
+    "'containers':[{'resources':{'requests':{'cpu':'" cpu "','memory':'" memory "'}}}]"
 
 static void test_resources(void **state)
 {
     (void)state;
     struct world w;
     setup(&w);
-    assert_string_equal(pick(&w, add_pod(&w, ASK("1", "1"))), "no nodes available to schedule pods");
+    assert_string_equal(pick(&w, add_pod(&w, ASK("1", "1"))),
+                        "no nodes available to schedule pods");
     add_node(&w, "n1", "", "", SMALL);
     assert_string_equal(pick(&w, add_pod(&w, ASK("1", "1Gi"))), "n1"); /* exactly full is allowed */
-    assert_string_equal(pick(&w, add_pod(&w, ASK("1001m", "1"))), "0/1 nodes are available: 1 Insufficient cpu.");
-    assert_string_equal(pick(&w, add_pod(&w, ASK("2", "2Gi"))), "0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient memory.");
-    assert_string_equal(pick(&w, add_pod(&w, "'containers':[{'resources':{'requests':{'nvidia.com/gpu':'1'}}}]")),
-                        "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.");
+    assert_string_equal(pick(&w, add_pod(&w, ASK("1001m", "1"))),
+                        "0/1 nodes are available: 1 Insufficient cpu.");
+    assert_string_equal(pick(&w, add_pod(&w, ASK("2", "2Gi"))),
+                        "0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient memory.");
+    assert_string_equal(
+        pick(&w, add_pod(&w, "'containers':[{'resources':{'requests':{'nvidia.com/gpu':'1'}}}]")),
+        "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.");
     struct fit_pod *p = add_pod(&w, ASK("600m", "1Mi")), *q = add_pod(&w, ASK("500m", "1Mi"));
     fit_assign(w.fit, p, SLICE_LIT("n1"));
     assert_string_equal(pick(&w, q), "0/1 nodes are available: 1 Insufficient cpu.");
     fit_unassign(w.fit, p);
     assert_string_equal(pick(&w, q), "n1");
-    for (int i = 0; i < 3; i++) fit_assign(w.fit, add_pod(&w, "'containers':[{}]"), SLICE_LIT("n1"));
-    assert_string_equal(pick(&w, add_pod(&w, "'containers':[{}]")), "0/1 nodes are available: 1 Too many pods.");
+    for (int i = 0; i < 3; i++)
+        fit_assign(w.fit, add_pod(&w, "'containers':[{}]"), SLICE_LIT("n1"));
+    assert_string_equal(pick(&w, add_pod(&w, "'containers':[{}]")),
+                        "0/1 nodes are available: 1 Too many pods.");
     add_node(&w, "n2", "", "'unschedulable':true", SMALL);
-    assert_string_equal(pick(&w, q), "0/2 nodes are available: 1 Too many pods, 1 node(s) were unschedulable.");
+    assert_string_equal(pick(&w, q),
+                        "0/2 nodes are available: 1 Too many pods, 1 node(s) were unschedulable.");
     teardown(&w);
 }
 
@@ -102,23 +115,34 @@ static void test_init_containers(void **state)
         const char *spec;
         int64_t cpu;
     } t[] = {
-        {"'containers':[{'resources':{'requests':{'cpu':'100m'}}},{'resources':{'requests':{'cpu':'200m'}}}]", 300},
+        {"'containers':[{'resources':{'requests':{'cpu':'100m'}}},{'resources':{'requests':{'cpu':'"
+         "200m'}}}]",
+         300},
         /* the largest init container counts if it is larger than all containers together */
-        {"'initContainers':[{'resources':{'requests':{'cpu':'500m'}}},{'resources':{'requests':{'cpu':'400m'}}}],"
-         "'containers':[{'resources':{'requests':{'cpu':'100m'}}}]", 500},
-        {"'initContainers':[{'resources':{'requests':{'cpu':'50m'}}}],'containers':[{'resources':{'requests':{'cpu':'100m'}}}]", 100},
+        {"'initContainers':[{'resources':{'requests':{'cpu':'500m'}}},{'resources':{'requests':{'"
+         "cpu':'400m'}}}],"
+         "'containers':[{'resources':{'requests':{'cpu':'100m'}}}]",
+         500},
+        {"'initContainers':[{'resources':{'requests':{'cpu':'50m'}}}],'containers':[{'resources':{'"
+         "requests':{'cpu':'100m'}}}]",
+         100},
         /* a sidecar runs beside the containers, and beside the init containers behind it */
         {"'initContainers':[{'restartPolicy':'Always','resources':{'requests':{'cpu':'50m'}}},"
-         "{'resources':{'requests':{'cpu':'120m'}}}],'containers':[{'resources':{'requests':{'cpu':'100m'}}}]", 170},
-        {"'initContainers':[{'resources':{'requests':{'cpu':'120m'}}},{'restartPolicy':'Always','resources':{'requests':{'cpu':'50m'}}}],"
-         "'containers':[{'resources':{'requests':{'cpu':'100m'}}}]", 150},
+         "{'resources':{'requests':{'cpu':'120m'}}}],'containers':[{'resources':{'requests':{'cpu':"
+         "'100m'}}}]",
+         170},
+        {"'initContainers':[{'resources':{'requests':{'cpu':'120m'}}},{'restartPolicy':'Always','"
+         "resources':{'requests':{'cpu':'50m'}}}],"
+         "'containers':[{'resources':{'requests':{'cpu':'100m'}}}]",
+         150},
         {"'overhead':{'cpu':'7m'},'containers':[{'resources':{'requests':{'cpu':'100m'}}}]", 107},
     };
     struct world w;
     setup(&w);
     for (size_t i = 0; i < sizeof(t) / sizeof(*t); i++) {
         struct fit_pod *p = add_pod(&w, t[i].spec);
-        if (p->request[RESOURCE_CPU] != t[i].cpu) fail_msg("%s: %lld", t[i].spec, (long long)p->request[RESOURCE_CPU]);
+        if (p->request[RESOURCE_CPU] != t[i].cpu)
+            fail_msg("%s: %lld", t[i].spec, (long long)p->request[RESOURCE_CPU]);
     }
     struct fit_pod *none = add_pod(&w, "'containers':[{}]");
     assert_int_equal(none->request[RESOURCE_CPU], 0);
@@ -134,22 +158,38 @@ static void test_filters(void **state)
     (void)state;
     struct world w;
     setup(&w);
-    add_node(&w, "n1", "'disk':'ssd'", "'taints':[{'key':'k','value':'v','effect':'NoSchedule'}]", SMALL);
+    add_node(&w, "n1", "'disk':'ssd'", "'taints':[{'key':'k','value':'v','effect':'NoSchedule'}]",
+             SMALL);
     add_node(&w, "n2", "'disk':'hdd'", "'taints':[{'key':'gone','effect':'NoExecute'}]", SMALL);
-    add_node(&w, "n3", "'disk':'hdd'", "'unschedulable':true,'taints':[{'key':'node.kubernetes.io/unschedulable','effect':'NoSchedule'}]", SMALL);
+    add_node(&w, "n3", "'disk':'hdd'",
+             "'unschedulable':true,'taints':[{'key':'node.kubernetes.io/"
+             "unschedulable','effect':'NoSchedule'}]",
+             SMALL);
     assert_string_equal(pick(&w, add_pod(&w, "'containers':[{}]")),
-                        "0/3 nodes are available: 1 node(s) had untolerated taint {gone: }, 1 node(s) had untolerated taint {k: v}, 1 node(s) "
+                        "0/3 nodes are available: 1 node(s) had untolerated taint {gone: }, 1 "
+                        "node(s) had untolerated taint {k: v}, 1 node(s) "
                         "were unschedulable.");
-    assert_string_equal(pick(&w, add_pod(&w, "'tolerations':[{'key':'k','operator':'Exists'}],'containers':[{}]")), "n1");
-    assert_string_equal(pick(&w, add_pod(&w, "'tolerations':[{'key':'node.kubernetes.io/unschedulable','operator':'Exists'}],'containers':[{}]")),
-                        "n3");
-    assert_string_equal(pick(&w, add_pod(&w, "'nodeSelector':{'disk':'ssd'},'tolerations':[{'operator':'Exists'}],'containers':[{}]")), "n1");
-    assert_string_equal(pick(&w, add_pod(&w, "'nodeSelector':{'disk':'tape'},'tolerations':[{'operator':'Exists'}],'containers':[{}]")),
-                        "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.");
     assert_string_equal(
-        pick(&w, add_pod(&w, "'affinity':{'nodeAffinity':{'requiredDuringSchedulingIgnoredDuringExecution':{'nodeSelectorTerms':[{"
-                             "'matchFields':[{'key':'metadata.name','operator':'In','values':['n2']}]}]}}},'tolerations':[{'operator':'Exists'}],"
+        pick(&w, add_pod(&w, "'tolerations':[{'key':'k','operator':'Exists'}],'containers':[{}]")),
+        "n1");
+    assert_string_equal(
+        pick(&w, add_pod(&w, "'tolerations':[{'key':'node.kubernetes.io/"
+                             "unschedulable','operator':'Exists'}],'containers':[{}]")),
+        "n3");
+    assert_string_equal(pick(&w, add_pod(&w, "'nodeSelector':{'disk':'ssd'},'tolerations':[{'"
+                                             "operator':'Exists'}],'containers':[{}]")),
+                        "n1");
+    assert_string_equal(
+        pick(&w, add_pod(&w, "'nodeSelector':{'disk':'tape'},'tolerations':[{'operator':'Exists'}],"
                              "'containers':[{}]")),
+        "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.");
+    assert_string_equal(
+        pick(&w,
+             add_pod(&w, "'affinity':{'nodeAffinity':{'"
+                         "requiredDuringSchedulingIgnoredDuringExecution':{'nodeSelectorTerms':[{"
+                         "'matchFields':[{'key':'metadata.name','operator':'In','values':['n2']}]}]"
+                         "}}},'tolerations':[{'operator':'Exists'}],"
+                         "'containers':[{}]")),
         "n2");
     teardown(&w);
 }
@@ -160,7 +200,8 @@ static void test_ports(void **state)
     struct world w;
     setup(&w);
     add_node(&w, "n1", "", "", "'cpu':'8','memory':'8Gi','pods':'100'");
-    fit_assign(w.fit, add_pod(&w, "'containers':[{'ports':[{'hostPort':80,'hostIP':'10.0.0.1'}]}]"), SLICE_LIT("n1"));
+    fit_assign(w.fit, add_pod(&w, "'containers':[{'ports':[{'hostPort':80,'hostIP':'10.0.0.1'}]}]"),
+               SLICE_LIT("n1"));
     static const struct {
         const char *ports;
         bool fits;
@@ -176,8 +217,9 @@ static void test_ports(void **state)
         const char *got = pick(&w, add_pod(&w, spec));
         if (t[i].fits != !strcmp(got, "n1")) fail_msg("%s: %s", t[i].ports, got);
     }
-    assert_string_equal(pick(&w, add_pod(&w, "'hostNetwork':true,'containers':[{'ports':[{'containerPort':80}]}]")),
-                        "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.");
+    assert_string_equal(
+        pick(&w, add_pod(&w, "'hostNetwork':true,'containers':[{'ports':[{'containerPort':80}]}]")),
+        "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.");
     teardown(&w);
 }
 
@@ -188,15 +230,22 @@ static void test_scores(void **state)
     setup(&w);
     add_node(&w, "busy", "", "", "'cpu':'8','memory':'8Gi','pods':'100'");
     add_node(&w, "idle", "", "", "'cpu':'8','memory':'8Gi','pods':'100'");
-    add_node(&w, "soft", "", "'taints':[{'key':'x','effect':'PreferNoSchedule'}]", "'cpu':'80','memory':'80Gi','pods':'100'");
+    add_node(&w, "soft", "", "'taints':[{'key':'x','effect':'PreferNoSchedule'}]",
+             "'cpu':'80','memory':'80Gi','pods':'100'");
     struct fit_pod *big = add_pod(&w, "'schedulerName':'x'," ASK("4", "4Gi"));
     fit_assign(w.fit, big, SLICE_LIT("busy"));
     for (int i = 0; i < 3; i++) assert_string_equal(pick(&w, add_pod(&w, ASK("1", "1Gi"))), "idle");
     add_node(&w, "other", "", "", "'cpu':'8','memory':'8Gi','pods':'100'");
-    for (int i = 0; i < 4; i++) assert_string_equal(
-        pick(&w, add_pod(&w, "'affinity':{'nodeAffinity':{'preferredDuringSchedulingIgnoredDuringExecution':[{'weight':100,'preference':{"
-                             "'matchFields':[{'key':'metadata.name','operator':'In','values':['other']}]}}]}}," ASK("1", "1Gi"))),
-        "other");
+    for (int i = 0; i < 4; i++)
+        assert_string_equal(
+            pick(&w,
+                 add_pod(
+                     &w,
+                     "'affinity':{'nodeAffinity':{'preferredDuringSchedulingIgnoredDuringExecution'"
+                     ":[{'weight':100,'preference':{"
+                     "'matchFields':[{'key':'metadata.name','operator':'In','values':['other']}]}}]"
+                     "}}," ASK("1", "1Gi"))),
+            "other");
     teardown(&w);
 }
 
@@ -235,14 +284,16 @@ static void test_what_wakes(void **state)
     (void)state;
     struct world w;
     setup(&w);
-    struct kube_object *o = object(&w, "{'metadata':{'name':'n'},'status':{'allocatable':{'cpu':'1'}}}");
+    struct kube_object *o =
+        object(&w, "{'metadata':{'name':'n'},'status':{'allocatable':{'cpu':'1'}}}");
     assert_true(fit_node_set(w.fit, o));
     assert_false(fit_node_set(w.fit, o)); /* a heartbeat */
     kube_object_unref(o);
     o = object(&w, "{'metadata':{'name':'n'},'status':{'allocatable':{'cpu':'2'}}}");
     assert_true(fit_node_set(w.fit, o));
     kube_object_unref(o);
-    o = object(&w, "{'metadata':{'name':'n'},'spec':{'unschedulable':true},'status':{'allocatable':{'cpu':'2'}}}");
+    o = object(&w, "{'metadata':{'name':'n'},'spec':{'unschedulable':true},'status':{'allocatable':"
+                   "{'cpu':'2'}}}");
     assert_true(fit_node_set(w.fit, o));
     kube_object_unref(o);
     teardown(&w);
@@ -288,8 +339,9 @@ static void test_queue(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resources), cmocka_unit_test(test_init_containers), cmocka_unit_test(test_filters),
-        cmocka_unit_test(test_ports),     cmocka_unit_test(test_scores),          cmocka_unit_test(test_spread),
+        cmocka_unit_test(test_resources),  cmocka_unit_test(test_init_containers),
+        cmocka_unit_test(test_filters),    cmocka_unit_test(test_ports),
+        cmocka_unit_test(test_scores),     cmocka_unit_test(test_spread),
         cmocka_unit_test(test_what_wakes), cmocka_unit_test(test_queue),
     };
     return cmocka_run_group_tests_name("clients/scheduler", tests, NULL, NULL);
