@@ -44,7 +44,8 @@ enum {
     FAULT_SNAPSHOT = 1 << 12,
     FAULT_HARSH_NET = 1 << 13, /* duplicates, reorders and drops frames */
     FAULT_BIT_ROT = 1 << 14,
-    FAULT_ALL = (1 << 15) - 1,
+    FAULT_STOP = 1 << 15, /* an orderly stop and start */
+    FAULT_ALL = (1 << 16) - 1,
 };
 
 struct run_options {

@@ -172,6 +172,7 @@ static void inject(struct run *r, unsigned fault)
     case FAULT_TRANSFER: ask_transfer(r); break;
     case FAULT_SNAPSHOT: ask_snapshot(r); break;
     case FAULT_HARSH_NET: break_net(r); break;
+    case FAULT_STOP: cluster_stop(r, some_member(r), some_time(r, r->o.fault_us)); break;
     case FAULT_BIT_ROT: bit_rot(r, some_member(r)); break;
     default: break;
     }
