@@ -3,7 +3,6 @@
 #ifndef PINTLE_TESTS_UNIT_CLIENTS_MOCK_SERVER_H
 #define PINTLE_TESTS_UNIT_CLIENTS_MOCK_SERVER_H
 
-#include <cmocka.h>
 #include <nghttp2/nghttp2.h>
 #include <openssl/ssl.h>
 #include <setjmp.h>
@@ -14,6 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <uv.h>
+
+/* cmocka.h needs those before it */
+#include <cmocka.h>
 
 struct mock_server;
 
