@@ -202,6 +202,8 @@ class Cluster:
     def kubeconfig(self, member=0):
         path = os.path.join(self.dir, "kubeconfig-%d" % member)
         d = self.dir
+        if os.path.exists(path):
+            return path  # somebody may be reading it
         with open(path, "w") as f:
             json.dump({
                 "apiVersion": "v1", "kind": "Config", "current-context": "x",
