@@ -379,16 +379,23 @@ def test_compaction(p):
     p.same("get after it", ["get", "", "--prefix"])
 
 
+def in_step(side):
+    """Waits until every member has what was acknowledged; returns the revision."""
+    revision = json.loads(side.run(["get", "w1", "-w", "json"])[1])["header"]["revision"]
+    for url in side.urls:
+        wait_for("revision %d at %s" % (revision, url), lambda: json.loads(subprocess.run(
+            [side.etcdctl, "--endpoints", url, "get", "w1", "--consistency", "s", "-w", "json"], capture_output=True, env=ENV,
+            timeout=20).stdout)["header"]["revision"] >= revision)
+    return revision
+
+
 def test_hashes(p):
     """Before the leases, whose ids are in the hash and not the same."""
     hashes = []
-    revision = json.loads(p.ours.run(["get", "w1", "-w", "json"])[1])["header"]["revision"]
     for side in (p.ours, p.theirs):
         found = set()
+        in_step(side)
         for url in side.urls:
-            wait_for("revision", lambda: json.loads(subprocess.run(
-                [side.etcdctl, "--endpoints", url, "get", "w1", "-w", "json"], capture_output=True, env=ENV,
-                timeout=20).stdout)["header"]["revision"] >= revision)
             out = subprocess.run([side.etcdctl, "--endpoints", url, "endpoint", "hashkv", "-w", "json"], capture_output=True,
                                  env=ENV, timeout=20)
             try:
@@ -457,6 +464,7 @@ def test_move_leader(p):
 
 def test_snapshot(p, folder):
     path = os.path.join(folder, "snapshot-" + p.label.replace(" ", "-"))
+    revision = in_step(p.ours)
     code, out, err = p.ours.run(["snapshot", "save", path], timeout=60)
     good = code == 0 and os.path.exists(path)
     ok(good, p.label + ": snapshot save", out + err)
@@ -466,7 +474,6 @@ def test_snapshot(p, folder):
     ok(hashlib.sha256(data[:-32]).digest() == data[-32:], p.label + ": the snapshot ends with its SHA-256")
     ok(len(data) % 512 == 32, p.label + ": its size says that a checksum is there", len(data))
     run = subprocess.run([PINTLE, "ctl", "snapshot", "status", path, "-w", "json"], capture_output=True, timeout=60)
-    revision = json.loads(p.ours.run(["get", "moved", "-w", "json"])[1])["header"]["revision"]
     try:
         status = json.loads(run.stdout)
     except ValueError:

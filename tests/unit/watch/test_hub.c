@@ -157,7 +157,7 @@ static struct record *new_record(const char *key, int64_t rev, uint32_t sub, boo
     r->key_len = (uint32_t)strlen(key);
     memcpy(r->data, key, strlen(key));
     r->mod_rev = rev;
-    r->sub = sub & 0x7fffffffu;
+    r->sub = sub & 0xffffu;
     r->tombstone = tombstone;
     return r;
 }
