@@ -10,15 +10,46 @@
  * then seeds must fail. */
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "harness.h"
 #include "raft/guard_int.h"
 
-enum { SEEDS_DEFAULT = 200, FAILURES_MAX = 10 };
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SANITIZED = 1, SEEDS_DEFAULT = 40, FAILURES_MAX = 10 }; /* many times slower */
+#else
+enum { SANITIZED = 0, SEEDS_DEFAULT = 200, FAILURES_MAX = 10 };
+#endif
+
+/* What runs now, for the line that a crash leaves. */
+static uint64_t running_seed;
+static unsigned running_number;
+
+static void crashed(int signal_number)
+{
+    char text[160];
+    int n = snprintf(text, sizeof text,
+                     "not ok %u - seed %" PRIu64
+                     " crashed: signal %d\n# repeat with: make sim SEED=%" PRIu64 "\n",
+                     running_number, running_seed, signal_number, running_seed);
+    if (write(STDOUT_FILENO, text, (size_t)n) != n) _exit(2);
+    signal(signal_number, SIG_DFL);
+    raise(signal_number);
+}
+
+static void catch_crashes(void)
+{
+    signal(SIGABRT, crashed);
+    if (SANITIZED) return; /* has more to say about the others */
+    signal(SIGSEGV, crashed);
+    signal(SIGBUS, crashed);
+    signal(SIGFPE, crashed);
+}
 
 struct totals {
     uint64_t simulated_us, events, calls, acked, unknown, refused, reads, watch_events,
@@ -70,6 +101,8 @@ static uint64_t run_one(uint64_t seed, unsigned number, bool trace, struct total
     struct run_result r;
     run_options_from_seed(&o, seed);
     o.trace = trace;
+    running_seed = seed;
+    running_number = number;
     bool ok = run(&o, &r);
     add(t, &r);
     printf("%s %u - seed %" PRIu64 " (%u members, %.0f s, %" PRIu64 " acknowledged, %" PRIu64
@@ -101,7 +134,7 @@ static void run_again(uint64_t seed, uint64_t digest, unsigned number, struct to
 
 static void print_totals(const struct totals *t, unsigned n, double cpu_s)
 {
-    printf("# %u seeds, %.2f simulated hours, %.1f s of CPU (%.0f times faster), %" PRIu64
+    printf("# simulated %u seeds, %.2f hours, %.1f s of CPU (%.0f times faster), %" PRIu64
            " events\n",
            n, (double)t->simulated_us / 3.6e9, cpu_s,
            cpu_s > 0 ? (double)t->simulated_us / 1e6 / cpu_s : 0, t->events);
@@ -146,9 +179,10 @@ int main(int argc, char **argv)
     }
     if (!seeds) seeds = given ? 1 : SEEDS_DEFAULT;
     if (!given) seed = (uint64_t)clock_wall_ms() * 1000 + clock_mono_us() % 1000;
+    catch_crashes();
     guard_masks &= ~(unsigned)unmask;
     log_set_sink(trace ? trace_log : no_log);
-    printf("# base seed %" PRIu64 "\n1..%" PRIu64 "\n", seed, seeds + 1);
+    printf("# seeds from %" PRIu64 " on\n1..%" PRIu64 "\n", seed, seeds + 1);
     struct totals totals = {0};
     uint64_t began = clock_cpu_us(), done = 0;
     uint64_t first = 0;
