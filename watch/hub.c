@@ -4,18 +4,20 @@
  *     ^                                                                     |  watch_sink_writable
  *     |                                                                     v
  *     +---- has read history up to the hub's revision ------------------ wanting (history)
- *                                                                           ^  sink not ready: back to waiting
- *   a start in the past ----------------------------------------------------+
+ *                                                                           ^  sink not ready: back
+ * to waiting a start in the past ----------------------------------------------------+
  *
- * The happy path is watch_hub_live: the events of a batch are matched with the range index, which gives for each touched group the
- * list of its events; every synced watcher of the group gets that list. A watcher that nothing matched is not looked at.
+ * The happy path is watch_hub_live: the events of a batch are matched with the range index, which
+ * gives for each touched group the list of its events; every synced watcher of the group gets that
+ * list. A watcher that nothing matched is not looked at.
  *
- * Cursors: wanting watchers are kept in buckets by their next revision, so that those near each other share a request for history, and
- * an answer that covers [from, upto] serves whoever stands in that window, whatever asked for it. An answer is therefore never
- * wrong for anyone, however late it comes; one that helps nobody is dropped. Buckets take turns.
+ * Cursors: wanting watchers are kept in buckets by their next revision, so that those near each
+ * other share a request for history, and an answer that covers [from, upto] serves whoever stands
+ * in that window, whatever asked for it. An answer is therefore never wrong for anyone, however
+ * late it comes; one that helps nobody is dropped. Buckets take turns.
  *
- * What fails: memory for matching. The batch is then not delivered at all: live watchers become cursors, cursors stay where they
- * are, and read the same revisions again. */
+ * What fails: memory for matching. The batch is then not delivered at all: live watchers become
+ * cursors, cursors stay where they are, and read the same revisions again. */
 #include "base/check.h"
 #include "base/limits.h"
 #include "base/mem.h"
@@ -71,7 +73,7 @@ struct watch_hub {
     struct history_request requests[LIMIT_WATCH_HISTORY_REQUESTS];
     uint64_t last_request;
     unsigned asked; /* requests under way */
-    bool stopped; /* the core answers no more */
+    bool stopped;   /* the core answers no more */
 
     struct match *matches;
     size_t n_matches, matches_size;
@@ -80,7 +82,8 @@ struct watch_hub {
     uint64_t n_events, n_batches, n_history;
 };
 
-int watch_hub_new(const struct watch_upstream *up, void *ctx, int64_t revision, struct watch_hub **ret)
+int watch_hub_new(const struct watch_upstream *up, void *ctx, int64_t revision,
+                  struct watch_hub **ret)
 {
     struct watch_hub *h = mem_calloc(1, sizeof(*h));
     if (!h) return ERR_NOMEM;
@@ -144,17 +147,16 @@ static void detach(struct watch_hub *h, struct watcher *w)
 
 /* ---- asking for history ---------------------------------------------------------------------- */
 
-/* The lowest revision that a bucket's watchers want; those whose sink is not ready wait for it. 0 = nobody is left. */
+/* The lowest revision that a bucket's watchers want; those whose sink is not ready wait for it. 0 =
+ * nobody is left. */
 static int64_t bucket_first(struct watch_hub *h, unsigned bucket)
 {
     int64_t first = 0;
     list_for_each(node, &h->buckets[bucket])
     {
         struct watcher *w = container_of(node, struct watcher, in_waiting);
-        if (!w->sink->ready(w->sink))
-            set_state(h, w, WAITING);
-        else if (first == 0 || w->next_rev < first)
-            first = w->next_rev;
+        if (!w->sink->ready(w->sink)) set_state(h, w, WAITING);
+        else if (first == 0 || w->next_rev < first) first = w->next_rev;
     }
     return first;
 }
@@ -163,10 +165,8 @@ static struct history_request *request_slot(struct watch_hub *h, unsigned bucket
 {
     struct history_request *free_slot = NULL;
     for (size_t i = 0; i < LIMIT_WATCH_HISTORY_REQUESTS; i++) {
-        if (h->requests[i].id == 0)
-            free_slot = &h->requests[i];
-        else if (h->requests[i].bucket == bucket)
-            return NULL;
+        if (h->requests[i].id == 0) free_slot = &h->requests[i];
+        else if (h->requests[i].bucket == bucket) return NULL;
     }
     return free_slot;
 }
@@ -174,7 +174,8 @@ static struct history_request *request_slot(struct watch_hub *h, unsigned bucket
 static void ask(struct watch_hub *h)
 {
     if (h->stopped) return;
-    for (unsigned i = 0; i < LAG_BUCKETS && h->wanting > 0 && h->asked < LIMIT_WATCH_HISTORY_REQUESTS; i++) {
+    for (unsigned i = 0;
+         i < LAG_BUCKETS && h->wanting > 0 && h->asked < LIMIT_WATCH_HISTORY_REQUESTS; i++) {
         unsigned bucket = h->turn++ % LAG_BUCKETS;
         if (list_empty(&h->buckets[bucket])) continue;
         struct history_request *r = request_slot(h, bucket);
@@ -195,7 +196,8 @@ void watch_sink_init(struct watch_sink *sink)
     list_init(&sink->waiting);
 }
 
-int watch_add(struct watch_hub *h, struct watch_sink *sink, const struct watch_options *o, struct watcher **ret)
+int watch_add(struct watch_hub *h, struct watch_sink *sink, const struct watch_options *o,
+              struct watcher **ret)
 {
     if (o->start_rev < 0) return ERR_INVALID;
     if (h->watchers >= LIMIT_WATCHES_PER_PROCESS) return ERR_LIMIT;
@@ -208,7 +210,8 @@ int watch_add(struct watch_hub *h, struct watch_sink *sink, const struct watch_o
     }
     g->watchers++;
     h->watchers++;
-    *w = (struct watcher){.group = g, .sink = sink, .data = o->data, .filters = (uint8_t)o->filters, .state = SYNCED};
+    *w = (struct watcher){
+        .group = g, .sink = sink, .data = o->data, .filters = (uint8_t)o->filters, .state = SYNCED};
     list_init(&w->in_group);
     list_init(&w->in_waiting);
     list_push_back(&sink->watchers, &w->in_sink);
@@ -227,7 +230,8 @@ void watch_remove(struct watch_hub *h, struct watcher *w)
 
 void watch_sink_release(struct watch_hub *h, struct watch_sink *sink)
 {
-    while (!list_empty(&sink->watchers)) watch_remove(h, container_of(sink->watchers.next, struct watcher, in_sink));
+    while (!list_empty(&sink->watchers))
+        watch_remove(h, container_of(sink->watchers.next, struct watcher, in_sink));
 }
 
 void watch_sink_writable(struct watch_hub *h, struct watch_sink *sink)
@@ -336,7 +340,8 @@ static void group_done(struct watch_hub *h, struct watch_group *g)
     group_drop(h, g);
 }
 
-static void collect_run(struct watch_hub *h, const struct watch_group *g, const struct event_batch *b)
+static void collect_run(struct watch_hub *h, const struct watch_group *g,
+                        const struct event_batch *b)
 {
     struct run *r = &h->run;
     r->n = 0;
@@ -358,15 +363,16 @@ static size_t select_events(struct run *r, unsigned filters, const struct event 
         r->has_filtered[f] = true;
         r->n_filtered[f] = 0;
         for (size_t i = 0; i < r->n; i++) {
-            if (r->all[i]->record->tombstone == (filters == WATCH_NO_PUT)) r->filtered[f][r->n_filtered[f]++] = r->all[i];
+            if (r->all[i]->record->tombstone == (filters == WATCH_NO_PUT))
+                r->filtered[f][r->n_filtered[f]++] = r->all[i];
         }
     }
     *ret = r->filtered[f];
     return r->n_filtered[f];
 }
 
-/* Gives a watcher its part of the run, after which it has seen all up to `last_rev`; or makes it wait. The watcher may be gone
- * afterwards. */
+/* Gives a watcher its part of the run, after which it has seen all up to `last_rev`; or makes it
+ * wait. The watcher may be gone afterwards. */
 static void offer(struct watch_hub *h, struct watcher *w, int64_t last_rev)
 {
     struct run *r = &h->run;
@@ -495,7 +501,9 @@ static void deliver_history(struct watch_hub *h, struct watch_group *g, int64_t 
 /* Those in the window that no event was for. */
 static void advance_rest(struct watch_hub *h, int64_t from, int64_t upto)
 {
-    int64_t last = upto / LAG_SPAN - from / LAG_SPAN >= LAG_BUCKETS ? from + (LAG_BUCKETS - 1) * (int64_t)LAG_SPAN : upto;
+    int64_t last = upto / LAG_SPAN - from / LAG_SPAN >= LAG_BUCKETS
+                       ? from + (LAG_BUCKETS - 1) * (int64_t)LAG_SPAN
+                       : upto;
     for (int64_t rev = from / LAG_SPAN * LAG_SPAN; rev <= last; rev += LAG_SPAN) {
         list_for_each(node, &h->buckets[bucket_number(rev)])
         {
@@ -505,7 +513,8 @@ static void advance_rest(struct watch_hub *h, int64_t from, int64_t upto)
     }
 }
 
-static void serve_history(struct watch_hub *h, int64_t from, struct event_batch *batch, int64_t upto)
+static void serve_history(struct watch_hub *h, int64_t from, struct event_batch *batch,
+                          int64_t upto)
 {
     if (batch && batch->count > 0) {
         struct matching m = {.h = h, .live = false};
@@ -539,8 +548,8 @@ static void cancel_compacted(struct watch_hub *h, int64_t from, int64_t compact_
     }
 }
 
-void watch_hub_history(struct watch_hub *h, uint64_t request_id, int code, struct event_batch *batch, int64_t upto_rev,
-                       int64_t compact_rev)
+void watch_hub_history(struct watch_hub *h, uint64_t request_id, int code,
+                       struct event_batch *batch, int64_t upto_rev, int64_t compact_rev)
 {
     struct history_request *r = NULL;
     for (size_t i = 0; i < LIMIT_WATCH_HISTORY_REQUESTS; i++) {
@@ -550,12 +559,9 @@ void watch_hub_history(struct watch_hub *h, uint64_t request_id, int code, struc
     int64_t from = r->from;
     r->id = 0;
     h->asked--;
-    if (code == 0)
-        serve_history(h, from, batch, upto_rev);
-    else if (code == ERR_COMPACTED)
-        cancel_compacted(h, from, compact_rev);
-    else if (code == ERR_STOPPED || code == ERR_CLOSED)
-        h->stopped = true;
+    if (code == 0) serve_history(h, from, batch, upto_rev);
+    else if (code == ERR_COMPACTED) cancel_compacted(h, from, compact_rev);
+    else if (code == ERR_STOPPED || code == ERR_CLOSED) h->stopped = true;
     ask(h);
 }
 

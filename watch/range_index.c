@@ -1,6 +1,7 @@
-/* Which groups of watchers a key falls into: a hash table for watches of one key, and for ranges a treap ordered by (begin, end) in
- * which every node knows the range of its subtree that ends last, so that subtrees that end before the key are never entered: O(log
- * groups + hits) per event, a list walk for any number of watchers of the same range. */
+/* Which groups of watchers a key falls into: a hash table for watches of one key, and for ranges a
+ * treap ordered by (begin, end) in which every node knows the range of its subtree that ends last,
+ * so that subtrees that end before the key are never entered: O(log groups + hits) per event, a
+ * list walk for any number of watchers of the same range. */
 #include <xxhash.h>
 
 #include "base/mem.h"
@@ -124,10 +125,8 @@ static struct watch_group *tree_join(struct watch_group *left, struct watch_grou
 {
     if (!left || !right) return left ? left : right;
     struct watch_group *top = left->priority > right->priority ? left : right;
-    if (top == left)
-        left->right = tree_join(left->right, right);
-    else
-        right->left = tree_join(left, right->left);
+    if (top == left) left->right = tree_join(left->right, right);
+    else right->left = tree_join(left, right->left);
     update_furthest(top);
     return top;
 }
@@ -135,10 +134,8 @@ static struct watch_group *tree_join(struct watch_group *left, struct watch_grou
 static struct watch_group *tree_remove(struct watch_group *at, const struct watch_group *g)
 {
     if (at == g) return tree_join(at->left, at->right);
-    if (cmp_range(g, at) < 0)
-        at->left = tree_remove(at->left, g);
-    else
-        at->right = tree_remove(at->right, g);
+    if (cmp_range(g, at) < 0) at->left = tree_remove(at->left, g);
+    else at->right = tree_remove(at->right, g);
     update_furthest(at);
     return at;
 }
@@ -148,7 +145,8 @@ static bool ends_after(const struct watch_group *g, struct slice key)
     return g->unbounded || slice_cmp(key, g->end) < 0;
 }
 
-static void tree_match(struct watch_group *at, struct slice key, void (*hit)(void *ctx, struct watch_group *g), void *ctx)
+static void tree_match(struct watch_group *at, struct slice key,
+                       void (*hit)(void *ctx, struct watch_group *g), void *ctx)
 {
     while (at && ends_after(at->furthest, key)) {
         tree_match(at->left, key, hit, ctx);
@@ -158,7 +156,8 @@ static void tree_match(struct watch_group *at, struct slice key, void (*hit)(voi
     }
 }
 
-static void tree_each(struct watch_group *at, void (*visit)(void *ctx, struct watch_group *g), void *ctx)
+static void tree_each(struct watch_group *at, void (*visit)(void *ctx, struct watch_group *g),
+                      void *ctx)
 {
     for (; at; at = at->right) {
         tree_each(at->left, visit, ctx);
@@ -172,7 +171,8 @@ static struct watch_group *group_new(struct slice key, struct slice range_end)
 {
     struct watch_group *g = mem_alloc(sizeof(*g) + key.len + range_end.len);
     if (!g) return NULL;
-    *g = (struct watch_group){.single = range_end.len == 0, .first_match = NO_MATCH, .last_match = NO_MATCH};
+    *g = (struct watch_group){
+        .single = range_end.len == 0, .first_match = NO_MATCH, .last_match = NO_MATCH};
     g->unbounded = range_end.len == 1 && range_end.data[0] == 0;
     if (key.len) memcpy(g->bytes, key.data, key.len);
     if (range_end.len) memcpy(g->bytes + key.len, range_end.data, range_end.len);
@@ -184,7 +184,8 @@ static struct watch_group *group_new(struct slice key, struct slice range_end)
     return g;
 }
 
-struct watch_group *range_index_get(struct range_index *ix, struct slice key, struct slice range_end)
+struct watch_group *range_index_get(struct range_index *ix, struct slice key,
+                                    struct slice range_end)
 {
     if (range_end.len == 0) {
         struct watch_group *g = single_find(ix, key);
@@ -223,14 +224,16 @@ void range_index_remove(struct range_index *ix, struct watch_group *g)
     mem_free(g);
 }
 
-void range_index_match(struct range_index *ix, struct slice key, void (*hit)(void *ctx, struct watch_group *g), void *ctx)
+void range_index_match(struct range_index *ix, struct slice key,
+                       void (*hit)(void *ctx, struct watch_group *g), void *ctx)
 {
     struct watch_group *g = single_find(ix, key);
     if (g) hit(ctx, g);
     tree_match(ix->root, key, hit, ctx);
 }
 
-void range_index_each(struct range_index *ix, void (*visit)(void *ctx, struct watch_group *g), void *ctx)
+void range_index_each(struct range_index *ix, void (*visit)(void *ctx, struct watch_group *g),
+                      void *ctx)
 {
     for (size_t i = 0; i < ix->n_buckets; i++) {
         for (struct watch_group *g = ix->buckets[i]; g; g = g->next) visit(ctx, g);

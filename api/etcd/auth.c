@@ -1,5 +1,5 @@
-/* The Auth service of a server whose gRPC port knows no users (access is decided by TLS client certificates): its status, and a
- * refusal for everything that would change it. */
+/* The Auth service of a server whose gRPC port knows no users (access is decided by TLS client
+ * certificates): its status, and a refusal for everything that would change it. */
 #include "api/etcd/etcd_int.h"
 
 static void status_answer(struct grpc_call *c, struct core_call *cc)
@@ -14,7 +14,8 @@ static void status_answer(struct grpc_call *c, struct core_call *cc)
 static void status_message(struct grpc_call *c, struct slice message)
 {
     (void)message;
-    if (!etcd_refuse_without_leader(c)) etcd_submit(c, grpc_state(c), CORE_READ_INDEX, status_answer);
+    if (!etcd_refuse_without_leader(c))
+        etcd_submit(c, grpc_state(c), CORE_READ_INDEX, status_answer);
 }
 
 static void authenticate_message(struct grpc_call *c, struct slice message)
@@ -26,7 +27,8 @@ static void authenticate_message(struct grpc_call *c, struct slice message)
 static void change_message(struct grpc_call *c, struct slice message)
 {
     (void)message;
-    grpc_finish(c, GRPC_UNIMPLEMENTED, "etcdserver: users and roles are not supported; use TLS client certificates");
+    grpc_finish(c, GRPC_UNIMPLEMENTED,
+                "etcdserver: users and roles are not supported; use TLS client certificates");
 }
 
 const struct grpc_method etcd_auth_methods[] = {

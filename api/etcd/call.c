@@ -1,4 +1,5 @@
-/* Calls that ask the core once and answer once, and streams that must end when the leader is lost. */
+/* Calls that ask the core once and answer once, and streams that must end when the leader is lost.
+ */
 #include <protobuf-c/protobuf-c.h>
 
 #include "api/etcd/etcd_int.h"
@@ -8,17 +9,23 @@
 bool etcd_refuse_without_leader(struct grpc_call *c)
 {
     const struct etcd_api *api = grpc_ctx(c);
-    if (!slice_eq_str(grpc_metadata(c, "hasleader"), "true") || core_client_leader_id(api->core) != 0) return false;
+    if (!slice_eq_str(grpc_metadata(c, "hasleader"), "true") ||
+        core_client_leader_id(api->core) != 0)
+        return false;
     etcd_fail(c, ERR_NO_LEADER);
     return true;
 }
 
 struct header etcd_header(const struct etcd_api *api, int64_t revision, uint64_t term)
 {
-    return (struct header){.cluster_id = api->cluster_id, .member_id = api->member_id, .revision = revision, .raft_term = term};
+    return (struct header){.cluster_id = api->cluster_id,
+                           .member_id = api->member_id,
+                           .revision = revision,
+                           .raft_term = term};
 }
 
-/* ---- one question to the core ------------------------------------------------------------------ */
+/* ---- one question to the core ------------------------------------------------------------------
+ */
 
 static void on_done(struct core_request *r)
 {
@@ -54,8 +61,8 @@ void etcd_submit(struct grpc_call *c, struct core_call *cc, enum core_request_ty
     core_client_submit(api->core, &cc->r);
 }
 
-void etcd_submit_command(struct grpc_call *c, struct core_call *cc, const struct command *cmd, size_t size,
-                         void (*answer)(struct grpc_call *c, struct core_call *cc))
+void etcd_submit_command(struct grpc_call *c, struct core_call *cc, const struct command *cmd,
+                         size_t size, void (*answer)(struct grpc_call *c, struct core_call *cc))
 {
     int rv = command_check(cmd);
     if (rv == 0 && size > LIMIT_REQUEST_BYTES) rv = ERR_TOO_LARGE;
@@ -73,7 +80,8 @@ void etcd_submit_command(struct grpc_call *c, struct core_call *cc, const struct
     etcd_submit(c, cc, CORE_COMMAND, answer);
 }
 
-/* ---- cold messages ----------------------------------------------------------------------------- */
+/* ---- cold messages -----------------------------------------------------------------------------
+ */
 
 static void *pb_alloc(void *ctx, size_t size)
 {
@@ -93,7 +101,8 @@ void *etcd_unpack(struct grpc_call *c, const ProtobufCMessageDescriptor *type, s
 {
     /* No NULL for an empty message: protobuf-c reads nothing from it. */
     static const uint8_t nothing[1];
-    void *m = protobuf_c_message_unpack(type, &etcd_pb_allocator, message.len, message.len ? message.data : nothing);
+    void *m = protobuf_c_message_unpack(type, &etcd_pb_allocator, message.len,
+                                        message.len ? message.data : nothing);
     if (!m) etcd_fail_decode(c, ERR_INVALID);
     return m;
 }
@@ -112,14 +121,16 @@ void etcd_reply(struct grpc_call *c, const ProtobufCMessage *message)
     grpc_reply_buf(c, &out);
 }
 
-/* ---- streams that need a leader ---------------------------------------------------------------- */
+/* ---- streams that need a leader ----------------------------------------------------------------
+ */
 
 void leader_watch_begin(struct leader_watch *l, struct grpc_call *c)
 {
     struct etcd_api *api = grpc_ctx(c);
     list_init(&l->node);
     l->call = c;
-    if (slice_eq_str(grpc_metadata(c, "hasleader"), "true")) list_push_back(&api->leader_calls, &l->node);
+    if (slice_eq_str(grpc_metadata(c, "hasleader"), "true"))
+        list_push_back(&api->leader_calls, &l->node);
 }
 
 void leader_watch_end(struct leader_watch *l)

@@ -21,7 +21,8 @@ static bool fill_member(struct arena *a, const struct core_member *from, Etcdser
     to->peerurls[0] = text_of(from->peer_url);
     to->n_peerurls = 1;
     to->n_clienturls = from->n_client_urls;
-    for (size_t i = 0; i < from->n_client_urls; i++) to->clienturls[i] = text_of(from->client_urls[i]);
+    for (size_t i = 0; i < from->n_client_urls; i++)
+        to->clienturls[i] = text_of(from->client_urls[i]);
     return true;
 }
 
@@ -29,7 +30,8 @@ static void list_answer(struct grpc_call *c, struct core_call *cc)
 {
     const struct etcd_api *api = grpc_ctx(c);
     struct core_request *r = &cc->r;
-    Etcdserverpb__ResponseHeader head = ETCDSERVERPB__RESPONSE_HEADER__INIT; /* etcd sends no revision here */
+    Etcdserverpb__ResponseHeader head =
+        ETCDSERVERPB__RESPONSE_HEADER__INIT; /* etcd sends no revision here */
     Etcdserverpb__MemberListResponse out = ETCDSERVERPB__MEMBER_LIST_RESPONSE__INIT;
     head.cluster_id = api->cluster_id;
     head.member_id = api->member_id;
@@ -43,17 +45,16 @@ static void list_answer(struct grpc_call *c, struct core_call *cc)
         out.members[i] = &members[i];
         ok = fill_member(&r->arena, &r->members[i], &members[i]);
     }
-    if (ok)
-        etcd_reply(c, &out.base);
-    else
-        etcd_fail(c, ERR_NOMEM);
+    if (ok) etcd_reply(c, &out.base);
+    else etcd_fail(c, ERR_NOMEM);
 }
 
 static void list_message(struct grpc_call *c, struct slice message)
 {
     struct core_call *cc = grpc_state(c);
     if (etcd_refuse_without_leader(c)) return;
-    Etcdserverpb__MemberListRequest *m = etcd_unpack(c, &etcdserverpb__member_list_request__descriptor, message);
+    Etcdserverpb__MemberListRequest *m =
+        etcd_unpack(c, &etcdserverpb__member_list_request__descriptor, message);
     if (!m) return;
     cc->r.serializable = !m->linearizable;
     etcd_unpacked_free(m);
@@ -64,7 +65,8 @@ static void change_message(struct grpc_call *c, struct slice message)
 {
     (void)message;
     grpc_finish(c, GRPC_UNIMPLEMENTED,
-                "etcdserver: the members of this cluster are fixed by --initial-cluster and cannot be changed while it runs");
+                "etcdserver: the members of this cluster are fixed by --initial-cluster and cannot "
+                "be changed while it runs");
 }
 
 const struct grpc_method etcd_cluster_methods[] = {
@@ -74,4 +76,5 @@ const struct grpc_method etcd_cluster_methods[] = {
     {.name = "MemberUpdate", .message = change_message},
     {.name = "MemberPromote", .message = change_message},
 };
-const size_t etcd_cluster_n_methods = sizeof(etcd_cluster_methods) / sizeof(etcd_cluster_methods[0]);
+const size_t etcd_cluster_n_methods =
+    sizeof(etcd_cluster_methods) / sizeof(etcd_cluster_methods[0]);

@@ -2,8 +2,8 @@
 
 static size_t header_body_size(const struct header *h)
 {
-    return pb_uint_size(h->cluster_id) + pb_uint_size(h->member_id) + pb_uint_size((uint64_t)h->revision) +
-           pb_uint_size(h->raft_term);
+    return pb_uint_size(h->cluster_id) + pb_uint_size(h->member_id) +
+           pb_uint_size((uint64_t)h->revision) + pb_uint_size(h->raft_term);
 }
 
 size_t header_size(const struct header *h)
@@ -20,13 +20,14 @@ uint8_t *encode_header(uint8_t *p, const struct header *h)
     return pb_put_uint(p, 4, h->raft_term);
 }
 
-/* ---- records ----------------------------------------------------------------------------------- */
+/* ---- records -----------------------------------------------------------------------------------
+ */
 
 size_t kv_size(const struct record *r, bool keys_only)
 {
-    return pb_bytes_size(r->key_len) + pb_uint_size((uint64_t)r->create_rev) + pb_uint_size((uint64_t)r->mod_rev) +
-           pb_uint_size((uint64_t)r->version) + (keys_only ? 0 : pb_bytes_size(r->value_len)) +
-           pb_uint_size((uint64_t)r->lease);
+    return pb_bytes_size(r->key_len) + pb_uint_size((uint64_t)r->create_rev) +
+           pb_uint_size((uint64_t)r->mod_rev) + pb_uint_size((uint64_t)r->version) +
+           (keys_only ? 0 : pb_bytes_size(r->value_len)) + pb_uint_size((uint64_t)r->lease);
 }
 
 static uint8_t *encode_kv_numbers(uint8_t *p, const struct record *r)
@@ -91,7 +92,8 @@ uint8_t *encode_event(uint8_t *p, const struct event *e, bool prev_kv)
     return encode_kv(p, e->prev, false);
 }
 
-/* ---- bodies of answers ------------------------------------------------------------------------- */
+/* ---- bodies of answers -------------------------------------------------------------------------
+ */
 /* Each has a size and a writer; inside a txn they are nested. */
 
 static uint8_t *put_kv_field(uint8_t *p, unsigned field, const struct record *r, bool keys_only)
@@ -133,7 +135,8 @@ static size_t range_size(const struct header *h, const struct range_result *r, b
     return n;
 }
 
-static uint8_t *range_write(uint8_t *p, const struct header *h, const struct range_result *r, bool keys_only)
+static uint8_t *range_write(uint8_t *p, const struct header *h, const struct range_result *r,
+                            bool keys_only)
 {
     p = encode_header(p, h);
     for (size_t i = 0; i < r->n; i++) p = put_kv_field(p, 2, r->records[i], keys_only);
@@ -141,10 +144,11 @@ static uint8_t *range_write(uint8_t *p, const struct header *h, const struct ran
     return pb_put_uint(p, 4, (uint64_t)r->count);
 }
 
-/* ---- transactions ------------------------------------------------------------------------------ */
+/* ---- transactions ------------------------------------------------------------------------------
+ */
 
-/* The heads inside a txn hold a revision only, as the operation saw it: that before the txn until something was
- * changed, then the txn's own. */
+/* The heads inside a txn hold a revision only, as the operation saw it: that before the txn until
+ * something was changed, then the txn's own. */
 struct txn_heads {
     int64_t before, after;
     bool changed;
@@ -172,9 +176,10 @@ static const struct op *branch(const struct txn_op *request, const struct op_res
     return r->txn.succeeded ? request->success : request->failure;
 }
 
-static size_t txn_size(struct txn_heads *heads, const struct header *h, const struct txn_op *request, const struct op_result *r);
-static uint8_t *txn_write(uint8_t *p, struct txn_heads *heads, const struct header *h, const struct txn_op *request,
-                          const struct op_result *r);
+static size_t txn_size(struct txn_heads *heads, const struct header *h,
+                       const struct txn_op *request, const struct op_result *r);
+static uint8_t *txn_write(uint8_t *p, struct txn_heads *heads, const struct header *h,
+                          const struct txn_op *request, const struct op_result *r);
 
 static size_t op_size(struct txn_heads *heads, const struct op *op, const struct op_result *r)
 {
@@ -188,7 +193,8 @@ static size_t op_size(struct txn_heads *heads, const struct op *op, const struct
     return 0;
 }
 
-static uint8_t *op_write(uint8_t *p, struct txn_heads *heads, const struct op *op, const struct op_result *r)
+static uint8_t *op_write(uint8_t *p, struct txn_heads *heads, const struct op *op,
+                         const struct op_result *r)
 {
     struct txn_heads peek = *heads; /* the size comes first, from the same state */
     size_t size = op_size(&peek, op, r);
@@ -204,16 +210,18 @@ static uint8_t *op_write(uint8_t *p, struct txn_heads *heads, const struct op *o
     return p;
 }
 
-static size_t txn_size(struct txn_heads *heads, const struct header *h, const struct txn_op *request, const struct op_result *r)
+static size_t txn_size(struct txn_heads *heads, const struct header *h,
+                       const struct txn_op *request, const struct op_result *r)
 {
     const struct op *ops = branch(request, r);
     size_t n = header_size(h) + (r->txn.succeeded ? 2 : 0);
-    for (size_t i = 0; i < r->txn.n; i++) n += pb_len_size(pb_len_size(op_size(heads, &ops[i], &r->txn.results[i])));
+    for (size_t i = 0; i < r->txn.n; i++)
+        n += pb_len_size(pb_len_size(op_size(heads, &ops[i], &r->txn.results[i])));
     return n;
 }
 
-static uint8_t *txn_write(uint8_t *p, struct txn_heads *heads, const struct header *h, const struct txn_op *request,
-                          const struct op_result *r)
+static uint8_t *txn_write(uint8_t *p, struct txn_heads *heads, const struct header *h,
+                          const struct txn_op *request, const struct op_result *r)
 {
     const struct op *ops = branch(request, r);
     p = encode_header(p, h);
@@ -222,7 +230,8 @@ static uint8_t *txn_write(uint8_t *p, struct txn_heads *heads, const struct head
     return p;
 }
 
-/* ---- whole answers ----------------------------------------------------------------------------- */
+/* ---- whole answers -----------------------------------------------------------------------------
+ */
 
 void encode_put_response(struct buf *out, const struct header *h, const struct record *prev)
 {
@@ -236,16 +245,20 @@ void encode_delete_response(struct buf *out, const struct header *h, const struc
     if (p) out->len += (size_t)(delete_write(p, h, r) - p);
 }
 
-void encode_range_response(struct buf *out, const struct header *h, const struct range_result *r, bool keys_only)
+void encode_range_response(struct buf *out, const struct header *h, const struct range_result *r,
+                           bool keys_only)
 {
     uint8_t *p = buf_reserve(out, range_size(h, r, keys_only));
     if (p) out->len += (size_t)(range_write(p, h, r, keys_only) - p);
 }
 
-void encode_txn_response(struct buf *out, const struct header *h, const struct txn_op *request, const struct op_result *r)
+void encode_txn_response(struct buf *out, const struct header *h, const struct txn_op *request,
+                         const struct op_result *r)
 {
     bool changed = changes(r);
-    struct txn_heads start = {.before = changed ? h->revision - 1 : h->revision, .after = h->revision}, heads = start;
+    struct txn_heads start = {.before = changed ? h->revision - 1 : h->revision,
+                              .after = h->revision},
+                     heads = start;
     uint8_t *p = buf_reserve(out, txn_size(&heads, h, request, r));
     heads = start;
     if (p) out->len += (size_t)(txn_write(p, &heads, h, request, r) - p);

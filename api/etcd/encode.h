@@ -21,7 +21,8 @@ uint8_t *encode_header(uint8_t *p, const struct header *h);
 /* mvccpb.KeyValue, without the tag and length before it. */
 size_t kv_size(const struct record *r, bool keys_only);
 uint8_t *encode_kv(uint8_t *p, const struct record *r, bool keys_only);
-/* All of it but the value's bytes, which must follow it directly, and the lease after those (kv_tail). */
+/* All of it but the value's bytes, which must follow it directly, and the lease after those
+ * (kv_tail). */
 uint8_t *encode_kv_head(uint8_t *p, const struct record *r);
 uint8_t *encode_kv_tail(uint8_t *p, const struct record *r);
 /* Most bytes of both but key and value. */
@@ -31,10 +32,13 @@ uint8_t *encode_kv_tail(uint8_t *p, const struct record *r);
 size_t event_size(const struct event *e, bool prev_kv);
 uint8_t *encode_event(uint8_t *p, const struct event *e, bool prev_kv);
 
-/* Whole answers, appended to `out` (check out->failed). `keys_only` of ranges inside a txn comes from the request. */
+/* Whole answers, appended to `out` (check out->failed). `keys_only` of ranges inside a txn comes
+ * from the request. */
 void encode_put_response(struct buf *out, const struct header *h, const struct record *prev);
 void encode_delete_response(struct buf *out, const struct header *h, const struct op_result *r);
-void encode_range_response(struct buf *out, const struct header *h, const struct range_result *r, bool keys_only);
-void encode_txn_response(struct buf *out, const struct header *h, const struct txn_op *request, const struct op_result *r);
+void encode_range_response(struct buf *out, const struct header *h, const struct range_result *r,
+                           bool keys_only);
+void encode_txn_response(struct buf *out, const struct header *h, const struct txn_op *request,
+                         const struct op_result *r);
 
 #endif

@@ -1,4 +1,5 @@
-/* The etcd API of one worker: its services as data, its timer, and the counters that /metrics adds up over all workers. */
+/* The etcd API of one worker: its services as data, its timer, and the counters that /metrics adds
+ * up over all workers. */
 #include "api/etcd/etcd_int.h"
 
 #include "base/check.h"
@@ -34,7 +35,8 @@ static void fill_services(void)
     memcpy(services, all, sizeof(all));
 }
 
-/* ---- the timer --------------------------------------------------------------------------------- */
+/* ---- the timer ---------------------------------------------------------------------------------
+ */
 
 /* Streams that asked for it end when there was no leader for a while. */
 static void check_leader(struct etcd_api *api, uint64_t now)
@@ -65,7 +67,8 @@ static void on_timer_closed(uv_handle_t *h)
     mem_free(h->data);
 }
 
-/* ---- life -------------------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------------------------------
+ */
 
 int etcd_api_new(struct worker *w, struct etcd_api **ret)
 {
@@ -81,14 +84,16 @@ int etcd_api_new(struct worker *w, struct etcd_api **ret)
     list_init(&api->watch_streams);
     list_init(&api->leader_calls);
     int rv = watch_cache_new(&api->watch_cache);
-    if (rv == 0) rv = grpc_server_new(services, sizeof(services) / sizeof(services[0]), 0, api, &api->grpc);
+    if (rv == 0)
+        rv = grpc_server_new(services, sizeof(services) / sizeof(services[0]), 0, api, &api->grpc);
     if (rv != 0 || uv_timer_init(w->loop, &api->timer) != 0) {
         watch_cache_free(api->watch_cache);
         grpc_server_free(api->grpc);
         mem_free(api);
         return rv ? rv : ERR_NOMEM;
     }
-    uint64_t tick = api->progress_interval_ms / 5 < TICK_MS ? api->progress_interval_ms / 5 : TICK_MS;
+    uint64_t tick =
+        api->progress_interval_ms / 5 < TICK_MS ? api->progress_interval_ms / 5 : TICK_MS;
     api->timer.data = api;
     uv_timer_start(&api->timer, on_tick, tick, tick);
     *ret = api;

@@ -19,18 +19,20 @@ struct etcd_api {
     uv_timer_t timer;
     uint64_t no_leader_since_ms; /* 0 = there is one */
     uint64_t progress_interval_ms;
-    struct list watch_streams;   /* struct watch_stream */
-    struct list leader_calls;    /* struct leader_watch: streams that must end when the leader is lost */
+    struct list watch_streams; /* struct watch_stream */
+    struct list
+        leader_calls; /* struct leader_watch: streams that must end when the leader is lost */
     struct watch_cache *watch_cache;
     uint64_t event_cost; /* bytes of events sent, for /metrics */
 };
 
-extern const struct grpc_method etcd_kv_methods[], etcd_watch_methods[], etcd_lease_methods[], etcd_cluster_methods[],
-    etcd_maintenance_methods[], etcd_auth_methods[], etcd_health_methods[];
-extern const size_t etcd_kv_n_methods, etcd_watch_n_methods, etcd_lease_n_methods, etcd_cluster_n_methods,
-    etcd_maintenance_n_methods, etcd_auth_n_methods, etcd_health_n_methods;
+extern const struct grpc_method etcd_kv_methods[], etcd_watch_methods[], etcd_lease_methods[],
+    etcd_cluster_methods[], etcd_maintenance_methods[], etcd_auth_methods[], etcd_health_methods[];
+extern const size_t etcd_kv_n_methods, etcd_watch_n_methods, etcd_lease_n_methods,
+    etcd_cluster_n_methods, etcd_maintenance_n_methods, etcd_auth_n_methods, etcd_health_n_methods;
 
-/* ---- errors (status.c) ------------------------------------------------------------------------ */
+/* ---- errors (status.c) ------------------------------------------------------------------------
+ */
 
 struct etcd_status {
     enum grpc_code code;
@@ -43,9 +45,11 @@ void etcd_fail(struct grpc_call *c, int error);
 /* A message that could not be read. */
 void etcd_fail_decode(struct grpc_call *c, int error);
 
-/* ---- calls with one answer (call.c) ----------------------------------------------------------- */
+/* ---- calls with one answer (call.c) -----------------------------------------------------------
+ */
 
-/* Whether the client asked to be refused when there is no leader ("hasleader: true"), and there is none: then the call is finished. */
+/* Whether the client asked to be refused when there is no leader ("hasleader: true"), and there is
+ * none: then the call is finished. */
 bool etcd_refuse_without_leader(struct grpc_call *c);
 
 /* The head of an answer at `revision`. */
@@ -55,7 +59,8 @@ struct header etcd_header(const struct etcd_api *api, int64_t revision, uint64_t
 struct core_call {
     struct core_request r;
     struct buf command;
-    /* Called when the core has answered without an error and the client is still there. NULL: see `failed`. */
+    /* Called when the core has answered without an error and the client is still there. NULL: see
+     * `failed`. */
     void (*answer)(struct grpc_call *c, struct core_call *cc);
     /* An error, or NULL for the usual status. */
     void (*failed)(struct grpc_call *c, struct core_call *cc, int error);
@@ -66,9 +71,10 @@ struct core_call {
 /* Sends the request off; the answer comes to `answer`. The call is referenced until then. */
 void etcd_submit(struct grpc_call *c, struct core_call *cc, enum core_request_type type,
                  void (*answer)(struct grpc_call *c, struct core_call *cc));
-/* Checks the command, encodes it and sends it off; a refused one finishes the call. `size`: of the request, which has etcd's limit. */
-void etcd_submit_command(struct grpc_call *c, struct core_call *cc, const struct command *cmd, size_t size,
-                         void (*answer)(struct grpc_call *c, struct core_call *cc));
+/* Checks the command, encodes it and sends it off; a refused one finishes the call. `size`: of the
+ * request, which has etcd's limit. */
+void etcd_submit_command(struct grpc_call *c, struct core_call *cc, const struct command *cmd,
+                         size_t size, void (*answer)(struct grpc_call *c, struct core_call *cc));
 
 /* protobuf-c through base/mem. */
 struct ProtobufCAllocator;
@@ -76,30 +82,35 @@ struct ProtobufCMessage;
 struct ProtobufCMessageDescriptor;
 extern struct ProtobufCAllocator etcd_pb_allocator;
 /* Decodes or finishes the call and returns NULL; free with etcd_unpacked_free. */
-void *etcd_unpack(struct grpc_call *c, const struct ProtobufCMessageDescriptor *type, struct slice message);
+void *etcd_unpack(struct grpc_call *c, const struct ProtobufCMessageDescriptor *type,
+                  struct slice message);
 void etcd_unpacked_free(void *message);
 /* Encodes a cold answer and finishes with OK. */
 void etcd_reply(struct grpc_call *c, const struct ProtobufCMessage *message);
 
-/* ---- streams that need a leader (call.c) ------------------------------------------------------- */
+/* ---- streams that need a leader (call.c) -------------------------------------------------------
+ */
 
 struct leader_watch {
     struct list node;
     struct grpc_call *call;
 };
 
-/* From the head of a stream: keeps it in the list if the client asked for it. The struct lives in the call's state. */
+/* From the head of a stream: keeps it in the list if the client asked for it. The struct lives in
+ * the call's state. */
 void leader_watch_begin(struct leader_watch *l, struct grpc_call *c);
 void leader_watch_end(struct leader_watch *l);
 
-/* ---- watch (watch.c) -------------------------------------------------------------------------- */
+/* ---- watch (watch.c) --------------------------------------------------------------------------
+ */
 
 /* Sends progress to the watchers of one worker that are due; called by the timer. */
 void etcd_watch_tick(struct etcd_api *api, uint64_t now_ms);
 int watch_cache_new(struct watch_cache **ret) MUST_CHECK;
 void watch_cache_free(struct watch_cache *cache);
 
-/* ---- plain HTTP (health.c, metrics.c) --------------------------------------------------------- */
+/* ---- plain HTTP (health.c, metrics.c) ---------------------------------------------------------
+ */
 
 void etcd_plain_request(struct etcd_api *api, struct http_stream *st);
 /* Writes the metrics page. */

@@ -1,13 +1,16 @@
-/* What an etcd client port serves beside gRPC: /health, /livez, /readyz, /version, /metrics; and gRPC's own health service. */
+/* What an etcd client port serves beside gRPC: /health, /livez, /readyz, /version, /metrics; and
+ * gRPC's own health service. */
 #include <stdio.h>
 
 #include "api/etcd/etcd_int.h"
 #include "base/mem.h"
 #include "schemas/etcd/health.pb-c.h"
 
-/* ---- plain HTTP -------------------------------------------------------------------------------- */
+/* ---- plain HTTP --------------------------------------------------------------------------------
+ */
 
-/* A question to the core for one plain exchange. Lives until the core has answered, whatever became of the exchange. */
+/* A question to the core for one plain exchange. Lives until the core has answered, whatever became
+ * of the exchange. */
 struct plain {
     struct core_request r;
     struct etcd_api *api;
@@ -50,13 +53,15 @@ static struct plain *plain_begin(struct etcd_api *api, struct http_stream *st)
     return p;
 }
 
-static void plain_ask(struct plain *p, enum core_request_type type, void (*done)(struct core_request *r))
+static void plain_ask(struct plain *p, enum core_request_type type,
+                      void (*done)(struct core_request *r))
 {
     p->r = (struct core_request){.type = type, .done = done};
     core_client_submit(p->api->core, &p->r);
 }
 
-/* ---- /health, /readyz -------------------------------------------------------------------------- */
+/* ---- /health, /readyz --------------------------------------------------------------------------
+ */
 
 static void health_reply(struct plain *p, const char *problem)
 {
@@ -64,7 +69,8 @@ static void health_reply(struct plain *p, const char *problem)
     bool ok = problem == NULL;
     etcd_count(p->api, ok ? COUNT_HEALTH_OK : COUNT_HEALTH_FAILED, 1);
     if (p->st && p->health) {
-        snprintf(text, sizeof(text), "{\"health\":\"%s\",\"reason\":\"%s\"}", ok ? "true" : "false", ok ? "" : problem);
+        snprintf(text, sizeof(text), "{\"health\":\"%s\",\"reason\":\"%s\"}", ok ? "true" : "false",
+                 ok ? "" : problem);
         reply_json(p->st, ok ? 200 : 503, text);
     } else if (p->st) {
         snprintf(text, sizeof(text), "%s\n", ok ? "ok" : problem);
@@ -76,7 +82,9 @@ static void health_reply(struct plain *p, const char *problem)
 static void on_read_point(struct core_request *r)
 {
     struct plain *p = container_of(r, struct plain, r);
-    health_reply(p, r->code == 0 ? NULL : r->code == ERR_NO_LEADER ? "RAFT NO LEADER" : "QGET ERROR:etcdserver: request timed out");
+    health_reply(p, r->code == 0               ? NULL
+                    : r->code == ERR_NO_LEADER ? "RAFT NO LEADER"
+                                               : "QGET ERROR:etcdserver: request timed out");
 }
 
 static void on_alarms(struct core_request *r)
@@ -87,7 +95,8 @@ static void on_alarms(struct core_request *r)
         if (r->alarms[i].alarm == ALARM_NOSPACE && !p->ignore_nospace) problem = "ALARM NOSPACE";
         if (r->alarms[i].alarm == ALARM_CORRUPT && !p->ignore_corrupt) problem = "ALARM CORRUPT";
     }
-    if (!problem && !p->serializable && core_client_leader_id(p->api->core) == 0) problem = "RAFT NO LEADER";
+    if (!problem && !p->serializable && core_client_leader_id(p->api->core) == 0)
+        problem = "RAFT NO LEADER";
     if (problem || p->serializable) {
         health_reply(p, problem);
         return;
@@ -120,7 +129,8 @@ static void health(struct etcd_api *api, struct http_stream *st, bool is_health)
     plain_ask(p, CORE_ALARMS, on_alarms);
 }
 
-/* ---- /metrics ---------------------------------------------------------------------------------- */
+/* ---- /metrics ----------------------------------------------------------------------------------
+ */
 
 static void on_status(struct core_request *r)
 {
@@ -130,7 +140,8 @@ static void on_status(struct core_request *r)
     if (p->st && r->code == 0 && !out.failed)
         http_reply(p->st, 200, "text/plain; version=0.0.4; charset=utf-8", buf_slice(&out));
     else if (p->st)
-        http_reply(p->st, 503, "text/plain; charset=utf-8", slice_str(err_text(r->code ? r->code : out.failed)));
+        http_reply(p->st, 503, "text/plain; charset=utf-8",
+                   slice_str(err_text(r->code ? r->code : out.failed)));
     buf_release(&out);
     plain_done(p);
 }
@@ -144,14 +155,16 @@ static void metrics(struct etcd_api *api, struct http_stream *st)
 void etcd_plain_request(struct etcd_api *api, struct http_stream *st)
 {
     const struct http_request *q = http_request(st);
-    bool health_path = slice_eq_str(q->path, "/health"), ready_path = slice_eq_str(q->path, "/readyz");
-    bool known = health_path || ready_path || slice_eq_str(q->path, "/livez") || slice_eq_str(q->path, "/version") ||
-                 slice_eq_str(q->path, "/metrics");
+    bool health_path = slice_eq_str(q->path, "/health"),
+         ready_path = slice_eq_str(q->path, "/readyz");
+    bool known = health_path || ready_path || slice_eq_str(q->path, "/livez") ||
+                 slice_eq_str(q->path, "/version") || slice_eq_str(q->path, "/metrics");
     if (!known) {
         http_reply(st, 404, "text/plain; charset=utf-8", SLICE_LIT("404 page not found\n"));
     } else if (!slice_eq_str(q->method, "GET") && !slice_eq_str(q->method, "HEAD")) {
-        const struct http_header headers[] = {{SLICE_LIT("allow"), SLICE_LIT("GET")},
-                                              {SLICE_LIT("content-type"), SLICE_LIT("text/plain; charset=utf-8")}};
+        const struct http_header headers[] = {
+            {SLICE_LIT("allow"), SLICE_LIT("GET")},
+            {SLICE_LIT("content-type"), SLICE_LIT("text/plain; charset=utf-8")}};
         http_respond(st, 405, headers, 2, false);
         http_write(st, SLICE_LIT("Method Not Allowed\n"));
         http_end(st);
@@ -160,13 +173,16 @@ void etcd_plain_request(struct etcd_api *api, struct http_stream *st)
     } else if (slice_eq_str(q->path, "/livez")) {
         http_reply(st, 200, "text/plain; charset=utf-8", SLICE_LIT("ok\n"));
     } else if (slice_eq_str(q->path, "/version")) {
-        reply_json(st, 200, "{\"etcdserver\":\"" ETCD_VERSION "\",\"etcdcluster\":\"" ETCD_CLUSTER_VERSION "\"}");
+        reply_json(st, 200,
+                   "{\"etcdserver\":\"" ETCD_VERSION "\",\"etcdcluster\":\"" ETCD_CLUSTER_VERSION
+                   "\"}");
     } else {
         metrics(api, st);
     }
 }
 
-/* ---- grpc.health.v1 ---------------------------------------------------------------------------- */
+/* ---- grpc.health.v1 ----------------------------------------------------------------------------
+ */
 
 static void check_reply(struct grpc_call *c, int status)
 {
@@ -177,14 +193,14 @@ static void check_reply(struct grpc_call *c, int status)
 
 static void check_message(struct grpc_call *c, struct slice message)
 {
-    Grpc__Health__V1__HealthCheckRequest *m = etcd_unpack(c, &grpc__health__v1__health_check_request__descriptor, message);
+    Grpc__Health__V1__HealthCheckRequest *m =
+        etcd_unpack(c, &grpc__health__v1__health_check_request__descriptor, message);
     if (!m) return;
     bool whole_server = m->service[0] == 0;
     etcd_unpacked_free(m);
     if (whole_server)
         check_reply(c, GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING);
-    else
-        grpc_finish(c, GRPC_NOT_FOUND, "unknown service");
+    else grpc_finish(c, GRPC_NOT_FOUND, "unknown service");
 }
 
 const struct grpc_method etcd_health_methods[] = {

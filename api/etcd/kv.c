@@ -11,7 +11,8 @@ static struct header answer_head(struct grpc_call *c, const struct core_call *cc
     return etcd_header(grpc_ctx(c), revision, cc->r.ret_term);
 }
 
-/* ---- put, delete ------------------------------------------------------------------------------- */
+/* ---- put, delete -------------------------------------------------------------------------------
+ */
 
 static void put_answer(struct grpc_call *c, struct core_call *cc)
 {
@@ -28,10 +29,8 @@ static void put_message(struct grpc_call *c, struct slice message)
     etcd_count(grpc_ctx(c), COUNT_PUTS, 1);
     if (etcd_refuse_without_leader(c)) return;
     int rv = etcd_put_decode(message, &cmd.op.put);
-    if (rv != 0)
-        etcd_fail_decode(c, rv);
-    else
-        etcd_submit_command(c, cc, &cmd, message.len, put_answer);
+    if (rv != 0) etcd_fail_decode(c, rv);
+    else etcd_submit_command(c, cc, &cmd, message.len, put_answer);
 }
 
 static void delete_answer(struct grpc_call *c, struct core_call *cc)
@@ -49,13 +48,12 @@ static void delete_message(struct grpc_call *c, struct slice message)
     etcd_count(grpc_ctx(c), COUNT_DELETES, 1);
     if (etcd_refuse_without_leader(c)) return;
     int rv = etcd_delete_decode(message, &cmd.op.del);
-    if (rv != 0)
-        etcd_fail_decode(c, rv);
-    else
-        etcd_submit_command(c, cc, &cmd, message.len, delete_answer);
+    if (rv != 0) etcd_fail_decode(c, rv);
+    else etcd_submit_command(c, cc, &cmd, message.len, delete_answer);
 }
 
-/* ---- txn --------------------------------------------------------------------------------------- */
+/* ---- txn ---------------------------------------------------------------------------------------
+ */
 
 struct txn_call {
     struct core_call core;
@@ -71,7 +69,6 @@ static void txn_answer(struct grpc_call *c, struct core_call *cc)
     encode_txn_response(&out, &h, &t->txn, &cc->r.result.op);
     grpc_reply_buf(c, &out);
 }
-
 
 static void txn_start(struct grpc_call *c, struct txn_call *t, size_t size)
 {
@@ -109,7 +106,8 @@ static void txn_message(struct grpc_call *c, struct slice message)
     etcd_fail_decode(c, rv);
 }
 
-/* ---- compaction -------------------------------------------------------------------------------- */
+/* ---- compaction --------------------------------------------------------------------------------
+ */
 
 static void compact_answer(struct grpc_call *c, struct core_call *cc)
 {
@@ -119,13 +117,14 @@ static void compact_answer(struct grpc_call *c, struct core_call *cc)
     grpc_reply(c, &piece, 1);
 }
 
-/* `physical` makes no difference: what was compacted is out of every read, hash and snapshot when the answer goes out, and its
- * memory is given back in slices from then on. */
+/* `physical` makes no difference: what was compacted is out of every read, hash and snapshot when
+ * the answer goes out, and its memory is given back in slices from then on. */
 static void compact_message(struct grpc_call *c, struct slice message)
 {
     struct core_call *cc = grpc_state(c);
     if (etcd_refuse_without_leader(c)) return;
-    Etcdserverpb__CompactionRequest *m = etcd_unpack(c, &etcdserverpb__compaction_request__descriptor, message);
+    Etcdserverpb__CompactionRequest *m =
+        etcd_unpack(c, &etcdserverpb__compaction_request__descriptor, message);
     if (!m) return;
     struct command cmd = {.type = COMMAND_COMPACT, .compact = {.revision = m->revision}};
     etcd_unpacked_free(m);

@@ -1,4 +1,5 @@
-/* The Lease service. Granting and revoking are commands; renewals go to the leader, whose clock counts. */
+/* The Lease service. Granting and revoking are commands; renewals go to the leader, whose clock
+ * counts. */
 #include <sys/random.h>
 
 #include "api/etcd/etcd_int.h"
@@ -6,7 +7,8 @@
 #include "schemas/etcd/request.h"
 #include "schemas/etcd/rpc.pb-c.h"
 
-/* The shortest TTL in seconds, as etcd with its default timings: one and a half election timeouts, rounded up. */
+/* The shortest TTL in seconds, as etcd with its default timings: one and a half election timeouts,
+ * rounded up. */
 #define MIN_TTL 2
 /* Renewals of one stream that are under way; beyond it the stream is not read. */
 #define MAX_RENEWALS 256
@@ -26,7 +28,8 @@ static struct header answer_head(struct grpc_call *c, const struct core_call *cc
     return etcd_header(grpc_ctx(c), revision, cc->r.ret_term);
 }
 
-/* ---- grant, revoke ----------------------------------------------------------------------------- */
+/* ---- grant, revoke -----------------------------------------------------------------------------
+ */
 
 /* A positive id that nobody has, as far as chance goes. */
 static int64_t random_id(void)
@@ -52,10 +55,12 @@ static void grant_answer(struct grpc_call *c, struct core_call *cc)
 static void grant_message(struct grpc_call *c, struct slice message)
 {
     if (etcd_refuse_without_leader(c)) return;
-    Etcdserverpb__LeaseGrantRequest *m = etcd_unpack(c, &etcdserverpb__lease_grant_request__descriptor, message);
+    Etcdserverpb__LeaseGrantRequest *m =
+        etcd_unpack(c, &etcdserverpb__lease_grant_request__descriptor, message);
     if (!m) return;
     struct command cmd = {.type = COMMAND_LEASE_GRANT,
-                          .lease_grant = {.id = m->id ? m->id : random_id(), .ttl = m->ttl < MIN_TTL ? MIN_TTL : m->ttl}};
+                          .lease_grant = {.id = m->id ? m->id : random_id(),
+                                          .ttl = m->ttl < MIN_TTL ? MIN_TTL : m->ttl}};
     etcd_unpacked_free(m);
     etcd_submit_command(c, grpc_state(c), &cmd, message.len, grant_answer);
 }
@@ -71,14 +76,16 @@ static void revoke_answer(struct grpc_call *c, struct core_call *cc)
 static void revoke_message(struct grpc_call *c, struct slice message)
 {
     if (etcd_refuse_without_leader(c)) return;
-    Etcdserverpb__LeaseRevokeRequest *m = etcd_unpack(c, &etcdserverpb__lease_revoke_request__descriptor, message);
+    Etcdserverpb__LeaseRevokeRequest *m =
+        etcd_unpack(c, &etcdserverpb__lease_revoke_request__descriptor, message);
     if (!m) return;
     struct command cmd = {.type = COMMAND_LEASE_REVOKE, .lease_revoke = {.id = m->id}};
     etcd_unpacked_free(m);
     etcd_submit_command(c, grpc_state(c), &cmd, message.len, revoke_answer);
 }
 
-/* ---- questions --------------------------------------------------------------------------------- */
+/* ---- questions ---------------------------------------------------------------------------------
+ */
 
 static void ttl_reply(struct grpc_call *c, struct core_call *cc, int64_t ttl, int64_t granted)
 {
@@ -108,17 +115,16 @@ static void ttl_answer(struct grpc_call *c, struct core_call *cc)
 static void ttl_failed(struct grpc_call *c, struct core_call *cc, int error)
 {
     cc->r.n_keys = 0;
-    if (error == ERR_LEASE_NOT_FOUND)
-        ttl_reply(c, cc, -1, 0);
-    else
-        etcd_fail(c, error);
+    if (error == ERR_LEASE_NOT_FOUND) ttl_reply(c, cc, -1, 0);
+    else etcd_fail(c, error);
 }
 
 static void ttl_message(struct grpc_call *c, struct slice message)
 {
     struct core_call *cc = grpc_state(c);
     if (etcd_refuse_without_leader(c)) return;
-    Etcdserverpb__LeaseTimeToLiveRequest *m = etcd_unpack(c, &etcdserverpb__lease_time_to_live_request__descriptor, message);
+    Etcdserverpb__LeaseTimeToLiveRequest *m =
+        etcd_unpack(c, &etcdserverpb__lease_time_to_live_request__descriptor, message);
     if (!m) return;
     cc->r.lease_id = m->id;
     cc->r.want_keys = m->keys;
@@ -133,7 +139,8 @@ static void leases_answer(struct grpc_call *c, struct core_call *cc)
     const struct core_request *r = &cc->r;
     struct buf out = {0};
     size_t size = HEADER_MAX;
-    for (size_t i = 0; i < r->n_lease_ids; i++) size += pb_len_size(pb_uint_size((uint64_t)r->lease_ids[i]));
+    for (size_t i = 0; i < r->n_lease_ids; i++)
+        size += pb_len_size(pb_uint_size((uint64_t)r->lease_ids[i]));
     uint8_t *p = buf_reserve(&out, size);
     if (p) {
         p = encode_header(p, &h);
@@ -149,13 +156,15 @@ static void leases_answer(struct grpc_call *c, struct core_call *cc)
 static void leases_message(struct grpc_call *c, struct slice message)
 {
     if (etcd_refuse_without_leader(c)) return;
-    Etcdserverpb__LeaseLeasesRequest *m = etcd_unpack(c, &etcdserverpb__lease_leases_request__descriptor, message);
+    Etcdserverpb__LeaseLeasesRequest *m =
+        etcd_unpack(c, &etcdserverpb__lease_leases_request__descriptor, message);
     if (!m) return;
     etcd_unpacked_free(m);
     etcd_submit(c, grpc_state(c), CORE_LEASES, leases_answer);
 }
 
-/* ---- keep alive -------------------------------------------------------------------------------- */
+/* ---- keep alive --------------------------------------------------------------------------------
+ */
 
 struct keepalive_stream {
     struct leader_watch leader;
@@ -166,7 +175,8 @@ struct keepalive_stream {
 struct renewal {
     struct core_request r;
     struct grpc_call *call;
-    int64_t revision; /* before the renewal: nothing that the answer seems to include can be newer */
+    int64_t
+        revision; /* before the renewal: nothing that the answer seems to include can be newer */
 };
 
 static void renewal_reply(const struct renewal *n, int64_t ttl)
@@ -196,8 +206,7 @@ static void on_renewed(struct core_request *r)
     if (!grpc_done(c)) {
         if (r->code == 0 || r->code == ERR_LEASE_NOT_FOUND)
             renewal_reply(n, r->code == 0 ? r->ttl : 0);
-        else
-            etcd_fail(c, r->code);
+        else etcd_fail(c, r->code);
         if (r->code == 0) etcd_count(grpc_ctx(c), COUNT_LEASE_RENEWED, 1);
         keepalive_go_on(c, ks);
     }
@@ -215,7 +224,8 @@ static void keepalive_message(struct grpc_call *c, struct slice message)
     struct renewal *n = rv == 0 ? mem_calloc(1, sizeof(*n)) : NULL;
     if (!n) {
         grpc_finish(c, rv ? GRPC_INTERNAL : GRPC_RESOURCE_EXHAUSTED,
-                    rv ? "grpc: failed to unmarshal the received message: malformed protobuf" : "etcdserver: out of memory");
+                    rv ? "grpc: failed to unmarshal the received message: malformed protobuf"
+                       : "etcdserver: out of memory");
         return;
     }
     n->call = grpc_ref(c);

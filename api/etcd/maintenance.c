@@ -5,7 +5,8 @@
 #include "api/etcd/snapshot.h"
 #include "schemas/etcd/rpc.pb-c.h"
 
-static void set_head(Etcdserverpb__ResponseHeader *head, struct grpc_call *c, const struct core_request *r)
+static void set_head(Etcdserverpb__ResponseHeader *head, struct grpc_call *c,
+                     const struct core_request *r)
 {
     const struct etcd_api *api = grpc_ctx(c);
     etcdserverpb__response_header__init(head);
@@ -15,7 +16,8 @@ static void set_head(Etcdserverpb__ResponseHeader *head, struct grpc_call *c, co
     head->raft_term = r->ret_term;
 }
 
-/* ---- status ------------------------------------------------------------------------------------ */
+/* ---- status ------------------------------------------------------------------------------------
+ */
 
 static const char *alarm_name(enum alarm_type type)
 {
@@ -41,8 +43,8 @@ static void status_answer(struct grpc_call *c, struct core_call *cc)
     out.errors = errors;
     if (out.leader == 0) errors[out.n_errors++] = (char *)(uintptr_t) "etcdserver: no leader";
     for (size_t i = 0; i < s->n_alarms; i++) {
-        const char *text = arena_printf(&r->arena, "memberID:%" PRIu64 " alarm:%s ", s->alarms[i].member_id,
-                                        alarm_name(s->alarms[i].alarm));
+        const char *text = arena_printf(&r->arena, "memberID:%" PRIu64 " alarm:%s ",
+                                        s->alarms[i].member_id, alarm_name(s->alarms[i].alarm));
         if (text) errors[out.n_errors++] = (char *)(uintptr_t)text;
     }
     etcd_reply(c, &out.base);
@@ -50,13 +52,15 @@ static void status_answer(struct grpc_call *c, struct core_call *cc)
 
 static void status_message(struct grpc_call *c, struct slice message)
 {
-    Etcdserverpb__StatusRequest *m = etcd_unpack(c, &etcdserverpb__status_request__descriptor, message);
+    Etcdserverpb__StatusRequest *m =
+        etcd_unpack(c, &etcdserverpb__status_request__descriptor, message);
     if (!m) return;
     etcd_unpacked_free(m);
     etcd_submit(c, grpc_state(c), CORE_STATUS, status_answer);
 }
 
-/* ---- hashes ------------------------------------------------------------------------------------ */
+/* ---- hashes ------------------------------------------------------------------------------------
+ */
 
 static void hash_kv_answer(struct grpc_call *c, struct core_call *cc)
 {
@@ -72,14 +76,16 @@ static void hash_kv_answer(struct grpc_call *c, struct core_call *cc)
 static void hash_kv_message(struct grpc_call *c, struct slice message)
 {
     struct core_call *cc = grpc_state(c);
-    Etcdserverpb__HashKVRequest *m = etcd_unpack(c, &etcdserverpb__hash_kvrequest__descriptor, message);
+    Etcdserverpb__HashKVRequest *m =
+        etcd_unpack(c, &etcdserverpb__hash_kvrequest__descriptor, message);
     if (!m) return;
     cc->r.revision = m->revision;
     etcd_unpacked_free(m);
     etcd_submit(c, cc, CORE_HASH_KV, hash_kv_answer);
 }
 
-/* etcd hashes its database file here; what we have to compare between members is the keyspace and its history. */
+/* etcd hashes its database file here; what we have to compare between members is the keyspace and
+ * its history. */
 static void hash_answer(struct grpc_call *c, struct core_call *cc)
 {
     Etcdserverpb__ResponseHeader head;
@@ -98,7 +104,8 @@ static void hash_message(struct grpc_call *c, struct slice message)
     etcd_submit(c, grpc_state(c), CORE_HASH_KV, hash_answer);
 }
 
-/* ---- alarms ------------------------------------------------------------------------------------ */
+/* ---- alarms ------------------------------------------------------------------------------------
+ */
 
 enum alarm_action { ALARM_GET, ALARM_ACTIVATE, ALARM_DEACTIVATE };
 
@@ -108,7 +115,8 @@ struct alarm_call {
     struct alarm alarm;
 };
 
-static void alarm_reply(struct grpc_call *c, struct core_request *r, const struct alarm *alarms, size_t n)
+static void alarm_reply(struct grpc_call *c, struct core_request *r, const struct alarm *alarms,
+                        size_t n)
 {
     Etcdserverpb__ResponseHeader head;
     Etcdserverpb__AlarmResponse out = ETCDSERVERPB__ALARM_RESPONSE__INIT;
@@ -146,8 +154,8 @@ static void alarm_set(struct grpc_call *c, struct core_call *cc)
     etcd_submit_command(c, cc, &cmd, 0, alarm_set_answer);
 }
 
-/* The list has come: it is the answer (of one kind, or all), or tells whether there is something to clear. As in etcd, clearing
- * what is not set, and setting no alarm, answers with an empty list. */
+/* The list has come: it is the answer (of one kind, or all), or tells whether there is something to
+ * clear. As in etcd, clearing what is not set, and setting no alarm, answers with an empty list. */
 static void alarm_list_answer(struct grpc_call *c, struct core_call *cc)
 {
     const struct alarm_call *ac = (const struct alarm_call *)cc;
@@ -159,30 +167,29 @@ static void alarm_list_answer(struct grpc_call *c, struct core_call *cc)
         is_set |= a.alarm == ac->alarm.alarm && a.member_id == ac->alarm.member_id;
         if (ac->alarm.alarm == ALARM_NONE || a.alarm == ac->alarm.alarm) r->alarms[n++] = a;
     }
-    if (ac->action == ALARM_GET)
-        alarm_reply(c, r, r->alarms, n);
+    if (ac->action == ALARM_GET) alarm_reply(c, r, r->alarms, n);
     else if (ac->alarm.alarm == ALARM_NONE || (ac->action == ALARM_DEACTIVATE && !is_set))
         alarm_reply(c, r, NULL, 0);
-    else
-        cc->then = alarm_set;
+    else cc->then = alarm_set;
 }
 
 static void alarm_message(struct grpc_call *c, struct slice message)
 {
     struct alarm_call *ac = grpc_state(c);
     if (etcd_refuse_without_leader(c)) return;
-    Etcdserverpb__AlarmRequest *m = etcd_unpack(c, &etcdserverpb__alarm_request__descriptor, message);
+    Etcdserverpb__AlarmRequest *m =
+        etcd_unpack(c, &etcdserverpb__alarm_request__descriptor, message);
     if (!m) return;
     ac->action = (enum alarm_action)m->action;
     ac->alarm = (struct alarm){.member_id = m->memberid, .alarm = (enum alarm_type)m->alarm};
     etcd_unpacked_free(m);
     if ((unsigned)ac->action > ALARM_DEACTIVATE || (unsigned)ac->alarm.alarm > ALARM_CORRUPT)
         etcd_fail(c, ERR_INVALID);
-    else
-        etcd_submit(c, &ac->core, CORE_ALARMS, alarm_list_answer);
+    else etcd_submit(c, &ac->core, CORE_ALARMS, alarm_list_answer);
 }
 
-/* ---- the rest ---------------------------------------------------------------------------------- */
+/* ---- the rest ----------------------------------------------------------------------------------
+ */
 
 static void move_answer(struct grpc_call *c, struct core_call *cc)
 {
@@ -195,23 +202,21 @@ static void move_failed(struct grpc_call *c, struct core_call *cc, int error)
     (void)cc;
     if (error == ERR_MEMBER_NOT_FOUND || error == ERR_NOT_FOUND || error == ERR_INVALID)
         grpc_finish(c, GRPC_FAILED_PRECONDITION, "etcdserver: bad leader transferee");
-    else
-        etcd_fail(c, error);
+    else etcd_fail(c, error);
 }
 
 static void move_message(struct grpc_call *c, struct slice message)
 {
     struct core_call *cc = grpc_state(c);
     const struct etcd_api *api = grpc_ctx(c);
-    Etcdserverpb__MoveLeaderRequest *m = etcd_unpack(c, &etcdserverpb__move_leader_request__descriptor, message);
+    Etcdserverpb__MoveLeaderRequest *m =
+        etcd_unpack(c, &etcdserverpb__move_leader_request__descriptor, message);
     if (!m) return;
     cc->r.member_id = m->targetid;
     cc->failed = move_failed;
     etcd_unpacked_free(m);
-    if (core_client_leader_id(api->core) != api->member_id)
-        etcd_fail(c, ERR_NOT_LEADER);
-    else
-        etcd_submit(c, cc, CORE_MOVE_LEADER, move_answer);
+    if (core_client_leader_id(api->core) != api->member_id) etcd_fail(c, ERR_NOT_LEADER);
+    else etcd_submit(c, cc, CORE_MOVE_LEADER, move_answer);
 }
 
 /* There is nothing to defragment: memory is given back as it becomes free. */
@@ -241,4 +246,5 @@ const struct grpc_method etcd_maintenance_methods[] = {
     {.name = "MoveLeader", .state_size = sizeof(struct core_call), .message = move_message},
     {.name = "Downgrade", .message = downgrade_message},
 };
-const size_t etcd_maintenance_n_methods = sizeof(etcd_maintenance_methods) / sizeof(etcd_maintenance_methods[0]);
+const size_t etcd_maintenance_n_methods =
+    sizeof(etcd_maintenance_methods) / sizeof(etcd_maintenance_methods[0]);

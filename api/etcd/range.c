@@ -1,10 +1,11 @@
-/* KV/Range. An answer is one gRPC message, whose length stands before it; so the records of the whole range are collected first
- * (references, not bytes), in slices for long ranges so that the core is never held up, at one pinned revision. Then a small answer is
- * written at once, and a large one in pieces as the client takes them: memory is bounded by the pointers and
- * what the connection may queue, however large the values are.
+/* KV/Range. An answer is one gRPC message, whose length stands before it; so the records of the
+ * whole range are collected first (references, not bytes), in slices for long ranges so that the
+ * core is never held up, at one pinned revision. Then a small answer is written at once, and a
+ * large one in pieces as the client takes them: memory is bounded by the pointers and what the
+ * connection may queue, however large the values are.
  *
- * What fails: the client goes away (the references are dropped, the cursor closed), or memory runs out in the middle of
- * an answer, which then ends in a reset of the stream. */
+ * What fails: the client goes away (the references are dropped, the cursor closed), or memory runs
+ * out in the middle of an answer, which then ends in a reset of the stream. */
 #include "api/etcd/range.h"
 
 #include "base/check.h"
@@ -12,9 +13,9 @@
 #include "base/mem.h"
 #include "schemas/etcd/request.h"
 
-#define SMALL_ANSWER (64 * LIMIT_KiB)  /* written at once */
-#define PIECE_BYTES (128 * LIMIT_KiB)  /* of a large one */
-#define BIG_VALUE (16 * LIMIT_KiB)     /* sent by reference */
+#define SMALL_ANSWER (64 * LIMIT_KiB) /* written at once */
+#define PIECE_BYTES (128 * LIMIT_KiB) /* of a large one */
+#define BIG_VALUE (16 * LIMIT_KiB)    /* sent by reference */
 
 static void drop_records(struct range_call *rc)
 {
@@ -24,12 +25,14 @@ static void drop_records(struct range_call *rc)
     rc->n = rc->size = rc->sent = 0;
 }
 
-/* ---- sending ----------------------------------------------------------------------------------- */
+/* ---- sending -----------------------------------------------------------------------------------
+ */
 
 static size_t answer_size(const struct range_call *rc)
 {
     size_t size = header_size(&rc->head) + (rc->more ? 2 : 0) + pb_uint_size((uint64_t)rc->count);
-    for (size_t i = 0; i < rc->n; i++) size += pb_len_size(kv_size(rc->records[i], rc->op.keys_only));
+    for (size_t i = 0; i < rc->n; i++)
+        size += pb_len_size(kv_size(rc->records[i], rc->op.keys_only));
     return size;
 }
 
@@ -44,7 +47,8 @@ static void unref_record(void *owner)
     record_unref(owner);
 }
 
-/* Adds records to `out` until it is full, or one comes whose value is better sent by itself (*ret_big). */
+/* Adds records to `out` until it is full, or one comes whose value is better sent by itself
+ * (*ret_big). */
 static void fill_piece(struct range_call *rc, struct buf *out, struct record **ret_big)
 {
     *ret_big = NULL;
@@ -58,10 +62,8 @@ static void fill_piece(struct range_call *rc, struct buf *out, struct record **r
         p = big ? encode_kv_head(p, r) : encode_kv(p, r, rc->op.keys_only);
         out->len = (size_t)(p - out->data);
         rc->sent++;
-        if (big)
-            *ret_big = r;
-        else
-            record_unref(r);
+        if (big) *ret_big = r;
+        else record_unref(r);
     }
 }
 
@@ -113,7 +115,8 @@ static void send_more(struct grpc_call *c, struct range_call *rc)
 static void send_small(struct grpc_call *c, struct range_call *rc)
 {
     struct buf out = {0};
-    struct range_result all = {.records = rc->records, .n = rc->n, .count = rc->count, .more = rc->more};
+    struct range_result all = {
+        .records = rc->records, .n = rc->n, .count = rc->count, .more = rc->more};
     encode_range_response(&out, &rc->head, &all, rc->op.keys_only);
     drop_records(rc);
     grpc_reply_buf(c, &out);
@@ -124,8 +127,10 @@ static void reply(struct grpc_call *c, struct range_call *rc)
     size_t size = answer_size(rc);
     if (size > UINT32_MAX) {
         drop_records(rc);
-        grpc_finishf(c, GRPC_RESOURCE_EXHAUSTED, "etcdserver: the answer has %zu bytes, and a gRPC message at most %u: use a limit",
-                     size, UINT32_MAX);
+        grpc_finishf(
+            c, GRPC_RESOURCE_EXHAUSTED,
+            "etcdserver: the answer has %zu bytes, and a gRPC message at most %u: use a limit",
+            size, UINT32_MAX);
         return;
     }
     if (size <= SMALL_ANSWER) {
@@ -154,7 +159,8 @@ void etcd_range_closed(struct grpc_call *c, int error)
     rc->sending = false;
 }
 
-/* ---- collecting -------------------------------------------------------------------------------- */
+/* ---- collecting --------------------------------------------------------------------------------
+ */
 
 /* Takes the references of an answer over. */
 static int take_records(struct range_call *rc)
@@ -178,7 +184,8 @@ static void on_answer(struct core_request *r);
 static void ask(struct grpc_call *c, struct range_call *rc, enum core_request_type type)
 {
     const struct etcd_api *api = grpc_ctx(c);
-    rc->r = (struct core_request){.type = type, .done = on_answer, .data = rc, .cursor = rc->cursor};
+    rc->r =
+        (struct core_request){.type = type, .done = on_answer, .data = rc, .cursor = rc->cursor};
     if (type == CORE_RANGE || type == CORE_CURSOR_OPEN) {
         rc->r.range = rc->op;
         rc->r.serializable = rc->op.serializable;
@@ -194,7 +201,9 @@ static void on_records(struct grpc_call *c, struct range_call *rc)
     bool first = rc->r.type != CORE_CURSOR_NEXT, more = got->more;
     rc->cursor = rc->r.cursor;
     if (first) {
-        rc->head = etcd_header(grpc_ctx(c), rc->r.type == CORE_RANGE ? rc->r.result.revision : rc->r.ret_revision, rc->r.ret_term);
+        rc->head = etcd_header(
+            grpc_ctx(c), rc->r.type == CORE_RANGE ? rc->r.result.revision : rc->r.ret_revision,
+            rc->r.ret_term);
         rc->count = got->count;
     }
     int rv = take_records(rc);
@@ -236,12 +245,15 @@ static void on_answer(struct core_request *r)
     grpc_unref(c);
 }
 
-/* Long ranges in key order are read in slices; what must be sorted or filtered as a whole, at once. */
+/* Long ranges in key order are read in slices; what must be sorted or filtered as a whole, at once.
+ */
 static bool in_slices(const struct range_op *op)
 {
     bool key_order = op->sort_order != SORT_DESCEND && op->sort_target == SORT_KEY;
-    bool filtered = op->min_mod_revision || op->max_mod_revision || op->min_create_revision || op->max_create_revision;
-    bool few = op->range_end.len == 0 || op->count_only || (op->limit > 0 && op->limit <= LIMIT_RANGE_SLICE);
+    bool filtered = op->min_mod_revision || op->max_mod_revision || op->min_create_revision ||
+                    op->max_create_revision;
+    bool few = op->range_end.len == 0 || op->count_only ||
+               (op->limit > 0 && op->limit <= LIMIT_RANGE_SLICE);
     return key_order && !filtered && !few;
 }
 
@@ -257,8 +269,6 @@ void etcd_range_message(struct grpc_call *c, struct slice message)
         return;
     }
     arena_release(&rc->arena);
-    if (rv == ERR_INVALID)
-        etcd_fail_decode(c, rv);
-    else
-        etcd_fail(c, rv);
+    if (rv == ERR_INVALID) etcd_fail_decode(c, rv);
+    else etcd_fail(c, rv);
 }

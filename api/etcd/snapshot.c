@@ -1,18 +1,21 @@
-/* Maintenance/Snapshot: the store's snapshot stream, padded and followed by its SHA-256 (docs/formats-snapshot.md), in messages of at
- * most 32 KiB as etcd's. The next piece is asked for when the client has taken the last ones, so a slow client holds one
- * piece, and a snapshot that the core keeps open at its revision. */
+/* Maintenance/Snapshot: the store's snapshot stream, padded and followed by its SHA-256
+ * (docs/formats-snapshot.md), in messages of at most 32 KiB as etcd's. The next piece is asked for
+ * when the client has taken the last ones, so a slow client holds one piece, and a snapshot that
+ * the core keeps open at its revision. */
 #include "api/etcd/snapshot.h"
 
 #include "base/limits.h"
 #include "schemas/etcd/rpc.pb-c.h"
 
 #define MESSAGE_BYTES (32 * LIMIT_KiB)
-#define BLOCK 512 /* clients tell that a checksum is there by a size that is 32 beyond a multiple of this */
+#define BLOCK                                                                                      \
+    512 /* clients tell that a checksum is there by a size that is 32 beyond a multiple of this */
 #define DIGEST_BYTES 32
 
 static void ask(struct grpc_call *c, struct snapshot_call *sc, enum core_request_type type);
 
-/* ---- sending ----------------------------------------------------------------------------------- */
+/* ---- sending -----------------------------------------------------------------------------------
+ */
 
 static void unref_blob(void *owner)
 {
@@ -20,7 +23,8 @@ static void unref_blob(void *owner)
 }
 
 /* One SnapshotResponse; `owner` NULL: the bytes are copied. */
-static void send_message(struct grpc_call *c, struct slice bytes, uint64_t remaining, struct blob *owner)
+static void send_message(struct grpc_call *c, struct slice bytes, uint64_t remaining,
+                         struct blob *owner)
 {
     uint8_t head[32], *p = pb_put_uint(head, 2, remaining);
     p = pb_put_len(p, 3, bytes.len);
@@ -63,7 +67,8 @@ static void send_end(struct grpc_call *c, struct snapshot_call *sc)
     grpc_finish(c, GRPC_OK, NULL);
 }
 
-/* ---- the core's answers ------------------------------------------------------------------------ */
+/* ---- the core's answers ------------------------------------------------------------------------
+ */
 
 static void end(struct grpc_call *c, struct snapshot_call *sc)
 {
@@ -103,7 +108,8 @@ static void on_answer(struct core_request *r)
 static void ask(struct grpc_call *c, struct snapshot_call *sc, enum core_request_type type)
 {
     const struct etcd_api *api = grpc_ctx(c);
-    sc->r = (struct core_request){.type = type, .done = on_answer, .data = sc, .snapshot = sc->snapshot};
+    sc->r = (struct core_request){
+        .type = type, .done = on_answer, .data = sc, .snapshot = sc->snapshot};
     sc->asking = true;
     grpc_ref(c);
     core_client_submit(api->core, &sc->r);
@@ -112,7 +118,8 @@ static void ask(struct grpc_call *c, struct snapshot_call *sc, enum core_request
 void etcd_snapshot_message(struct grpc_call *c, struct slice message)
 {
     struct snapshot_call *sc = grpc_state(c);
-    Etcdserverpb__SnapshotRequest *m = etcd_unpack(c, &etcdserverpb__snapshot_request__descriptor, message);
+    Etcdserverpb__SnapshotRequest *m =
+        etcd_unpack(c, &etcdserverpb__snapshot_request__descriptor, message);
     if (!m) return;
     etcd_unpacked_free(m);
     sc->digest = EVP_MD_CTX_new();

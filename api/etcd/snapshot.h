@@ -11,8 +11,7 @@ struct snapshot_call {
     struct core_snapshot *snapshot; /* open in the core */
     EVP_MD_CTX *digest;
     uint64_t sent, expected; /* bytes; `expected` is a guess until the end */
-    bool asking;  /* a request to the core is under way */
-
+    bool asking;             /* a request to the core is under way */
 };
 
 void etcd_snapshot_message(struct grpc_call *c, struct slice message);

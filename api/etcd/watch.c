@@ -1,8 +1,10 @@
-/* The Watch service: one stream carries any number of watches, which are watchers of the worker's hub; the stream is
- * their sink. A stream that the client does not read is a sink that is not ready: its watches become cursors, and no more
- * of its requests are read either, so what one client can make us queue is bounded.
+/* The Watch service: one stream carries any number of watches, which are watchers of the worker's
+ * hub; the stream is their sink. A stream that the client does not read is a sink that is not
+ * ready: its watches become cursors, and no more of its requests are read either, so what one
+ * client can make us queue is bounded.
  *
- * Answers about watches (created, canceled) go out in the order of the requests, and before any event of the watch. */
+ * Answers about watches (created, canceled) go out in the order of the requests, and before any
+ * event of the watch. */
 #include "api/etcd/etcd_int.h"
 #include "api/etcd/watch_encode.h"
 #include "base/limits.h"
@@ -15,8 +17,8 @@
 struct watch_stream {
     struct watch_sink sink;
     struct leader_watch leader;
-    struct list node;      /* etcd_api.watch_streams */
-    struct map watches;    /* by watch id */
+    struct list node;   /* etcd_api.watch_streams */
+    struct map watches; /* by watch id */
     int64_t next_id;
     uint64_t progress_due_ms;
     size_t n_progress; /* watches that want progress notifications */
@@ -25,7 +27,8 @@ struct watch_stream {
 
 struct etcd_watch {
     struct watch_stream *stream;
-    struct watcher *watcher; /* NULL: was compacted away; the id is taken until the client cancels it, as in etcd */
+    struct watcher *watcher; /* NULL: was compacted away; the id is taken until the client cancels
+                                it, as in etcd */
     int64_t id, start_revision;
     bool prev_kv, fragment, progress_notify;
     bool quiet; /* nothing was sent since the last tick */
@@ -59,10 +62,11 @@ static void send_control(struct watch_stream *ws, const struct watch_control *w)
     grpc_send_copy(call_of(ws), slice_make(out, len));
 }
 
-/* ---- what the hub says ------------------------------------------------------------------------- */
+/* ---- what the hub says -------------------------------------------------------------------------
+ */
 
-static void on_events(struct watch_sink *sink, struct watcher *watcher, const struct event *const *events, size_t n,
-                      int64_t last_rev)
+static void on_events(struct watch_sink *sink, struct watcher *watcher,
+                      const struct event *const *events, size_t n, int64_t last_rev)
 {
     struct watch_stream *ws = container_of(sink, struct watch_stream, sink);
     struct etcd_watch *w = watcher_data(watcher);
@@ -77,7 +81,8 @@ static void on_events(struct watch_sink *sink, struct watcher *watcher, const st
                               .fragment = w->fragment};
     w->quiet = false;
     etcd_count(api, COUNT_EVENTS, (int64_t)n);
-    /* Out of memory: the client must not miss these, so its stream ends, and it resumes from where it was. */
+    /* Out of memory: the client must not miss these, so its stream ends, and it resumes from where
+     * it was. */
     if (watch_send_events(api->watch_cache, &send) != 0)
         grpc_finish(call_of(ws), GRPC_RESOURCE_EXHAUSTED, "etcdserver: out of memory");
 }
@@ -90,14 +95,17 @@ static void forget_watcher(struct watch_stream *ws, struct etcd_watch *w)
     etcd_count(api_of(ws), COUNT_WATCHERS, -1);
 }
 
-static void on_canceled(struct watch_sink *sink, struct watcher *watcher, int code, int64_t compact_rev)
+static void on_canceled(struct watch_sink *sink, struct watcher *watcher, int code,
+                        int64_t compact_rev)
 {
     struct watch_stream *ws = container_of(sink, struct watch_stream, sink);
     struct etcd_watch *w = watcher_data(watcher);
     (void)code; /* compacted is the only way a watcher ends by itself */
     forget_watcher(ws, w);
-    send_control(ws, &(struct watch_control){
-                         .head = head_at(ws, 0), .watch_id = w->id, .canceled = true, .compact_revision = compact_rev});
+    send_control(ws, &(struct watch_control){.head = head_at(ws, 0),
+                                             .watch_id = w->id,
+                                             .canceled = true,
+                                             .compact_revision = compact_rev});
 }
 
 static bool on_ready(struct watch_sink *sink)
@@ -106,7 +114,8 @@ static bool on_ready(struct watch_sink *sink)
     return !grpc_done(c) && grpc_writable(c);
 }
 
-/* ---- requests ---------------------------------------------------------------------------------- */
+/* ---- requests ----------------------------------------------------------------------------------
+ */
 
 static void refuse(struct watch_stream *ws, const char *reason)
 {
@@ -125,7 +134,8 @@ static const char *create_problem(const struct watch_stream *ws, const struct et
     if (bounded && slice_cmp(q->key, q->range_end) >= 0) return "mvcc: watcher range is empty";
     if (q->watch_id != 0 && map_get(&ws->watches, (uint64_t)q->watch_id))
         return "mvcc: duplicate watch ID provided on the WatchStream";
-    if (ws->watches.count >= LIMIT_WATCHES_PER_STREAM) return "etcdserver: too many watches on the stream";
+    if (ws->watches.count >= LIMIT_WATCHES_PER_STREAM)
+        return "etcdserver: too many watches on the stream";
     return NULL;
 }
 
@@ -146,7 +156,8 @@ static void create(struct watch_stream *ws, struct etcd_watch_request *q)
         refuse(ws, problem ? problem : "etcdserver: out of memory");
         return;
     }
-    struct watch_options o = {.key = q->key, .range_end = q->range_end, .start_rev = q->start_revision, .data = w};
+    struct watch_options o = {
+        .key = q->key, .range_end = q->range_end, .start_rev = q->start_revision, .data = w};
     if (q->no_put) o.filters |= WATCH_NO_PUT;
     if (q->no_delete) o.filters |= WATCH_NO_DELETE;
     int rv = watch_add(api->hub, &ws->sink, &o, &w->watcher);
@@ -165,7 +176,9 @@ static void create(struct watch_stream *ws, struct etcd_watch_request *q)
     if (w->progress_notify) ws->n_progress++;
     map_put(&ws->watches, (uint64_t)w->id, w);
     etcd_count(api, COUNT_WATCHERS, 1);
-    send_control(ws, &(struct watch_control){.head = head_at(ws, now_revision(ws)), .watch_id = w->id, .created = true});
+    send_control(ws, &(struct watch_control){.head = head_at(ws, now_revision(ws)),
+                                             .watch_id = w->id,
+                                             .created = true});
 }
 
 static void cancel(struct watch_stream *ws, int64_t id)
@@ -175,7 +188,8 @@ static void cancel(struct watch_stream *ws, int64_t id)
     if (w->watcher) watch_remove(api_of(ws)->hub, w->watcher);
     forget_watcher(ws, w);
     mem_free(w);
-    send_control(ws, &(struct watch_control){.head = head_at(ws, now_revision(ws)), .watch_id = id, .canceled = true});
+    send_control(ws, &(struct watch_control){
+                         .head = head_at(ws, now_revision(ws)), .watch_id = id, .canceled = true});
 }
 
 /* Whether all of the watch's changes up to the hub's revision were sent. */
@@ -195,7 +209,9 @@ static void progress(struct watch_stream *ws)
         if (!in_step(ws, w)) return;
         any = true;
     }
-    if (any) send_control(ws, &(struct watch_control){.head = head_at(ws, now_revision(ws)), .watch_id = NO_WATCH_ID});
+    if (any)
+        send_control(ws, &(struct watch_control){.head = head_at(ws, now_revision(ws)),
+                                                 .watch_id = NO_WATCH_ID});
 }
 
 static void watch_message(struct grpc_call *c, struct slice message)
@@ -204,7 +220,8 @@ static void watch_message(struct grpc_call *c, struct slice message)
     struct etcd_watch_request q;
     int rv = etcd_watch_decode(message, &q);
     if (rv != 0) {
-        grpc_finish(c, GRPC_INTERNAL, "grpc: failed to unmarshal the received message: malformed protobuf");
+        grpc_finish(c, GRPC_INTERNAL,
+                    "grpc: failed to unmarshal the received message: malformed protobuf");
         return;
     }
     if (q.kind == ETCD_WATCH_CREATE) create(ws, &q);
@@ -216,7 +233,8 @@ static void watch_message(struct grpc_call *c, struct slice message)
     }
 }
 
-/* ---- the stream -------------------------------------------------------------------------------- */
+/* ---- the stream --------------------------------------------------------------------------------
+ */
 
 static void watch_open(struct grpc_call *c)
 {
@@ -263,7 +281,8 @@ static void watch_closed(struct grpc_call *c, int error)
     etcd_count(api, COUNT_WATCH_STREAMS, -1);
 }
 
-/* ---- progress notifications -------------------------------------------------------------------- */
+/* ---- progress notifications --------------------------------------------------------------------
+ */
 
 /* As etcd: every interval, to those that had no event since the last one and are in step. */
 static void notify(struct watch_stream *ws)
@@ -273,7 +292,8 @@ static void notify(struct watch_stream *ws)
     while ((w = map_next(&ws->watches, &at)) != NULL) {
         if (!w->progress_notify) continue;
         if (w->quiet && in_step(ws, w) && on_ready(&ws->sink))
-            send_control(ws, &(struct watch_control){.head = head_at(ws, now_revision(ws)), .watch_id = w->id});
+            send_control(ws, &(struct watch_control){.head = head_at(ws, now_revision(ws)),
+                                                     .watch_id = w->id});
         w->quiet = true;
     }
 }

@@ -50,9 +50,11 @@ void watch_cache_free(struct watch_cache *cache)
     mem_free(cache);
 }
 
-/* ---- encoding ---------------------------------------------------------------------------------- */
+/* ---- encoding ----------------------------------------------------------------------------------
+ */
 
-/* How many events from `first` on go into one part, and their bytes: whole revisions, at least one. */
+/* How many events from `first` on go into one part, and their bytes: whole revisions, at least one.
+ */
 static size_t measure_part(const struct watch_send *s, size_t first, size_t *ret_bytes)
 {
     size_t n = 0, bytes = 0;
@@ -69,7 +71,8 @@ static size_t measure_part(const struct watch_send *s, size_t first, size_t *ret
     return n;
 }
 
-static int add_part(struct encoded_run *r, const struct watch_send *s, size_t first, size_t n, size_t bytes)
+static int add_part(struct encoded_run *r, const struct watch_send *s, size_t first, size_t n,
+                    size_t bytes)
 {
     if (r->n == r->size) {
         size_t size = r->size ? r->size * 2 : 4;
@@ -82,8 +85,8 @@ static int add_part(struct encoded_run *r, const struct watch_send *s, size_t fi
     if (!b) return ERR_NOMEM;
     uint8_t *p = b->data;
     for (size_t i = 0; i < n; i++) p = encode_event(p, s->events[first + i], s->prev_kv);
-    r->parts[r->n++] =
-        (struct part){.bytes = b, .first = first, .n = n, .last_rev = s->events[first + n - 1]->record->mod_rev};
+    r->parts[r->n++] = (struct part){
+        .bytes = b, .first = first, .n = n, .last_rev = s->events[first + n - 1]->record->mod_rev};
     return 0;
 }
 
@@ -103,14 +106,16 @@ static int encode_run(struct encoded_run *r, const struct watch_send *s)
     return 0;
 }
 
-/* ---- sending ----------------------------------------------------------------------------------- */
+/* ---- sending -----------------------------------------------------------------------------------
+ */
 
 static void unref_blob(void *owner)
 {
     blob_unref(owner);
 }
 
-static void send_one(const struct watch_send *s, int64_t revision, bool fragment, struct blob *b, struct slice events)
+static void send_one(const struct watch_send *s, int64_t revision, bool fragment, struct blob *b,
+                     struct slice events)
 {
     struct header head = s->head;
     head.revision = revision;
@@ -151,10 +156,10 @@ int watch_send_events(struct watch_cache *cache, const struct watch_send *s)
     for (size_t i = 0; i < r->n; i++) {
         const struct part *part = &r->parts[i];
         int64_t revision = i + 1 == r->n ? s->head.revision : part->last_rev;
-        if (s->fragment && part->n > 1 && part->bytes->len + HEADER_MAX + 16 >= LIMIT_WATCH_FRAGMENT_BYTES)
+        if (s->fragment && part->n > 1 &&
+            part->bytes->len + HEADER_MAX + 16 >= LIMIT_WATCH_FRAGMENT_BYTES)
             send_fragments(s, part, revision);
-        else
-            send_one(s, revision, false, part->bytes, blob_slice(part->bytes));
+        else send_one(s, revision, false, part->bytes, blob_slice(part->bytes));
     }
     return 0;
 }

@@ -1,5 +1,5 @@
-/* Answers on a Watch stream. The events of a run (watch_hub_run) are encoded once for all watches of this worker that get it, and
- * sent by reference. */
+/* Answers on a Watch stream. The events of a run (watch_hub_run) are encoded once for all watches
+ * of this worker that get it, and sent by reference. */
 #ifndef PINTLE_API_ETCD_WATCH_ENCODE_H
 #define PINTLE_API_ETCD_WATCH_ENCODE_H
 
@@ -32,8 +32,9 @@ struct watch_send {
     bool prev_kv, fragment;
 };
 
-/* Sends the events in as few answers as possible: whole revisions, up to about LIMIT_WATCH_BATCH_BYTES in one; a single revision
- * that is larger than LIMIT_WATCH_FRAGMENT_BYTES is cut between events if `fragment`. ERR_NOMEM: nothing was sent. */
+/* Sends the events in as few answers as possible: whole revisions, up to about
+ * LIMIT_WATCH_BATCH_BYTES in one; a single revision that is larger than LIMIT_WATCH_FRAGMENT_BYTES
+ * is cut between events if `fragment`. ERR_NOMEM: nothing was sent. */
 int watch_send_events(struct watch_cache *cache, const struct watch_send *s) MUST_CHECK;
 
 #endif

@@ -1,7 +1,8 @@
-/* Protobuf's wire format, for messages that are read and written by hand: a bounds-checked reader of fields, and writers into
- * memory whose size was computed before.
+/* Protobuf's wire format, for messages that are read and written by hand: a bounds-checked reader
+ * of fields, and writers into memory whose size was computed before.
  *
- * Source: protobuf.dev/programming-guides/encoding. Groups (long deprecated) are skipped, LIMIT_PROTOBUF_DEPTH deep. */
+ * Source: protobuf.dev/programming-guides/encoding. Groups (long deprecated) are skipped,
+ * LIMIT_PROTOBUF_DEPTH deep. */
 #ifndef PINTLE_SCHEMAS_ETCD_PB_H
 #define PINTLE_SCHEMAS_ETCD_PB_H
 
@@ -16,16 +17,17 @@ struct pb_field {
     struct slice bytes; /* BYTES: borrowed from the message */
 };
 
-/* The next field, and moves `in` behind it: 1, 0 = the end, ERR_INVALID (not protobuf, cut off) or ERR_LIMIT. Groups are skipped
- * and not shown. */
+/* The next field, and moves `in` behind it: 1, 0 = the end, ERR_INVALID (not protobuf, cut off) or
+ * ERR_LIMIT. Groups are skipped and not shown. */
 int pb_next(struct slice *in, struct pb_field *ret) MUST_CHECK;
-/* Appends the numbers of a repeated field, packed or not, to `values`, of which *n are used and at most `max` fit: 0, ERR_INVALID or
- * ERR_LIMIT. */
+/* Appends the numbers of a repeated field, packed or not, to `values`, of which *n are used and at
+ * most `max` fit: 0, ERR_INVALID or ERR_LIMIT. */
 int pb_numbers(const struct pb_field *f, uint64_t *values, size_t *n, size_t max) MUST_CHECK;
 
-/* ---- writing ---------------------------------------------------------------------------------- */
-/* Fields with numbers below 16 only: their tags are one byte. As in proto3 a zero or empty field is not written, but by
- * pb_put_len. */
+/* ---- writing ----------------------------------------------------------------------------------
+ */
+/* Fields with numbers below 16 only: their tags are one byte. As in proto3 a zero or empty field is
+ * not written, but by pb_put_len. */
 
 static inline size_t pb_varint_size(uint64_t v)
 {

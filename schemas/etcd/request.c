@@ -42,8 +42,14 @@ static bool range_field(const struct pb_field *f, struct range_op *r)
     case 2: return set_bytes(f, &r->range_end);
     case 3: return set_int(f, &r->limit);
     case 4: return set_int(f, &r->revision);
-    case 5: ok = set_enum(f, &value); r->sort_order = (enum sort_order)value; return ok;
-    case 6: ok = set_enum(f, &value); r->sort_target = (enum sort_target)value; return ok;
+    case 5:
+        ok = set_enum(f, &value);
+        r->sort_order = (enum sort_order)value;
+        return ok;
+    case 6:
+        ok = set_enum(f, &value);
+        r->sort_target = (enum sort_target)value;
+        return ok;
     case 7: return set_bool(f, &r->serializable);
     case 8: return set_bool(f, &r->keys_only);
     case 9: return set_bool(f, &r->count_only);
@@ -108,7 +114,8 @@ int etcd_delete_decode(struct slice in, struct delete_op *ret)
     return rv;
 }
 
-/* ---- transactions ------------------------------------------------------------------------------ */
+/* ---- transactions ------------------------------------------------------------------------------
+ */
 
 struct txn_decoder {
     struct arena *arena;
@@ -154,7 +161,8 @@ static int compare_decode(struct slice in, struct compare *ret)
     }
     if (rv != 0) return rv;
     if (in_union != target_field(c.target) || in_union == COMPARE_VALUE_FIELD) c.number = 0;
-    if (in_union != target_field(c.target) || in_union != COMPARE_VALUE_FIELD) c.value = (struct slice){0};
+    if (in_union != target_field(c.target) || in_union != COMPARE_VALUE_FIELD)
+        c.value = (struct slice){0};
     *ret = c;
     return 0;
 }
@@ -183,7 +191,8 @@ static int op_decode(struct txn_decoder *d, struct slice in, unsigned depth, str
     return rv;
 }
 
-_Static_assert(OP_RANGE == 1 && OP_PUT == 2 && OP_DELETE == 3 && OP_TXN == 4, "fields of RequestOp");
+_Static_assert(OP_RANGE == 1 && OP_PUT == 2 && OP_DELETE == 3 && OP_TXN == 4,
+               "fields of RequestOp");
 
 /* Makes room for what the message holds; a branch that is too long is refused before that. */
 static int txn_room(struct txn_decoder *d, struct slice in, struct txn_op *t)
@@ -228,7 +237,8 @@ int etcd_txn_decode(struct arena *a, struct slice in, struct txn_op *ret)
     return txn_decode(&d, in, 0, ret);
 }
 
-/* ---- streams ----------------------------------------------------------------------------------- */
+/* ---- streams -----------------------------------------------------------------------------------
+ */
 
 static bool filters_field(const struct pb_field *f, struct etcd_watch_request *w)
 {
@@ -257,7 +267,8 @@ static bool create_field(const struct pb_field *f, struct etcd_watch_request *w)
     }
 }
 
-static int watch_body_decode(struct slice in, enum etcd_watch_kind kind, struct etcd_watch_request *ret)
+static int watch_body_decode(struct slice in, enum etcd_watch_kind kind,
+                             struct etcd_watch_request *ret)
 {
     struct pb_field f;
     int rv;

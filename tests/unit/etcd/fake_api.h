@@ -1,5 +1,5 @@
-/* The services between two fakes: gRPC calls that keep what is sent on them, and a core that is a real store without consensus, and answers
- * when the test says so. */
+/* The services between two fakes: gRPC calls that keep what is sent on them, and a core that is a
+ * real store without consensus, and answers when the test says so. */
 #ifndef PINTLE_TESTS_ETCD_FAKE_API_H
 #define PINTLE_TESTS_ETCD_FAKE_API_H
 
@@ -16,7 +16,8 @@
 #include "schemas/etcd/rpc.pb-c.h"
 #include "store/store.h"
 
-/* ---- calls ------------------------------------------------------------------------------------- */
+/* ---- calls -------------------------------------------------------------------------------------
+ */
 
 #define MAX_SENT 4096
 
@@ -39,12 +40,18 @@ static struct worker worker;
 static struct store *store;
 static uint64_t leader = 77;
 
-void *grpc_state(const struct grpc_call *c) { return (void *)(uintptr_t)c->state; }
+void *grpc_state(const struct grpc_call *c)
+{
+    return (void *)(uintptr_t)c->state;
+}
 struct grpc_call *grpc_call_of(const void *state)
 {
     return (struct grpc_call *)((uintptr_t)state - offsetof(struct grpc_call, state));
 }
-void *grpc_ctx(const struct grpc_call *c) { return c->api; }
+void *grpc_ctx(const struct grpc_call *c)
+{
+    return c->api;
+}
 struct grpc_call *grpc_ref(struct grpc_call *c)
 {
     c->refs++;
@@ -57,7 +64,10 @@ void grpc_unref(struct grpc_call *c)
     for (size_t i = 0; i < c->n_sent; i++) buf_release(&c->sent[i]);
     free(c);
 }
-bool grpc_done(const struct grpc_call *c) { return c->finished; }
+bool grpc_done(const struct grpc_call *c)
+{
+    return c->finished;
+}
 struct slice grpc_metadata(const struct grpc_call *c, const char *name)
 {
     return strcmp(name, "hasleader") == 0 ? slice_str(c->hasleader) : (struct slice){0};
@@ -123,10 +133,8 @@ void grpc_finishf(struct grpc_call *c, enum grpc_code code, const char *format, 
 
 void grpc_send_buf(struct grpc_call *c, struct buf *message)
 {
-    if (message->failed)
-        grpc_finish(c, GRPC_INTERNAL, "out of memory");
-    else
-        grpc_send_copy(c, buf_slice(message));
+    if (message->failed) grpc_finish(c, GRPC_INTERNAL, "out of memory");
+    else grpc_send_copy(c, buf_slice(message));
     buf_release(message);
 }
 
@@ -148,11 +156,21 @@ void grpc_abort(struct grpc_call *c)
     c->left = 0;
 }
 
-bool grpc_writable(const struct grpc_call *c) { return c->budget > 0; }
-void grpc_pause(struct grpc_call *c) { c->paused = true; }
-void grpc_resume(struct grpc_call *c) { c->paused = false; }
+bool grpc_writable(const struct grpc_call *c)
+{
+    return c->budget > 0;
+}
+void grpc_pause(struct grpc_call *c)
+{
+    c->paused = true;
+}
+void grpc_resume(struct grpc_call *c)
+{
+    c->paused = false;
+}
 
-static const struct grpc_method *method_of(const struct grpc_method *methods, size_t n, const char *name)
+static const struct grpc_method *method_of(const struct grpc_method *methods, size_t n,
+                                           const char *name)
 {
     for (size_t i = 0; i < n; i++) {
         if (strcmp(methods[i].name, name) == 0) return &methods[i];
@@ -207,7 +225,8 @@ static void call_writable(struct grpc_call *c, long budget)
     if (budget > 0 && !c->finished && c->method->writable) c->method->writable(c);
 }
 
-/* ---- the core ---------------------------------------------------------------------------------- */
+/* ---- the core ----------------------------------------------------------------------------------
+ */
 
 #define MAX_QUEUE 8192
 
@@ -261,7 +280,8 @@ static int serve_lease(struct core_request *r)
 static int serve_snapshot(struct core_request *r)
 {
     struct buf out = {0};
-    int rv = store_snapshot_next((struct store_snapshot *)(void *)r->snapshot, 100000, &out, &r->done_all);
+    int rv = store_snapshot_next((struct store_snapshot *)(void *)r->snapshot, 100000, &out,
+                                 &r->done_all);
     if (rv == 0) r->piece = blob_copy(buf_slice(&out));
     buf_release(&out);
     return rv;
@@ -271,7 +291,8 @@ static int serve_cursor(struct core_request *r)
 {
     r->result.type = COMMAND_OP;
     r->result.op.type = OP_RANGE;
-    return store_cursor_next((struct store_cursor *)(void *)r->cursor, 1000, SIZE_MAX, &r->arena, &r->result.op.range);
+    return store_cursor_next((struct store_cursor *)(void *)r->cursor, 1000, SIZE_MAX, &r->arena,
+                             &r->result.op.range);
 }
 
 static int serve(struct core_request *r)
@@ -308,7 +329,9 @@ static int serve(struct core_request *r)
         r->snapshot_size = store_size_in_use(store);
         return 0;
     case CORE_SNAPSHOT_NEXT: return serve_snapshot(r);
-    case CORE_SNAPSHOT_CLOSE: store_snapshot_close((struct store_snapshot *)(void *)r->snapshot); return 0;
+    case CORE_SNAPSHOT_CLOSE:
+        store_snapshot_close((struct store_snapshot *)(void *)r->snapshot);
+        return 0;
     default: return 0;
     }
 }
@@ -351,7 +374,8 @@ static void core_run(void)
     while (core_step()) continue;
 }
 
-/* ---- set-up ------------------------------------------------------------------------------------ */
+/* ---- set-up ------------------------------------------------------------------------------------
+ */
 
 static int api_set_up(void **state)
 {
@@ -367,7 +391,8 @@ static int api_set_up(void **state)
     api.progress_interval_ms = 1000;
     list_init(&api.watch_streams);
     list_init(&api.leader_calls);
-    return watch_hub_new(&up, NULL, store_revision(store), &api.hub) || watch_cache_new(&api.watch_cache);
+    return watch_hub_new(&up, NULL, store_revision(store), &api.hub) ||
+           watch_cache_new(&api.watch_cache);
 }
 
 static int api_tear_down(void **state)

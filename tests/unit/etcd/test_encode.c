@@ -73,7 +73,8 @@ static struct header make_header(void)
     return (struct header){rnd64(), rnd64() >> rnd(64), number(), rnd(1000)};
 }
 
-/* ---- results ----------------------------------------------------------------------------------- */
+/* ---- results -----------------------------------------------------------------------------------
+ */
 
 static void make_range(struct op *op, struct op_result *r)
 {
@@ -128,9 +129,11 @@ static void make_result(struct op *op, struct op_result *r, unsigned depth)
     }
 }
 
-/* ---- comparing --------------------------------------------------------------------------------- */
+/* ---- comparing ---------------------------------------------------------------------------------
+ */
 
-static void same_range(const struct range_result *r, bool keys_only, const Etcdserverpb__RangeResponse *m)
+static void same_range(const struct range_result *r, bool keys_only,
+                       const Etcdserverpb__RangeResponse *m)
 {
     assert_int_equal(m->n_kvs, r->n);
     for (size_t i = 0; i < r->n; i++) same_kv(r->records[i], m->kvs[i], keys_only);
@@ -165,7 +168,8 @@ static void same_inner_header(struct at *at, bool changes, const Etcdserverpb__R
     assert_int_equal(m->revision, at->changed ? at->after : at->before);
 }
 
-static void same_txn(struct at *at, const struct op_result *r, const struct txn_op *t, const Etcdserverpb__TxnResponse *m)
+static void same_txn(struct at *at, const struct op_result *r, const struct txn_op *t,
+                     const Etcdserverpb__TxnResponse *m)
 {
     const struct op *ops = r->txn.succeeded ? t->success : t->failure;
     assert_int_equal(m->succeeded, r->txn.succeeded);
@@ -212,7 +216,8 @@ static void test_answers(void **state)
         struct op_result r = {0};
         make_range(&op, &r);
         encode_range_response(&out, &h, &r.range, op.range.keys_only);
-        Etcdserverpb__RangeResponse *range = etcdserverpb__range_response__unpack(NULL, out.len, out.data);
+        Etcdserverpb__RangeResponse *range =
+            etcdserverpb__range_response__unpack(NULL, out.len, out.data);
         assert_non_null(range);
         same_header(&h, range->header);
         same_range(&r.range, op.range.keys_only, range);
@@ -222,7 +227,8 @@ static void test_answers(void **state)
         memset(&r, 0, sizeof(r));
         make_delete(&op, &r);
         encode_delete_response(&out, &h, &r);
-        Etcdserverpb__DeleteRangeResponse *del = etcdserverpb__delete_range_response__unpack(NULL, out.len, out.data);
+        Etcdserverpb__DeleteRangeResponse *del =
+            etcdserverpb__delete_range_response__unpack(NULL, out.len, out.data);
         assert_non_null(del);
         same_header(&h, del->header);
         same_delete(&r, del);
@@ -232,7 +238,8 @@ static void test_answers(void **state)
         memset(&r, 0, sizeof(r));
         make_txn(&op, &r, 0);
         encode_txn_response(&out, &h, op.txn, &r);
-        Etcdserverpb__TxnResponse *txn = etcdserverpb__txn_response__unpack(NULL, out.len, out.data);
+        Etcdserverpb__TxnResponse *txn =
+            etcdserverpb__txn_response__unpack(NULL, out.len, out.data);
         assert_non_null(txn);
         same_header(&h, txn->header);
         struct at at = {.before = changes(&r) ? h.revision - 1 : h.revision, .after = h.revision};
@@ -265,7 +272,8 @@ static void test_events(void **state)
 {
     (void)state;
     for (seed = 21; seed < 1000021; seed += 1000) {
-        struct event e = {.record = make_record(rnd(2)), .prev = rnd(2) ? make_record(false) : NULL};
+        struct event e = {.record = make_record(rnd(2)),
+                          .prev = rnd(2) ? make_record(false) : NULL};
         bool prev_kv = rnd(2);
         uint8_t out[1600];
         size_t len = (size_t)(encode_event(out, &e, prev_kv) - out);
@@ -274,7 +282,8 @@ static void test_events(void **state)
         assert_non_null(w);
         assert_int_equal(w->n_events, 1);
         const Mvccpb__Event *m = w->events[0];
-        assert_int_equal(m->type, e.record->tombstone ? MVCCPB__EVENT__EVENT_TYPE__DELETE : MVCCPB__EVENT__EVENT_TYPE__PUT);
+        assert_int_equal(m->type, e.record->tombstone ? MVCCPB__EVENT__EVENT_TYPE__DELETE
+                                                      : MVCCPB__EVENT__EVENT_TYPE__PUT);
         same_kv(e.record, m->kv, false);
         assert_int_equal(m->prev_kv != NULL, prev_kv && e.prev);
         if (m->prev_kv) same_kv(e.prev, m->prev_kv, false);

@@ -18,7 +18,8 @@ static Etcdserverpb__RangeResponse *range_answer(struct grpc_call *c)
     assert_int_equal(c->code, GRPC_OK);
     assert_int_equal(c->n_sent, 1);
     assert_int_equal(c->left, 0);
-    Etcdserverpb__RangeResponse *m = etcdserverpb__range_response__unpack(NULL, c->sent[0].len, c->sent[0].data);
+    Etcdserverpb__RangeResponse *m =
+        etcdserverpb__range_response__unpack(NULL, c->sent[0].len, c->sent[0].data);
     assert_non_null(m);
     return m;
 }
@@ -29,9 +30,11 @@ static void test_put_and_range(void **state)
     struct grpc_call *c = put_start("k", SLICE_LIT("v"));
     assert_false(c->finished);
     core_run();
-    Etcdserverpb__PutResponse *p = etcdserverpb__put_response__unpack(NULL, c->sent[0].len, c->sent[0].data);
+    Etcdserverpb__PutResponse *p =
+        etcdserverpb__put_response__unpack(NULL, c->sent[0].len, c->sent[0].data);
     assert_non_null(p);
-    assert_true(p->header->cluster_id == 11 && p->header->member_id == 77 && p->header->revision == 2 && p->header->raft_term == 5);
+    assert_true(p->header->cluster_id == 11 && p->header->member_id == 77 &&
+                p->header->revision == 2 && p->header->raft_term == 5);
     assert_null(p->prev_kv);
     etcdserverpb__put_response__free_unpacked(p, NULL);
     call_close(c, 0);
@@ -52,7 +55,8 @@ static void test_put_and_range(void **state)
 static void test_errors(void **state)
 {
     (void)state;
-    expect_error(put_start("", SLICE_LIT("v")), GRPC_INVALID_ARGUMENT, "etcdserver: key is not provided");
+    expect_error(put_start("", SLICE_LIT("v")), GRPC_INVALID_ARGUMENT,
+                 "etcdserver: key is not provided");
     struct grpc_call *c = call_open(KV("Put"));
     call_message(c, SLICE_LIT("\x0a\x05x"));
     expect_error(c, GRPC_INTERNAL, "grpc: error unmarshalling request: malformed protobuf");
@@ -65,12 +69,14 @@ static void test_errors(void **state)
     call_send(c, &m.base);
     expect_error(c, GRPC_OUT_OF_RANGE, "etcdserver: mvcc: required revision is a future revision");
     static uint8_t big[LIMIT_REQUEST_BYTES + 1];
-    expect_error(put_start("big", slice_make(big, sizeof(big))), GRPC_INVALID_ARGUMENT, "etcdserver: request is too large");
+    expect_error(put_start("big", slice_make(big, sizeof(big))), GRPC_INVALID_ARGUMENT,
+                 "etcdserver: request is too large");
     core.fail_next = ERR_TIMEOUT;
     expect_error(put_start("k", SLICE_LIT("v")), GRPC_UNAVAILABLE, "etcdserver: request timed out");
     leader = 0;
     c = calloc(1, sizeof(*c) + sizeof(struct core_call));
-    *c = (struct grpc_call){.api = &api, .method = KV("Put"), .refs = 1, .budget = LONG_MAX, .hasleader = "true"};
+    *c = (struct grpc_call){
+        .api = &api, .method = KV("Put"), .refs = 1, .budget = LONG_MAX, .hasleader = "true"};
     call_message(c, SLICE_LIT("\x0a\x01k"));
     expect_error(c, GRPC_UNAVAILABLE, "etcdserver: no leader");
 }
@@ -84,7 +90,8 @@ static void test_gone_client(void **state)
     core_run();
     put("k", SLICE_LIT("v2"));
     Etcdserverpb__RangeRequest m = range_all();
-    for (int steps = 0; steps < 3; steps++) { /* before the first slice, between slices, before the close */
+    for (int steps = 0; steps < 3;
+         steps++) { /* before the first slice, between slices, before the close */
         c = call_open(KV("Range"));
         call_send(c, &m.base);
         for (int i = 0; i < steps; i++) core_step();
@@ -93,7 +100,8 @@ static void test_gone_client(void **state)
     }
 }
 
-/* ---- long ranges ------------------------------------------------------------------------------- */
+/* ---- long ranges -------------------------------------------------------------------------------
+ */
 
 enum { MANY = 4500 };
 
@@ -190,7 +198,8 @@ static void test_long_range_without_memory(void **state)
     assert_true(nth > 5);
 }
 
-/* ---- leases ------------------------------------------------------------------------------------ */
+/* ---- leases ------------------------------------------------------------------------------------
+ */
 
 #define LEASE(name) method_of(etcd_lease_methods, etcd_lease_n_methods, name)
 
@@ -203,7 +212,8 @@ static int64_t grant(int64_t id, int64_t ttl, int64_t *ret_ttl)
     call_send(c, &m.base);
     core_run();
     assert_int_equal(c->code, GRPC_OK);
-    Etcdserverpb__LeaseGrantResponse *r = etcdserverpb__lease_grant_response__unpack(NULL, c->sent[0].len, c->sent[0].data);
+    Etcdserverpb__LeaseGrantResponse *r =
+        etcdserverpb__lease_grant_response__unpack(NULL, c->sent[0].len, c->sent[0].data);
     id = r->id;
     *ret_ttl = r->ttl;
     etcdserverpb__lease_grant_response__free_unpacked(r, NULL);
@@ -280,7 +290,8 @@ static void test_keepalive(void **state)
     core_run();
 }
 
-/* ---- snapshots --------------------------------------------------------------------------------- */
+/* ---- snapshots ---------------------------------------------------------------------------------
+ */
 
 static void test_snapshot(void **state)
 {
@@ -290,7 +301,8 @@ static void test_snapshot(void **state)
         snprintf(key, sizeof(key), "key%05d", i);
         put(key, SLICE_LIT("some value or other"));
     }
-    struct grpc_call *c = call_open(method_of(etcd_maintenance_methods, etcd_maintenance_n_methods, "Snapshot"));
+    struct grpc_call *c =
+        call_open(method_of(etcd_maintenance_methods, etcd_maintenance_n_methods, "Snapshot"));
     struct buf file = {0};
     c->budget = 1;
     call_message(c, (struct slice){0});
@@ -301,7 +313,8 @@ static void test_snapshot(void **state)
     }
     assert_int_equal(c->code, GRPC_OK);
     for (size_t i = 0; i < c->n_sent; i++) {
-        Etcdserverpb__SnapshotResponse *r = etcdserverpb__snapshot_response__unpack(NULL, c->sent[i].len, c->sent[i].data);
+        Etcdserverpb__SnapshotResponse *r =
+            etcdserverpb__snapshot_response__unpack(NULL, c->sent[i].len, c->sent[i].data);
         assert_non_null(r);
         assert_true(r->blob.len <= 32 * LIMIT_KiB);
         assert_int_equal(r->remaining_bytes == 0, i + 1 == c->n_sent);
@@ -326,7 +339,8 @@ static void test_snapshot(void **state)
     store_free(copy);
     buf_release(&file);
 
-    c = call_open(method_of(etcd_maintenance_methods, etcd_maintenance_n_methods, "Snapshot")); /* gone in the middle */
+    c = call_open(method_of(etcd_maintenance_methods, etcd_maintenance_n_methods,
+                            "Snapshot")); /* gone in the middle */
     call_message(c, (struct slice){0});
     core_step();
     core_step();
@@ -334,7 +348,8 @@ static void test_snapshot(void **state)
     core_run();
 }
 
-/* ---- alarms ------------------------------------------------------------------------------------ */
+/* ---- alarms ------------------------------------------------------------------------------------
+ */
 
 static size_t alarm_call(int action, uint64_t member, int alarm)
 {
@@ -342,11 +357,13 @@ static size_t alarm_call(int action, uint64_t member, int alarm)
     m.action = (Etcdserverpb__AlarmRequest__AlarmAction)action;
     m.memberid = member;
     m.alarm = (Etcdserverpb__AlarmType)alarm;
-    struct grpc_call *c = call_open(method_of(etcd_maintenance_methods, etcd_maintenance_n_methods, "Alarm"));
+    struct grpc_call *c =
+        call_open(method_of(etcd_maintenance_methods, etcd_maintenance_n_methods, "Alarm"));
     call_send(c, &m.base);
     core_run();
     assert_int_equal(c->code, GRPC_OK);
-    Etcdserverpb__AlarmResponse *r = etcdserverpb__alarm_response__unpack(NULL, c->sent[0].len, c->sent[0].data);
+    Etcdserverpb__AlarmResponse *r =
+        etcdserverpb__alarm_response__unpack(NULL, c->sent[0].len, c->sent[0].data);
     size_t n = r->n_alarms;
     if (n) assert_int_equal(r->alarms[0]->memberid, 9);
     etcdserverpb__alarm_response__free_unpacked(r, NULL);
@@ -364,7 +381,8 @@ static void test_alarms(void **state)
     assert_int_equal(alarm_call(ACTIVATE, 9, NOSPACE), 1);
     assert_int_equal(alarm_call(GET, 0, 0), 1);
     assert_int_equal(alarm_call(GET, 0, CORRUPT), 0);
-    expect_error(put_start("k", SLICE_LIT("v")), GRPC_RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded");
+    expect_error(put_start("k", SLICE_LIT("v")), GRPC_RESOURCE_EXHAUSTED,
+                 "etcdserver: mvcc: database space exceeded");
     assert_int_equal(alarm_call(DEACTIVATE, 9, NOSPACE), 1);
     assert_int_equal(alarm_call(GET, 0, 0), 0);
     put("k", SLICE_LIT("v"));
@@ -401,8 +419,10 @@ static void test_without_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_put_and_range), T(test_errors),   T(test_gone_client), T(test_long_range),
-        T(test_leases),        T(test_keepalive), T(test_snapshot),    T(test_alarms),
+        T(test_put_and_range),  T(test_errors),
+        T(test_gone_client),    T(test_long_range),
+        T(test_leases),         T(test_keepalive),
+        T(test_snapshot),       T(test_alarms),
         T(test_without_memory), T(test_long_range_without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,6 @@
-/* The hand-written readers of hot requests, against protobuf-c: random messages written by protobuf-c must be read alike; then cut off,
- * flipped and random bytes, which must be refused or read, never more (run under asan); limits; no memory. */
+/* The hand-written readers of hot requests, against protobuf-c: random messages written by
+ * protobuf-c must be read alike; then cut off, flipped and random bytes, which must be refused or
+ * read, never more (run under asan); limits; no memory. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -62,7 +63,8 @@ static void drop(struct slice s)
     mem_free((void *)(uintptr_t)s.data);
 }
 
-/* ---- making random messages -------------------------------------------------------------------- */
+/* ---- making random messages --------------------------------------------------------------------
+ */
 
 static Etcdserverpb__RangeRequest *make_range(struct arena *a)
 {
@@ -116,11 +118,26 @@ static Etcdserverpb__Compare *make_compare(struct arena *a)
     m->key = bytes();
     m->range_end = bytes();
     switch (rnd(6)) {
-    case 0: m->target_union_case = ETCDSERVERPB__COMPARE__TARGET_UNION_VERSION; m->version = number(); break;
-    case 1: m->target_union_case = ETCDSERVERPB__COMPARE__TARGET_UNION_CREATE_REVISION; m->create_revision = number(); break;
-    case 2: m->target_union_case = ETCDSERVERPB__COMPARE__TARGET_UNION_MOD_REVISION; m->mod_revision = number(); break;
-    case 3: m->target_union_case = ETCDSERVERPB__COMPARE__TARGET_UNION_VALUE; m->value = bytes(); break;
-    case 4: m->target_union_case = ETCDSERVERPB__COMPARE__TARGET_UNION_LEASE; m->lease = number(); break;
+    case 0:
+        m->target_union_case = ETCDSERVERPB__COMPARE__TARGET_UNION_VERSION;
+        m->version = number();
+        break;
+    case 1:
+        m->target_union_case = ETCDSERVERPB__COMPARE__TARGET_UNION_CREATE_REVISION;
+        m->create_revision = number();
+        break;
+    case 2:
+        m->target_union_case = ETCDSERVERPB__COMPARE__TARGET_UNION_MOD_REVISION;
+        m->mod_revision = number();
+        break;
+    case 3:
+        m->target_union_case = ETCDSERVERPB__COMPARE__TARGET_UNION_VALUE;
+        m->value = bytes();
+        break;
+    case 4:
+        m->target_union_case = ETCDSERVERPB__COMPARE__TARGET_UNION_LEASE;
+        m->lease = number();
+        break;
     default: break;
     }
     return m;
@@ -133,8 +150,14 @@ static Etcdserverpb__RequestOp *make_op(struct arena *a, unsigned depth)
     Etcdserverpb__RequestOp *m = arena_alloc(a, sizeof(*m));
     etcdserverpb__request_op__init(m);
     switch (rnd(depth < 4 ? 5 : 4)) {
-    case 0: m->request_case = ETCDSERVERPB__REQUEST_OP__REQUEST_REQUEST_RANGE; m->request_range = make_range(a); break;
-    case 1: m->request_case = ETCDSERVERPB__REQUEST_OP__REQUEST_REQUEST_PUT; m->request_put = make_put(a); break;
+    case 0:
+        m->request_case = ETCDSERVERPB__REQUEST_OP__REQUEST_REQUEST_RANGE;
+        m->request_range = make_range(a);
+        break;
+    case 1:
+        m->request_case = ETCDSERVERPB__REQUEST_OP__REQUEST_REQUEST_PUT;
+        m->request_put = make_put(a);
+        break;
     case 2:
         m->request_case = ETCDSERVERPB__REQUEST_OP__REQUEST_REQUEST_DELETE_RANGE;
         m->request_delete_range = make_delete(a);
@@ -164,7 +187,8 @@ static Etcdserverpb__TxnRequest *make_txn(struct arena *a, unsigned depth)
     return m;
 }
 
-/* ---- comparing --------------------------------------------------------------------------------- */
+/* ---- comparing ---------------------------------------------------------------------------------
+ */
 
 static void same_range(const struct range_op *r, const Etcdserverpb__RangeRequest *m)
 {
@@ -321,7 +345,8 @@ static void test_watch_requests(void **state)
     arena_release(&a);
 }
 
-/* ---- bad input --------------------------------------------------------------------------------- */
+/* ---- bad input ---------------------------------------------------------------------------------
+ */
 
 static void decode_all(struct arena *a, struct slice in)
 {
@@ -331,8 +356,9 @@ static void decode_all(struct arena *a, struct slice in)
     struct txn_op txn;
     struct etcd_watch_request watch;
     int64_t id;
-    int codes[] = {etcd_range_decode(in, &range), etcd_put_decode(in, &put), etcd_delete_decode(in, &del),
-                   etcd_txn_decode(a, in, &txn), etcd_watch_decode(in, &watch), etcd_keepalive_decode(in, &id)};
+    int codes[] = {etcd_range_decode(in, &range), etcd_put_decode(in, &put),
+                   etcd_delete_decode(in, &del),  etcd_txn_decode(a, in, &txn),
+                   etcd_watch_decode(in, &watch), etcd_keepalive_decode(in, &id)};
     for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
         int c = codes[i];
         assert_true(c == 0 || c == ERR_INVALID || c == ERR_LIMIT || c == ERR_TOO_MANY_OPS);
@@ -362,7 +388,8 @@ static void test_damaged_messages(void **state)
         }
         drop(in);
         uint8_t noise[64];
-        for (size_t i = 0; i < sizeof(noise); i++) noise[i] = (uint8_t)(rnd(4) ? rnd(128) : rnd(256));
+        for (size_t i = 0; i < sizeof(noise); i++)
+            noise[i] = (uint8_t)(rnd(4) ? rnd(128) : rnd(256));
         decode_all(&out, slice_make(noise, rnd(65)));
         arena_reset(&a);
     }
@@ -376,7 +403,7 @@ static void test_refused(void **state)
 {
     (void)state;
     struct put_op put;
-    REFUSED("\x0a");                                             /* a tag and no length */
+    REFUSED("\x0a"); /* a tag and no length */
     REFUSED("\x0a\x05"
             "abcd");                                             /* shorter than it says */
     REFUSED("\x08\x01");                                         /* key as a number */
@@ -388,8 +415,10 @@ static void test_refused(void **state)
     REFUSED("\x7b\x08\x01");                                     /* a group without its end */
     REFUSED("\x7c");                                             /* an end without its group */
     REFUSED("\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f");         /* a length beyond everything */
-    assert_int_equal(etcd_put_decode(SLICE_LIT("\x7b\x08\x01\x7c\x0a\x01k\xa0\x06\x05\xad\x06zzzz"), &put), 0);
-    assert_true(slice_eq_str(put.key, "k")); /* what is unknown is skipped: a group, a number, four bytes */
+    assert_int_equal(
+        etcd_put_decode(SLICE_LIT("\x7b\x08\x01\x7c\x0a\x01k\xa0\x06\x05\xad\x06zzzz"), &put), 0);
+    assert_true(
+        slice_eq_str(put.key, "k")); /* what is unknown is skipped: a group, a number, four bytes */
     assert_int_equal(etcd_put_decode(SLICE_LIT("\x0a\x01"
                                                "a\x0a\x01"
                                                "b"),
@@ -405,7 +434,8 @@ static void test_limits(void **state)
     struct txn_op txn;
     struct put_op put;
     struct buf b = {0};
-    for (int i = 0; i < LIMIT_TXN_OPS; i++) buf_append(&b, "\x12\x02\x12\x00", 4); /* success: an empty put */
+    for (int i = 0; i < LIMIT_TXN_OPS; i++)
+        buf_append(&b, "\x12\x02\x12\x00", 4); /* success: an empty put */
     assert_int_equal(etcd_txn_decode(&a, buf_slice(&b), &txn), 0);
     assert_int_equal(txn.n_success, LIMIT_TXN_OPS);
     buf_append(&b, "\x12\x02\x12\x00", 4);
@@ -457,8 +487,9 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random_messages), cmocka_unit_test(test_watch_requests), cmocka_unit_test(test_damaged_messages),
-        cmocka_unit_test(test_refused),         cmocka_unit_test(test_limits),         cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_random_messages),  cmocka_unit_test(test_watch_requests),
+        cmocka_unit_test(test_damaged_messages), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_limits),           cmocka_unit_test(test_out_of_memory),
     };
     for (size_t i = 0; i < sizeof(pool); i++) pool[i] = (uint8_t)(i * 37);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* The Watch service: streams between a real store and clients that read when they like. Every answer is read by protobuf-c. */
+/* The Watch service: streams between a real store and clients that read when they like. Every
+ * answer is read by protobuf-c. */
 #include "tests/unit/etcd/fake_api.h"
 
 #include "api/etcd/watch_encode.h"
@@ -54,17 +55,20 @@ static void watch_progress(struct grpc_call *c)
 static Etcdserverpb__WatchResponse *answer(struct grpc_call *c, size_t i)
 {
     assert_true(i < c->n_sent);
-    Etcdserverpb__WatchResponse *w = etcdserverpb__watch_response__unpack(NULL, c->sent[i].len, c->sent[i].data);
+    Etcdserverpb__WatchResponse *w =
+        etcdserverpb__watch_response__unpack(NULL, c->sent[i].len, c->sent[i].data);
     assert_non_null(w);
     assert_non_null(w->header);
-    assert_true(w->header->cluster_id == 11 && w->header->member_id == 77 && w->header->raft_term == 5);
+    assert_true(w->header->cluster_id == 11 && w->header->member_id == 77 &&
+                w->header->raft_term == 5);
     return w;
 }
 
 #define FREE(w) etcdserverpb__watch_response__free_unpacked(w, NULL)
 
 /* The last answer is one without events. */
-static void expect_control(struct grpc_call *c, int64_t id, bool created, bool canceled, int64_t revision, const char *reason)
+static void expect_control(struct grpc_call *c, int64_t id, bool created, bool canceled,
+                           int64_t revision, const char *reason)
 {
     Etcdserverpb__WatchResponse *w = answer(c, c->n_sent - 1);
     assert_int_equal(w->watch_id, id);
@@ -125,7 +129,8 @@ static void test_prev_kv_and_filters(void **state)
     q = on_key("k", "");
     q.prev_kv = 1;
     watch_create(c, &q);
-    Etcdserverpb__WatchCreateRequest__FilterType no_put[] = {ETCDSERVERPB__WATCH_CREATE_REQUEST__FILTER_TYPE__NOPUT};
+    Etcdserverpb__WatchCreateRequest__FilterType no_put[] = {
+        ETCDSERVERPB__WATCH_CREATE_REQUEST__FILTER_TYPE__NOPUT};
     q.filters = no_put;
     q.n_filters = 1;
     watch_create(c, &q);
@@ -239,7 +244,8 @@ static void test_slow_stream(void **state)
     for (size_t i = n; i < c->n_sent; i++) {
         Etcdserverpb__WatchResponse *w = answer(c, i);
         assert_int_equal(w->watch_id, 0);
-        for (size_t k = 0; k < w->n_events; k++) assert_int_equal(w->events[k]->kv->mod_revision, 2 + events++);
+        for (size_t k = 0; k < w->n_events; k++)
+            assert_int_equal(w->events[k]->kv->mod_revision, 2 + events++);
         FREE(w);
     }
     assert_int_equal(events, 200);
@@ -318,7 +324,8 @@ static void test_parts(void **state)
         Etcdserverpb__WatchResponse *w = answer(c, i);
         assert_false(w->fragment);
         assert_true(c->sent[i].len < LIMIT_WATCH_BATCH_BYTES + 200000);
-        for (size_t k = 0; k < w->n_events; k++) assert_int_equal(w->events[k]->kv->mod_revision, next++);
+        for (size_t k = 0; k < w->n_events; k++)
+            assert_int_equal(w->events[k]->kv->mod_revision, next++);
         assert_int_equal(w->header->revision, next - 1);
         FREE(w);
     }
@@ -330,8 +337,13 @@ static void test_without_leader(void **state)
 {
     (void)state;
     leader = 0;
-    struct grpc_call *c = calloc(1, sizeof(*c) + sizeof(struct grpc_call) + etcd_watch_methods[0].state_size);
-    *c = (struct grpc_call){.api = &api, .method = &etcd_watch_methods[0], .refs = 1, .budget = LONG_MAX, .hasleader = "true"};
+    struct grpc_call *c =
+        calloc(1, sizeof(*c) + sizeof(struct grpc_call) + etcd_watch_methods[0].state_size);
+    *c = (struct grpc_call){.api = &api,
+                            .method = &etcd_watch_methods[0],
+                            .refs = 1,
+                            .budget = LONG_MAX,
+                            .hasleader = "true"};
     c->method->open(c);
     expect_error(c, GRPC_UNAVAILABLE, "etcdserver: no leader");
     assert_true(list_empty(&api.leader_calls) && list_empty(&api.watch_streams));
@@ -347,7 +359,9 @@ static void test_without_memory(void **state)
         mem_fail_nth(nth);
         watch_create(c, &q);
         fired = mem_fail_nth(0);
-        if (fired) expect_control(c, -1, true, true, watch_hub_revision(api.hub), "etcdserver: out of memory");
+        if (fired)
+            expect_control(c, -1, true, true, watch_hub_revision(api.hub),
+                           "etcdserver: out of memory");
         /* Then while an event is sent: the stream ends, or it comes. */
         mem_fail_nth(nth);
         struct event_batch *b = mem_must_calloc(1, sizeof(*b) + sizeof(struct event));
@@ -366,7 +380,8 @@ static void test_without_memory(void **state)
     }
 }
 
-/* ---- a model ----------------------------------------------------------------------------------- */
+/* ---- a model -----------------------------------------------------------------------------------
+ */
 
 enum { STREAMS = 4, WATCHES = 6, KEYS = 8 };
 
@@ -447,7 +462,9 @@ static void model_watch(size_t s)
     q.watch_id = (int64_t)i + 1;
     q.prev_kv = (int)rnd(2);
     q.start_revision = rnd(2) ? 0 : 2 + rnd((unsigned)now + 3);
-    *w = (struct model_watch){true, q.prev_kv, key[0], range ? end[0] : 0, q.start_revision ? q.start_revision : watch_hub_revision(api.hub) + 1};
+    *w =
+        (struct model_watch){true, q.prev_kv, key[0], range ? end[0] : 0,
+                             q.start_revision ? q.start_revision : watch_hub_revision(api.hub) + 1};
     watch_create(m.streams[s], &q);
 }
 
@@ -500,7 +517,8 @@ static void test_model(void **state)
         read_stream(s);
         for (size_t i = 0; i < WATCHES; i++) {
             struct model_watch *w = &m.watches[s][i];
-            for (int64_t rev = w->next; w->used && rev <= store_revision(store); rev++) assert_false(covers(w, m.log[rev].key));
+            for (int64_t rev = w->next; w->used && rev <= store_revision(store); rev++)
+                assert_false(covers(w, m.log[rev].key));
         }
         call_close(m.streams[s], 0);
     }
@@ -512,8 +530,9 @@ static void test_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_ids_and_refusals), T(test_prev_kv_and_filters), T(test_progress), T(test_compacted),      T(test_slow_stream),
-        T(test_fragments),        T(test_parts),               T(test_model),    T(test_without_leader), T(test_without_memory),
+        T(test_ids_and_refusals), T(test_prev_kv_and_filters), T(test_progress), T(test_compacted),
+        T(test_slow_stream),      T(test_fragments),           T(test_parts),    T(test_model),
+        T(test_without_leader),   T(test_without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
-/* The hub against a plain model: every watcher must get exactly the events of its range, from its start on, in order, each once,
- * whole revisions at a time, whatever sinks, history, compaction, resets and memory do. Seeds: 300 runs from 1 (WATCH_SEED=n
- * runs one). */
+/* The hub against a plain model: every watcher must get exactly the events of its range, from its
+ * start on, in order, each once, whole revisions at a time, whatever sinks, history, compaction,
+ * resets and memory do. Seeds: 300 runs from 1 (WATCH_SEED=n runs one). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,7 +12,8 @@
 #include "base/mem.h"
 #include "watch/watch_int.h"
 
-/* ---- the model of a core ---------------------------------------------------------------------- */
+/* ---- the model of a core ----------------------------------------------------------------------
+ */
 
 #define MAX_EVENTS 6000
 #define MAX_WATCHERS 64
@@ -82,7 +83,8 @@ static bool wants(const struct model_watcher *w, const struct record *r)
     return !(w->filters & (r->tombstone ? WATCH_NO_DELETE : WATCH_NO_PUT));
 }
 
-/* ---- sinks ------------------------------------------------------------------------------------ */
+/* ---- sinks ------------------------------------------------------------------------------------
+ */
 
 static void remove_watcher(struct model_watcher *w)
 {
@@ -90,7 +92,8 @@ static void remove_watcher(struct model_watcher *w)
     w->used = false;
 }
 
-static void on_events(struct watch_sink *sink, struct watcher *handle, const struct event *const *events, size_t n, int64_t last_rev)
+static void on_events(struct watch_sink *sink, struct watcher *handle,
+                      const struct event *const *events, size_t n, int64_t last_rev)
 {
     struct model_watcher *w = watcher_data(handle);
     struct model_sink *s = container_of(sink, struct model_sink, sink);
@@ -122,13 +125,15 @@ static void on_events(struct watch_sink *sink, struct watcher *handle, const str
     }
 }
 
-static void on_canceled(struct watch_sink *sink, struct watcher *handle, int code, int64_t compact_rev)
+static void on_canceled(struct watch_sink *sink, struct watcher *handle, int code,
+                        int64_t compact_rev)
 {
     struct model_watcher *w = watcher_data(handle);
     assert_true(w->used && &w->sink->sink == sink);
     assert_int_equal(code, ERR_COMPACTED);
     assert_true(compact_rev <= m.compacted);
-    /* Nothing that it could still have been told may be behind a cancellation: it was really behind the compaction. */
+    /* Nothing that it could still have been told may be behind a cancellation: it was really behind
+     * the compaction. */
     assert_true(w->next <= compact_rev && w->progress < compact_rev);
     watch_remove(m.hub, handle); /* allowed, and does nothing */
     w->used = false;
@@ -149,7 +154,8 @@ static void on_request(void *ctx, uint64_t id, int64_t from)
     m.requests[m.n_requests++].from = from;
 }
 
-/* ---- the core's side -------------------------------------------------------------------------- */
+/* ---- the core's side --------------------------------------------------------------------------
+ */
 
 static struct record *new_record(const char *key, int64_t rev, uint32_t sub, bool tombstone)
 {
@@ -168,7 +174,8 @@ static struct event_batch *make_batch(int64_t from, int64_t upto)
     b->first_rev = from;
     b->last_rev = upto;
     for (size_t i = 0; i < m.n; i++) {
-        if (m.records[i]->mod_rev >= from && m.records[i]->mod_rev <= upto) b->events[b->count++].record = m.records[i];
+        if (m.records[i]->mod_rev >= from && m.records[i]->mod_rev <= upto)
+            b->events[b->count++].record = m.records[i];
     }
     return b;
 }
@@ -202,8 +209,12 @@ static void core_commit(void)
     if (rnd(50) == 0) { /* these came in a snapshot */
         push((struct message){.kind = RESET, .upto = m.revision});
     } else {
-        push((struct message){.kind = LIVE, .batch = make_batch(first - (rnd(10) ? 0 : rnd(5)), m.revision)}); /* with or without an overlap */
-        if (rnd(30) == 0) push((struct message){.kind = LIVE, .batch = make_batch(first, m.revision)}); /* a repeat does no harm */
+        push((struct message){.kind = LIVE,
+                              .batch = make_batch(first - (rnd(10) ? 0 : rnd(5)),
+                                                  m.revision)}); /* with or without an overlap */
+        if (rnd(30) == 0)
+            push((struct message){
+                .kind = LIVE, .batch = make_batch(first, m.revision)}); /* a repeat does no harm */
     }
 }
 
@@ -218,12 +229,9 @@ static void core_answer(void)
     if (upto > m.revision || rnd(3) == 0) upto = m.revision;
     msg.compact = m.compacted;
     msg.upto = upto;
-    if (rnd(20) == 0)
-        msg.code = ERR_NOMEM;
-    else if (from <= m.compacted)
-        msg.code = ERR_COMPACTED;
-    else if (from <= m.revision)
-        msg.batch = make_batch(from, upto);
+    if (rnd(20) == 0) msg.code = ERR_NOMEM;
+    else if (from <= m.compacted) msg.code = ERR_COMPACTED;
+    else if (from <= m.revision) msg.batch = make_batch(from, upto);
     push(msg);
 }
 
@@ -232,12 +240,9 @@ static void hub_receive(void)
     if (m.n_messages == 0) return;
     struct message msg = m.messages[0];
     memmove(m.messages, m.messages + 1, --m.n_messages * sizeof(msg));
-    if (msg.kind == LIVE)
-        watch_hub_live(m.hub, msg.batch);
-    else if (msg.kind == RESET)
-        watch_hub_reset(m.hub, msg.upto);
-    else
-        watch_hub_history(m.hub, msg.request, msg.code, msg.batch, msg.upto, msg.compact);
+    if (msg.kind == LIVE) watch_hub_live(m.hub, msg.batch);
+    else if (msg.kind == RESET) watch_hub_reset(m.hub, msg.upto);
+    else watch_hub_history(m.hub, msg.request, msg.code, msg.batch, msg.upto, msg.compact);
     mem_free(msg.batch);
 }
 
@@ -255,7 +260,8 @@ static void add_watcher(void)
     if (kind == 2) random_key(w->end); /* empty ranges too */
     if (kind == 3) w->end[0] = '*';
     struct slice end = kind == 3 ? slice_make("", 1) : slice_str(w->end);
-    struct watch_options o = {.key = slice_str(w->key), .range_end = end, .filters = w->filters, .data = w};
+    struct watch_options o = {
+        .key = slice_str(w->key), .range_end = end, .filters = w->filters, .data = w};
     unsigned start = rnd(4);
     int64_t seen = watch_hub_revision(m.hub);
     if (start == 1) o.start_rev = 1 + rnd((unsigned)seen + 1);
@@ -341,7 +347,8 @@ static void run_seed(uint64_t seed, bool failing_memory)
     m.random = seed * 7919;
     m.revision = 1;
     for (size_t i = 0; i < MAX_SINKS; i++) {
-        m.sinks[i] = (struct model_sink){{.events = on_events, .canceled = on_canceled, .ready = on_ready}, true, -1};
+        m.sinks[i] = (struct model_sink){
+            {.events = on_events, .canceled = on_canceled, .ready = on_ready}, true, -1};
         watch_sink_init(&m.sinks[i].sink);
     }
     struct watch_upstream up = {on_request};
@@ -376,7 +383,8 @@ static void test_against_model(void **state)
     if (!one) assert_true(deliveries > 100000 && cancels > 100); /* the runs did something */
 }
 
-/* ---- single cases ----------------------------------------------------------------------------- */
+/* ---- single cases -----------------------------------------------------------------------------
+ */
 
 struct counting_sink {
     struct watch_sink sink;
@@ -385,7 +393,8 @@ struct counting_sink {
     bool ready;
 };
 
-static void count_events(struct watch_sink *sink, struct watcher *w, const struct event *const *events, size_t n, int64_t last_rev)
+static void count_events(struct watch_sink *sink, struct watcher *w,
+                         const struct event *const *events, size_t n, int64_t last_rev)
 {
     struct counting_sink *s = container_of(sink, struct counting_sink, sink);
     (void)w, (void)events;
@@ -407,7 +416,9 @@ static bool counting_ready(struct watch_sink *sink)
 
 static struct counting_sink counting_sink(void)
 {
-    return (struct counting_sink){.sink = {.events = count_events, .canceled = count_cancels, .ready = counting_ready}, .ready = true};
+    return (struct counting_sink){
+        .sink = {.events = count_events, .canceled = count_cancels, .ready = counting_ready},
+        .ready = true};
 }
 
 static struct {
@@ -433,7 +444,8 @@ static struct watch_hub *new_hub(int64_t revision)
     return h;
 }
 
-static struct watcher *add(struct watch_hub *h, struct counting_sink *s, const char *key, struct slice end, int64_t start)
+static struct watcher *add(struct watch_hub *h, struct counting_sink *s, const char *key,
+                           struct slice end, int64_t start)
 {
     struct watcher *w = NULL;
     struct watch_options o = {.key = slice_str(key), .range_end = end, .start_rev = start};
@@ -461,12 +473,14 @@ static void test_lagging_watchers_share_requests(void **state)
     struct watch_hub *h = new_hub(5000);
     struct counting_sink s = counting_sink();
     watch_sink_init(&s.sink);
-    for (int i = 0; i < 500; i++) add(h, &s, "k", (struct slice){0}, 1000 + i); /* one neighbourhood */
+    for (int i = 0; i < 500; i++)
+        add(h, &s, "k", (struct slice){0}, 1000 + i); /* one neighbourhood */
     add(h, &s, "k", (struct slice){0}, 4500);
     assert_int_equal(asked.n, 2);
     assert_int_equal(asked.froms[0], 1000);
     assert_int_equal(asked.froms[1], 4500);
-    /* The first covers all of them; the second request's answer finds its watcher already served. */
+    /* The first covers all of them; the second request's answer finds its watcher already served.
+     */
     struct event_batch *b = one_event("k", 5000);
     b->first_rev = 1000;
     watch_hub_history(h, asked.ids[0], 0, b, 5000, 0);
@@ -487,7 +501,8 @@ static void test_slow_sink_holds_nothing(void **state)
     struct watch_hub *h = new_hub(1);
     struct counting_sink s = counting_sink();
     watch_sink_init(&s.sink);
-    struct watcher *hit = add(h, &s, "a", (struct slice){0}, 0), *other = add(h, &s, "b", (struct slice){0}, 0);
+    struct watcher *hit = add(h, &s, "a", (struct slice){0}, 0),
+                   *other = add(h, &s, "b", (struct slice){0}, 0);
     s.ready = false;
     struct event_batch *b = one_event("a", 2);
     watch_hub_live(h, b);
@@ -515,14 +530,16 @@ static void test_canceled_when_compacted(void **state)
     struct counting_sink s = counting_sink();
     watch_sink_init(&s.sink);
     add(h, &s, "a", (struct slice){0}, 10);
-    struct watcher *later = add(h, &s, "a", (struct slice){0}, 60), *live = add(h, &s, "a", (struct slice){0}, 0);
+    struct watcher *later = add(h, &s, "a", (struct slice){0}, 60),
+                   *live = add(h, &s, "a", (struct slice){0}, 0);
     watch_hub_history(h, asked.ids[0], ERR_COMPACTED, NULL, 0, 50);
     assert_int_equal(s.cancels, 1);
     assert_int_equal(asked.n, 2);
     assert_int_equal(asked.froms[1], 60);
     watch_hub_history(h, asked.ids[1], 0, NULL, 100, 0);
     assert_true(watcher_synced(later) && watcher_synced(live));
-    watch_hub_history(h, asked.ids[1], ERR_COMPACTED, NULL, 0, 1000); /* an answer that nobody waits for */
+    watch_hub_history(h, asked.ids[1], ERR_COMPACTED, NULL, 0,
+                      1000); /* an answer that nobody waits for */
     assert_int_equal(s.cancels, 1);
     watch_hub_free(h);
 }
@@ -542,7 +559,8 @@ static void test_bad_start_is_refused(void **state)
     watch_hub_free(h);
 }
 
-/* ---- the index at size ------------------------------------------------------------------------ */
+/* ---- the index at size ------------------------------------------------------------------------
+ */
 
 struct hits {
     size_t n;
