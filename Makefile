@@ -9,6 +9,7 @@ JOBS ?= $(shell nproc)
 MAKEFLAGS += --no-builtin-rules -j$(JOBS)
 
 .DEFAULT_GOAL := all
+.SECONDARY:
 
 # ---- modules: one folder each, and what a folder may include (checked by `make tidy`) -------------------
 MODULES := base schemas schemas/etcd schemas/kube store raft watch api/core api/http api/etcd api/kube api \
@@ -91,7 +92,9 @@ $(B)/tests/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(LIB)
 	@mkdir -p $(@D); echo "  TEST  $@"; \
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(WARN) -o $@ $< tests/fuzz/replay.c $(LIB) $(LDFLAGS) $(LIBS)
 
-tests: $(TEST_BIN) $(FUZZ_BIN)
+COMPAT_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/compat/*.c))
+
+tests: $(TEST_BIN) $(FUZZ_BIN) $(COMPAT_BIN)
 
 check: all tests
 	@B=$(B) tests/run unit
