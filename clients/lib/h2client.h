@@ -132,7 +132,8 @@ void h2_set_timeout(struct h2_stream *s, unsigned timeout_ms);
 /* Leaves the current endpoint: open streams stay until they end, new ones go to the next endpoint.
  * For servers that answer, but not well (no leader, 503). */
 void h2_client_next_endpoint(struct h2_client *c);
-/* Cuts the connection (streams under way end with ERR_UNAVAILABLE), for tests. */
+/* Cuts the connection: streams under way end with ERR_UNAVAILABLE, new ones go to the next
+ * endpoint. */
 void h2_client_disconnect(struct h2_client *c);
 
 struct h2_client_stats {

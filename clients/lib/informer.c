@@ -71,11 +71,41 @@ void kube_object_unref(struct kube_object *o)
     mem_free(o);
 }
 
+static size_t aligned(size_t n)
+{
+    return (n + alignof(max_align_t) - 1) & ~(alignof(max_align_t) - 1);
+}
+
+/* About what json_clone takes from an arena. */
+static size_t clone_size(const struct json *v)
+{
+    size_t n = aligned(sizeof(*v));
+    if (v->type == JSON_STRING || v->type == JSON_NUMBER) return n + aligned(v->text.len + 1);
+    if (v->type == JSON_ARRAY) {
+        n += aligned(v->count * sizeof(*v->items));
+        for (size_t i = 0; i < v->count; i++) n += clone_size(v->items[i]);
+    } else if (v->type == JSON_OBJECT) {
+        n += aligned(v->count * sizeof(*v->members));
+        for (size_t i = 0; i < v->count; i++)
+            n += aligned(v->members[i].name.len + 1) + clone_size(v->members[i].value);
+    }
+    return n;
+}
+
+/* One chunk that fits, instead of several that double: objects stay for long. */
+static void arena_fit(struct arena *a, const struct json *json)
+{
+    size_t key =
+        json_path_text(json, "metadata.name").len + json_path_text(json, "metadata.namespace").len;
+    if (arena_alloc(a, clone_size(json) + aligned(key + 2))) arena_reset(a);
+}
+
 struct kube_object *kube_object_new(const struct json *json)
 {
     struct kube_object *o = mem_calloc(1, sizeof(*o));
     if (!o) return NULL;
     o->refs = 1;
+    arena_fit(&o->arena, json);
     o->json = json_clone(&o->arena, json);
     const struct json *meta = json_get(o->json, "metadata");
     o->name = json_text(json_get(meta, "name"));

@@ -9,6 +9,8 @@
 
 #define DEFAULT_TIMEOUT_MS 30000
 #define MAX_ATTEMPTS 10
+#define BAD_ANSWERS 3 /* in a row, and we try another member */
+#define BAD_PAUSE_MS 2000
 
 const struct kube_resource KUBE_PODS = {"v1", "pods", "Pod", true},
                            KUBE_NODES = {"v1", "nodes", "Node", false},
@@ -29,6 +31,8 @@ struct kube_client {
     struct list calls;    /* under way */
     struct list delayed;  /* waiting for another attempt, or to be told that they failed */
     uv_timer_t timer;
+    unsigned bad_answers;
+    uint64_t moved_ms;
     int closing_parts;
     void (*closed)(void *ctx);
     void *closed_ctx;
@@ -184,13 +188,29 @@ static unsigned repeat_delay(const struct kube_call *call)
     return 20u << (call->attempts < 7 ? call->attempts : 7);
 }
 
+/* A member that answers, but only that it cannot (no quorum), is left: with its watches too, which
+ * would show nothing new. */
+static void judge_member(struct kube_client *c, int status, int code)
+{
+    bool bad = code == ERR_TIMEOUT || status == 503 || status == 504;
+    if (!bad) {
+        if (!code) c->bad_answers = 0;
+        return;
+    }
+    uint64_t now = uv_now(c->loop);
+    if (++c->bad_answers < BAD_ANSWERS || now < c->moved_ms + BAD_PAUSE_MS) return;
+    c->bad_answers = 0;
+    c->moved_ms = now;
+    h2_client_disconnect(c->h2);
+}
+
 static void on_done(struct h2_stream *s, int code)
 {
     struct kube_call *call = h2_user(s);
     call->stream = NULL;
     if (!code && call->failed) code = call->failed;
+    judge_member(call->client, call->status, code);
     if (may_repeat(call, code)) {
-        if (call->status == 503) h2_client_next_endpoint(call->client->h2);
         delay(call, repeat_delay(call));
         return;
     }

@@ -6,6 +6,8 @@
  * when the server says so (429, or 503 with Retry-After). All else is left to the caller: after
  * ERR_UNAVAILABLE or ERR_TIMEOUT a write may or may not have been carried out.
  *
+ * A member that keeps answering 503 or 504, or not in time, is left for the next one.
+ *
  * One thread, one loop. */
 #ifndef PINTLE_CLIENTS_LIB_KUBECLIENT_H
 #define PINTLE_CLIENTS_LIB_KUBECLIENT_H

@@ -374,6 +374,62 @@ static void test_kube_client(void **state)
     world_free(w);
 }
 
+static int stale_requests, good_requests;
+
+static void stale_handler(struct mock_server *m, struct mock_exchange *x)
+{
+    (void)m;
+    stale_requests++;
+    mock_reply(x, 503, "{\"kind\":\"Status\",\"reason\":\"ServiceUnavailable\"}");
+}
+
+static void good_handler(struct mock_server *m, struct mock_exchange *x)
+{
+    (void)m;
+    good_requests++;
+    mock_reply(x, 200, "{\"metadata\":{\"name\":\"x\"}}");
+}
+
+/* A member without a quorum answers, but nothing of use: the client goes to another by itself. */
+static void test_useless_member_is_left(void **state)
+{
+    (void)state;
+    uv_loop_t loop;
+    uv_loop_init(&loop);
+    struct mock_server a = {0}, b = {0};
+    mock_start(&a, &loop, 0, stale_handler);
+    mock_start(&b, &loop, 0, good_handler);
+    struct kube_config config = {0};
+    struct kube_client *client;
+    struct err e;
+    char url[128];
+    snprintf(url, sizeof(url), "http://127.0.0.1:%d,http://127.0.0.1:%d", a.port, b.port);
+    assert_int_equal(kube_config_set_servers(&config, url, &e), 0);
+    assert_int_equal(kube_client_new(&loop, &config, "test", &client, &e), 0);
+    struct arena arena = {0};
+    struct json *body = json_object(&arena);
+    for (int i = 0; i < 20 && !good_requests; i++) {
+        struct answer x = {0};
+        kube_create(client, &KUBE_PODS, SLICE_LIT("ns"), body, on_answer, &x);
+        run_until(&loop, x.done);
+        assert_int_equal(x.code, x.status == 503 ? ERR_UNAVAILABLE : 0);
+    }
+    assert_true(stale_requests <= 3);
+    assert_true(good_requests > 0);
+    struct answer x = {0};
+    kube_get(client, &KUBE_PODS, SLICE_LIT("ns"), SLICE_LIT("x"), on_answer, &x);
+    run_until(&loop, x.done);
+    assert_int_equal(x.code, 0);
+    arena_release(&arena);
+    kube_client_close(client, NULL, NULL);
+    kube_config_release(&config);
+    mock_stop(&a);
+    mock_stop(&b);
+    while (uv_run(&loop, UV_RUN_NOWAIT)) {
+    }
+    assert_int_equal(uv_loop_close(&loop), 0);
+}
+
 static void quiet(enum log_level level, const char *line)
 {
     (void)level;
@@ -384,9 +440,13 @@ int main(void)
 {
     log_set_sink(quiet);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_list_and_watch),   cmocka_unit_test(test_resume_after_disconnects),
-        cmocka_unit_test(test_gone_lists_again), cmocka_unit_test(test_lists_that_fail),
-        cmocka_unit_test(test_memory_failures),  cmocka_unit_test(test_kube_client),
+        cmocka_unit_test(test_list_and_watch),
+        cmocka_unit_test(test_resume_after_disconnects),
+        cmocka_unit_test(test_gone_lists_again),
+        cmocka_unit_test(test_lists_that_fail),
+        cmocka_unit_test(test_memory_failures),
+        cmocka_unit_test(test_kube_client),
+        cmocka_unit_test(test_useless_member_is_left),
     };
     return cmocka_run_group_tests_name("clients/informer", tests, NULL, NULL);
 }
