@@ -46,16 +46,24 @@ static void trim_pod(struct json *pod)
                                        "ownerReferences",
                                        "deletionTimestamp",
                                        NULL};
-    static const char *const spec[] = {
-        "nodeName",    "schedulerName", "containers", "initContainers",  "nodeSelector", "affinity",
-        "tolerations", "priority",      "overhead",   "schedulingGates", "hostNetwork",  NULL};
+    static const char *const spec[] = {"nodeName",
+                                       "schedulerName",
+                                       "containers",
+                                       "initContainers",
+                                       "nodeSelector",
+                                       "affinity",
+                                       "tolerations",
+                                       "priority",
+                                       "overhead",
+                                       "schedulingGates",
+                                       "hostNetwork",
+                                       "topologySpreadConstraints",
+                                       NULL};
     static const char *const container[] = {"resources", "ports", "restartPolicy", NULL};
-    static const char *const affinity[] = {"nodeAffinity", NULL}, *const status[] = {
-                                                                      "phase", "conditions", NULL};
+    static const char *const status[] = {"phase", "conditions", NULL};
     kjson_keep(pod, top);
     kjson_keep(json_get(pod, "metadata"), meta);
     kjson_keep(json_get(pod, "spec"), spec);
-    kjson_keep(json_path(pod, "spec.affinity"), affinity);
     kjson_keep(json_get(pod, "status"), status);
     const char *const lists[] = {"spec.containers", "spec.initContainers"};
     for (int l = 0; l < 2; l++) {
@@ -214,6 +222,17 @@ static void on_synced(void *ctx)
 
 /* ---- binding -------------------------------------------------------------------------------- */
 
+/* What a pod asks for and does not get is said. */
+static void warn_ignored(struct scheduler *s, const struct kube_object *o)
+{
+    const struct json *spec = json_get(o->json, "spec");
+    if (json_path(spec, "affinity.podAffinity") || json_path(spec, "affinity.podAntiAffinity") ||
+        json_get(spec, "topologySpreadConstraints"))
+        recorder_event(s->recorder, &KUBE_PODS, o, "Warning", "ConstraintsIgnored",
+                       "pod affinity and topology spread constraints are not supported by this "
+                       "scheduler: placed without them");
+}
+
 static void on_bound(void *ctx, const struct kube_result *r)
 {
     struct sched_pod *p = ctx;
@@ -237,6 +256,7 @@ static void on_bound(void *ctx, const struct kube_result *r)
             sched_queue_failed(&s->queue, p, clock_mono_ms(), false);
         }
     } else {
+        warn_ignored(s, p->fit.object);
         recorder_event(s->recorder, &KUBE_PODS, p->fit.object, "Normal", "Scheduled",
                        "Successfully assigned %.*s to %s", (int)p->node.key.len, p->key,
                        p->fit.node->name);
