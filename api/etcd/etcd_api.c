@@ -60,6 +60,7 @@ static void on_tick(uv_timer_t *t)
     uint64_t now = clock_mono_ms();
     check_leader(api, now);
     etcd_watch_tick(api, now);
+    watch_cache_trim(api->watch_cache);
 }
 
 static void on_timer_closed(uv_handle_t *h)

@@ -108,6 +108,8 @@ void leader_watch_end(struct leader_watch *l);
 void etcd_watch_tick(struct etcd_api *api, uint64_t now_ms);
 int watch_cache_new(struct watch_cache **ret) MUST_CHECK;
 void watch_cache_free(struct watch_cache *cache);
+/* Gives back what the last batch left encoded. */
+void watch_cache_trim(struct watch_cache *cache);
 
 /* ---- plain HTTP (health.c, metrics.c) ---------------------------------------------------------
  */

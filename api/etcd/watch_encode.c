@@ -41,6 +41,12 @@ static void run_clear(struct encoded_run *r)
     r->run = 0;
 }
 
+void watch_cache_trim(struct watch_cache *cache)
+{
+    run_clear(&cache->runs[0]);
+    run_clear(&cache->runs[1]);
+}
+
 void watch_cache_free(struct watch_cache *cache)
 {
     for (size_t i = 0; cache && i < 2; i++) {
