@@ -109,7 +109,7 @@ static int take_settings(struct h2_client *c, const struct h2_client_options *o,
     c->user_agent = mem_must_strdup(o->user_agent ? o->user_agent : "pintle");
     c->fail_fast = o->fail_fast;
     c->connect_timeout_ms = o->connect_timeout_ms ? o->connect_timeout_ms : 3000;
-    c->keepalive_ms = o->keepalive_ms ? o->keepalive_ms : 5000;
+    c->keepalive_ms = o->keepalive_ms ? o->keepalive_ms : 3000;
     c->keepalive_timeout_ms = o->keepalive_timeout_ms ? o->keepalive_timeout_ms : 3000;
     c->backoff_min_ms = o->backoff_min_ms ? o->backoff_min_ms : 50;
     c->backoff_max_ms = o->backoff_max_ms ? o->backoff_max_ms : 2000;

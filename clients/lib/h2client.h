@@ -61,7 +61,7 @@ struct h2_client_options {
     /* 0 = the default */
     unsigned connect_timeout_ms; /* 3,000: TCP and TLS, each endpoint */
     unsigned
-        keepalive_ms; /* 5,000: silence after which a PING is sent (only while there are streams) */
+        keepalive_ms; /* 3,000: silence after which a PING is sent (only while there are streams) */
     unsigned keepalive_timeout_ms; /* 3,000: no answer to it ends the connection */
     unsigned backoff_min_ms;       /* 50 */
     unsigned backoff_max_ms;       /* 2,000 */

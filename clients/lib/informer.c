@@ -18,6 +18,7 @@
 #define PAUSE_MIN_MS 20
 #define PAUSE_MAX_MS 10000
 #define WATCH_SECONDS 300
+#define WATCH_LIVED_MS 1000 /* one that broke later than this had worked */
 
 enum state { IDLE, LISTING, WATCHING, PAUSED, CLOSED };
 
@@ -53,6 +54,7 @@ struct informer {
     struct buf resume, next_page; /* resourceVersion; continue token */
     uv_timer_t *timer;
     unsigned pause_ms;
+    uint64_t watch_began_ms;
     struct informer_stats stats;
 };
 
@@ -429,6 +431,8 @@ static void watch_line(void *ctx, struct slice line)
 static void watch_over(struct informer *inf, const char *why)
 {
     inf->stream = NULL;
+    bool lived = uv_now(kube_client_loop(inf->client)) >= inf->watch_began_ms + WATCH_LIVED_MS;
+    if (inf->status == 200 && lived) inf->progress = true;
     frames_release(&inf->frames);
     retry(inf, "watch", why);
 }
@@ -459,6 +463,7 @@ static void start_watch(struct informer *inf)
 {
     static const struct h2_callbacks cb = {.head = on_head, .data = watch_data, .done = watch_done};
     inf->state = WATCHING;
+    inf->watch_began_ms = uv_now(kube_client_loop(inf->client));
     inf->stats.watches++;
     frames_init(&inf->frames, LIMIT_CLIENT_OBJECT_BYTES);
     struct buf path = {0};
