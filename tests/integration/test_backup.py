@@ -75,6 +75,7 @@ def test_catch_up_by_snapshot():
     c = Cluster(3, dir=dir, flags=["--snapshot-log-bytes", "100000", "--wal-segment-bytes", "65536"])
     c.start().wait_healthy()
     c.kill(2)
+    wait_for("the others to lead on", lambda: c.healthy(0, 1))
     out = run(PINTLE, "bench", "put", "--endpoints", ",".join(c.urls[:2]), "--total", "20000", "--clients", "50", "--conns", "5", "-o", "json", timeout=120)
     ok(json.loads(out.stdout)["done"] == 20000, "two of three members take writes", out.stdout + out.stderr)
     c.start(2)
