@@ -376,11 +376,13 @@ static void seal_done(struct env_io *io)
     wal_maybe_closed(w);
 }
 
-/* Written where the next record will go, which overwrites it. False if there is no room for it. */
+/* Written where the next record will go, which overwrites it. False if there is no room for it. The
+ * last one, when the log is closed, may go beyond the segment's size: without it a damaged last
+ * record would pass for a torn one. */
 static bool seal(struct wal *w, bool sync)
 {
     w->sealed = true;
-    if (w->pos + WAL_RECORD_HEAD > w->o.segment_bytes ||
+    if ((!sync && w->pos + WAL_RECORD_HEAD > w->o.segment_bytes) ||
         (w->extending && w->pos + WAL_RECORD_HEAD > w->prepared)) {
         return false;
     }

@@ -148,6 +148,7 @@ static void count_status(struct life *l)
     struct consensus_status s;
     consensus_get_status(core_consensus(l->core), &s);
     struct run_result *result = l->run->result;
+    l->run->members[l->id].last_index = s.last_index;
     result->snapshots_taken += s.snapshots_taken;
     result->snapshots_sent += s.snapshots_sent;
     result->snapshots_installed += s.snapshots_installed;
@@ -330,17 +331,21 @@ int cluster_try(struct run *r, uint64_t id, struct err *e)
 {
     int rv;
     struct life *l = life_open(r, id, &rv, e);
-    if (rv == 0) {
-        l->dead = true;
-        sim_crash(r->sim, id, SIM_KILL);
-        life_ends(l);
-        return 0;
-    }
+    if (rv == 0) return 0;
     r->members[id].life = NULL;
     r->open_lives--;
     sim_release(l->env);
     mem_free(l);
     return rv;
+}
+
+uint64_t cluster_tried(struct run *r, uint64_t id)
+{
+    struct life *l = r->members[id].life;
+    l->dead = true;
+    if (sim_env(r->sim, id) == l->env) sim_crash(r->sim, id, SIM_KILL);
+    life_ends(l);
+    return r->members[id].last_index;
 }
 
 struct life *cluster_some(struct run *r, struct sim_random *random)

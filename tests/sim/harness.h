@@ -96,6 +96,8 @@ struct member {
     struct life *life; /* NULL while it is down */
     bool disk_trouble; /* a fault was put into its disk: it may stop by itself, now or later */
     bool restarting, rotting;
+    uint64_t last_index;    /* of its log when its last life ended */
+    struct sim_disk *saved; /* while it rots */
 };
 
 struct ask;
@@ -155,8 +157,10 @@ void run_trace(struct run *r, const char *format, ...) __attribute__((format(pri
 /* cluster.c */
 void cluster_boot(struct run *r, uint64_t id);
 void cluster_crash(struct run *r, uint64_t id, enum sim_crash_mode mode, uint64_t restart_us);
-/* Opens a member to see whether it opens; that life ends at once. */
+/* Opens a member to see whether it opens; that life must be ended by cluster_tried, in a later
+ * turn, which says how far its log goes. */
 int cluster_try(struct run *r, uint64_t id, struct err *e);
+uint64_t cluster_tried(struct run *r, uint64_t id);
 /* rot.c: stops a member, flips a bit somewhere on its disk, and opens it: it must refuse, or go on
  * as if nothing were. Then the bit is flipped back and the member goes on. */
 void bit_rot(struct run *r, uint64_t id);

@@ -260,6 +260,7 @@ static void final_checks(struct run *r)
 static void close_all(struct run *r)
 {
     r->ending = r->winding_down = true;
+    sim_run_for(r->sim, 1); /* what is being tried ends */
     for (uint64_t id = 1; id <= r->o.members; id++) {
         sim_pause(r->sim, id, 0);
         sim_crash_after(r->sim, id, SIM_KILL, 0);
