@@ -4,12 +4,10 @@
 
 #define SHOW(s) (int)(s).len, (const char *)(s).data
 
-/* As kube-apiserver words a patch that does not fit its object. */
+/* As kube-apiserver words a patch that does not fit its object, and why. */
 static int rejected(struct kube_request *q, const char *why)
 {
-    status_set(&q->status, 422, "Invalid", "the server rejected our request due to an error in our request");
-    status_add_cause(&q->status, "UnexpectedServerResponse", NULL, "%s", why);
-    return ERR_INVALID;
+    return status_set(&q->status, 422, "Invalid", "the server rejected our request due to an error in our request: %s", why);
 }
 
 static int apply_json_patch(struct kube_request *q, struct json *old, const struct json *patch, struct json **ret)
