@@ -45,7 +45,7 @@ struct core_thread {
     bool closing;
     uint64_t turn_began_ms;
 
-    pthread_mutex_t lock; /* clients, revision */
+    pthread_mutex_t lock; /* clients, revision; after the thread: who answers what is still in the inbox */
     struct core_client *clients[CORE_CLIENTS_MAX];
     size_t n_clients;
     int64_t revision;
@@ -60,7 +60,7 @@ struct core_client {
     atomic_size_t lag;   /* live batches on their way */
     bool skipping;       /* the core's: no live batches until lag is down */
     bool dirty;          /* the core's */
-    bool closing;
+    bool closing;        /* the lock's */
     struct watch_hub *hub;
 };
 
@@ -201,7 +201,7 @@ static void on_leader_changed(void *ctx, uint64_t leader_id, bool is_self)
 static void on_closed_env(void *ctx)
 {
     struct core_thread *t = ctx;
-    uv_close((uv_handle_t *)&t->wake, NULL);
+    uv_unref((uv_handle_t *)&t->wake); /* workers may send it until they have let go of the thread */
     uv_close((uv_handle_t *)&t->prepare, NULL);
     uv_close((uv_handle_t *)&t->check, NULL);
     uv_close((uv_handle_t *)&t->tick, NULL);
@@ -256,9 +256,12 @@ static void on_tick(uv_timer_t *h)
     end_skipping(t);
 }
 
+/* Once the thread is gone anyone may do its last work. Under the lock: a client that closes knows then that nobody else is about to
+ * answer it. */
 static void answer_stopped(struct core_thread *t)
 {
     struct core_link *next;
+    pthread_mutex_lock(&t->lock);
     for (struct core_link *l = take(&t->inbox); l; l = next) {
         struct core_request *r = container_of(l, struct core_request, link);
         struct core_client *client = r->client;
@@ -266,8 +269,9 @@ static void answer_stopped(struct core_thread *t)
         r->code = ERR_STOPPED;
         l->kind = LINK_ANSWER;
         push(&client->inbox, l);
-        uv_async_send(&client->wake);
+        if (!client->closing) uv_async_send(&client->wake);
     }
+    pthread_mutex_unlock(&t->lock);
 }
 
 static void run(void *arg)
@@ -283,6 +287,9 @@ static void run(void *arg)
 static void thread_unref(struct core_thread *t)
 {
     if (atomic_fetch_sub(&t->refs, 1) > 1) return;
+    uv_close((uv_handle_t *)&t->wake, NULL);
+    uv_run(&t->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&t->loop);
     pthread_mutex_destroy(&t->lock);
     mem_free(t);
 }
@@ -292,7 +299,6 @@ static void discard_loop(struct core_thread *t)
     if (t->env) env_uv_close(t->env, on_closed_env, t);
     else on_closed_env(t);
     uv_run(&t->loop, UV_RUN_DEFAULT);
-    uv_loop_close(&t->loop);
     thread_unref(t);
 }
 
@@ -307,7 +313,8 @@ int core_thread_start(const struct core_config *config, const struct env_uv_opti
     t->member_id = config->consensus.id;
     t->cluster_id = config->consensus.cluster_id;
     if (uv_loop_init(&t->loop) != 0) {
-        thread_unref(t);
+        pthread_mutex_destroy(&t->lock);
+        mem_free(t);
         return err_set(e, ERR_NOMEM, "cannot make an event loop");
     }
     uv_async_init(&t->loop, &t->wake, on_wake);
@@ -336,7 +343,6 @@ void core_thread_stop(struct core_thread *t)
     atomic_store(&t->stopping, true);
     uv_async_send(&t->wake);
     uv_thread_join(&t->thread);
-    uv_loop_close(&t->loop);
     thread_unref(t);
 }
 
@@ -428,9 +434,20 @@ int core_client_open(struct core_thread *t, uv_loop_t *loop, struct core_client 
     return 0;
 }
 
+static void drain_all(struct core_client *client)
+{
+    while (atomic_load_explicit(&client->inbox, memory_order_relaxed)) drain_client(client);
+}
+
 static void on_client_closed(uv_handle_t *h)
 {
-    mem_free(h->data);
+    struct core_client *client = h->data;
+    if (client->t) {
+        answer_stopped(client->t);
+        drain_all(client);
+        thread_unref(client->t);
+    }
+    mem_free(client);
 }
 
 void core_client_close(struct core_client *client)
@@ -438,15 +455,14 @@ void core_client_close(struct core_client *client)
     struct core_thread *t = client->t;
     if (t) {
         pthread_mutex_lock(&t->lock);
+        client->closing = true;
         for (size_t i = 0; i < t->n_clients; i++)
             if (t->clients[i] == client) t->clients[i] = t->clients[--t->n_clients];
         pthread_mutex_unlock(&t->lock);
         answer_stopped(t);
-        drain_client(client);
+        drain_all(client);
         watch_hub_free(client->hub);
         client->hub = NULL;
-        drain_client(client);
-        thread_unref(t);
     }
     uv_close((uv_handle_t *)&client->wake, on_client_closed);
 }
