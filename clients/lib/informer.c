@@ -352,6 +352,7 @@ static void list_done(struct h2_stream *s, int code)
                  inf->page.len ? (const char *)inf->page.data : "");
     }
     if (!code) code = inf->page.failed;
+    if (code == ERR_LIMIT && inf->options.page > 1) inf->options.page /= 2; /* huge objects */
     if (!code) {
         code = take_page(inf);
         if (code) snprintf(why, sizeof(why), "%s", err_text(code));
@@ -374,8 +375,7 @@ static void list_page(struct informer *inf)
     kube_path(&path, inf->options.resource, slice_str(inf->options.ns ? inf->options.ns : ""),
               (struct slice){0}, NULL);
     char limit[16];
-    snprintf(limit, sizeof(limit), "%u",
-             inf->options.page ? inf->options.page : LIMIT_CLIENT_LIST_PAGE);
+    snprintf(limit, sizeof(limit), "%u", inf->options.page);
     kube_query(&path, "limit", slice_str(limit));
     if (inf->next_page.len) kube_query(&path, "continue", buf_slice(&inf->next_page));
     add_selectors(inf, &path);
@@ -486,6 +486,7 @@ struct informer *informer_new(struct kube_client *client, const struct informer_
     struct informer *inf = mem_must_calloc(1, sizeof(*inf));
     inf->client = client;
     inf->options = *o;
+    if (!inf->options.page) inf->options.page = LIMIT_CLIENT_LIST_PAGE;
     buf_init(&inf->page, LIMIT_CLIENT_RESPONSE_BYTES);
     inf->timer = mem_must_calloc(1, sizeof(*inf->timer));
     uv_timer_init(kube_client_loop(client), inf->timer);
