@@ -151,6 +151,12 @@ static void submit_command(struct core *c, struct core_request *r)
     list_push_back(&c->queued, &r->node);
 }
 
+/* What gives room back, and what is bounded elsewhere (history: by each worker's hub), is never refused. */
+static bool always_taken(const struct core_request *r)
+{
+    return r->type == CORE_CURSOR_CLOSE || r->type == CORE_SNAPSHOT_CLOSE || r->type == CORE_HISTORY;
+}
+
 void core_submit(struct core *c, struct core_request *r)
 {
     r->code = 0;
@@ -160,7 +166,8 @@ void core_submit(struct core *c, struct core_request *r)
     c->pending_bytes += r->command.len;
     if (c->closing && r->type != CORE_CURSOR_CLOSE && r->type != CORE_SNAPSHOT_CLOSE)
         core_answer(c, r, ERR_STOPPED);
-    else if (c->pending > LIMIT_CORE_PENDING_REQUESTS || c->pending_bytes > LIMIT_CORE_PENDING_BYTES)
+    else if (!always_taken(r) &&
+             (c->pending > LIMIT_CORE_PENDING_REQUESTS || c->pending_bytes > LIMIT_CORE_PENDING_BYTES))
         core_answer(c, r, ERR_TOO_MANY_REQUESTS);
     else if (r->type == CORE_COMMAND)
         submit_command(c, r);
@@ -329,6 +336,7 @@ static void on_leader_changed(void *ctx, uint64_t leader_id, uint64_t term, bool
     drop_own(c);
     c->next_publish_ms = 0;
     core_lease_reset(c);
+    core_lease_fail_forwarded(c, ERR_LEADER_CHANGED);
     c->events.leader_changed(c->ctx, leader_id, is_self);
 }
 
@@ -570,10 +578,7 @@ void core_close(struct core *c, void (*closed)(void *ctx), void *ctx)
         answer_all(c, &container_of(g, struct core_read_group, node)->requests);
     list_for_each(node, &c->batch_list)
         batch_fail(c, container_of(node, struct core_batch, node), ERR_STOPPED);
-    size_t at = 0;
-    struct core_request *r;
-    while ((r = map_next(&c->forwarded, &at)) != NULL) core_answer(c, r, ERR_STOPPED);
-    map_release(&c->forwarded);
+    core_lease_fail_forwarded(c, ERR_STOPPED);
     consensus_close(c->consensus, on_consensus_closed, c);
 }
 

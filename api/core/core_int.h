@@ -112,6 +112,8 @@ void core_lease_tick(struct core *c);
 void core_lease_changed(void *ctx, int64_t id, bool granted);
 /* Answered by the leader's clock, through a message if that is not us. */
 void core_lease_ask(struct core *c, struct core_request *r);
+/* Answers what another member was asked and has not answered: nobody will. */
+void core_lease_fail_forwarded(struct core *c, int error);
 void core_lease_message(struct core *c, uint64_t from_id, struct slice payload);
 
 #endif

@@ -95,7 +95,7 @@ static void learn(struct core *c, int64_t id)
 
 static void learn_all(struct core *c)
 {
-    int64_t ids[256], after = INT64_MIN;
+    int64_t ids[256], after = 0;
     size_t n;
     while ((n = store_leases(c->state->store, after, ids, 256)) > 0) {
         for (size_t i = 0; i < n; i++) learn(c, ids[i]);
@@ -180,13 +180,23 @@ static void checkpoint(struct core *c, uint64_t now)
 
 static void expire_forwarded(struct core *c, uint64_t now)
 {
-    uint64_t late[64];
-    size_t n = 0, at = 0;
-    for (size_t i = 0; i < c->forwarded.size && n < 64; i++) {
+    uint64_t late[2048];
+    size_t n = 0;
+    for (size_t i = 0; i < c->forwarded.size && n < sizeof(late) / sizeof(late[0]); i++) {
         const struct core_request *r = c->forwarded.slots[i].value;
         if (r && r->deadline_ms <= now) late[n++] = c->forwarded.slots[i].id;
     }
-    for (; at < n; at++) core_answer(c, map_remove(&c->forwarded, late[at]), ERR_TIMEOUT);
+    for (size_t i = 0; i < n; i++) core_answer(c, map_remove(&c->forwarded, late[i]), ERR_TIMEOUT);
+}
+
+void core_lease_fail_forwarded(struct core *c, int error)
+{
+    struct map asked = c->forwarded; /* who is answered may ask again */
+    size_t at = 0;
+    struct core_request *r;
+    c->forwarded = (struct map){0};
+    while ((r = map_next(&asked, &at)) != NULL) core_answer(c, r, error);
+    map_release(&asked);
 }
 
 void core_lease_tick(struct core *c)
