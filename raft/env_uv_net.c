@@ -74,7 +74,7 @@ static struct peer *peer_get(const struct env_uv *u, uint64_t id)
 static void peer_link_changed(struct env_uv *u, uint64_t id, bool up)
 {
     struct peer *p = peer_get(u, id);
-    if (!p) return;
+    if (!p || (!up && p->up == 0)) return; /* a connection of before it was removed */
     p->up += up ? 1 : (unsigned)-1;
     if (u->started && !u->stopping && (up ? p->up == 1 : p->up == 0)) u->handlers.link(u->ctx, id, up);
 }
@@ -303,6 +303,7 @@ int net_set_peer(struct env *e, uint64_t peer_id, const char *text)
     if (text && (url_parse(text, &url, NULL) != 0 || url.tls != (u->client_tls != NULL))) return ERR_INVALID;
     if (peer_id == u->options.id) return 0;
     struct peer *p = map_remove(&u->peers, peer_id);
+    unsigned still_up = p ? p->up : 0; /* they are counted off as they close */
     if (p) {
         for (int i = 0; i < ENV_CHANNELS; i++) link_forget(p->links[i]);
         mem_free(p);
@@ -316,6 +317,7 @@ int net_set_peer(struct env *e, uint64_t peer_id, const char *text)
     }
     p = mem_must_calloc(1, sizeof(*p));
     p->id = peer_id;
+    p->up = still_up;
     map_put(&u->peers, peer_id, p);
     for (int i = 0; i < ENV_CHANNELS; i++) {
         p->links[i] = link_new(u, peer_id, (enum env_channel)i, &url);
