@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -61,7 +62,7 @@ struct server {
     struct http_listener *listeners[URLS_MAX + 1];
     size_t n_listeners;
     sem_t done;
-    int phase;
+    atomic_int phase;
 };
 
 static struct server server; /* the process's one */
