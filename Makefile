@@ -6,7 +6,7 @@ MODE ?= release
 B ?= build$(if $(filter-out release,$(MODE)),/$(MODE))
 CC := gcc
 JOBS ?= $(shell nproc)
-MAKEFLAGS += --no-builtin-rules -j$(JOBS)
+MAKEFLAGS += --no-builtin-rules --no-print-directory $(if $(filter 0,$(MAKELEVEL)),-j$(JOBS))
 
 .DEFAULT_GOAL := all
 .SECONDARY:
@@ -67,13 +67,18 @@ $(B)/pintle: $(MAIN_O) $(LIB)
 $(LIB): $(filter-out $(MAIN_O),$(OBJ))
 	@rm -f $@; ar rcs $@ $^
 
-$(B)/obj/%.o: %.c | $(PROTO_C)
+HEADERS := raft.h uv.h lz4.h msgpack.h nghttp2/nghttp2.h openssl/ssl.h protobuf-c/protobuf-c.h xxhash.h yaml.h http_parser.h
+toolchain:
+	@command -v $(CC) >/dev/null && command -v protoc-c >/dev/null && printf '#include <%s>\n' $(HEADERS) | $(CC) -E - >/dev/null 2>&1 || \
+	{ echo "The compiler or a library is missing; as root or with sudo, tests/install build brings what is needed." >&2; exit 1; }
+
+$(B)/obj/%.o: %.c | toolchain $(PROTO_C)
 	@mkdir -p $(@D); echo "  CC    $<"; $(CC) $(CPPFLAGS) $(CFLAGS) $(WARN) -MMD -MP -c -o $@ $<
 
 $(B)/obj/gen/%.o: $(GENERATED)/%.c
 	@mkdir -p $(@D); echo "  CC    $<"; $(CC) $(CPPFLAGS) $(CFLAGS) -w -MMD -MP -c -o $@ $<
 
-$(GENERATED)/%.pb-c.c: %.proto
+$(GENERATED)/%.pb-c.c: %.proto | toolchain
 	@mkdir -p $(@D); protoc-c --c_out=$(GENERATED) $<
 
 # Kind data is embedded as text; see schemas/kube/kinds.h.
@@ -99,7 +104,8 @@ tests: $(TEST_BIN) $(FUZZ_BIN) $(COMPAT_BIN)
 check: all tests
 	@B=$(B) tests/run unit
 
-test: install-test all tests
+test: install-test
+	@$(MAKE) all tests
 	@B=$(B) tests/run all
 
 # Address, undefined-behaviour and thread sanitizers over units, simulation and integration.
@@ -113,11 +119,12 @@ sim: $(B)/tests/sim/test_sim
 
 SECONDS ?= 60
 fuzz:
-	@tests/fuzz/run $(SECONDS)
+	+@tests/fuzz/run $(SECONDS)
 
 ROWS ?= put,range,watch
-bench: all
-	@bench/run $(ROWS)
+bench: install-bench
+	@$(MAKE) all
+	@PATH="$$PATH:$(CURDIR)/build/peers/usr/bin" bench/run $(ROWS)
 
 tidy:
 	@tests/tidy
@@ -126,13 +133,10 @@ fmt:
 	@clang-format -i $(filter-out %.pb-c.c,$(SRC)) $(wildcard */*.h */*/*.h tests/*/*.c tests/*/*/*.c)
 
 # ---- running and installing ------------------------------------------------------------------------------
-install-build:
-	@tests/install build
+install-run install-test install-bench: install-%:
+	@tests/install $*
 
-install-test:
-	@tests/install test
-
-run: install-build
+run: install-run
 	@$(MAKE) all
 	@$(B)/pintle up $(UPFLAGS)
 
@@ -143,4 +147,4 @@ install: all
 clean:
 	rm -rf build
 
-.PHONY: all help tests check test asan tsan sim fuzz bench tidy fmt install-build install-test run install clean
+.PHONY: all help toolchain tests check test asan tsan sim fuzz bench tidy fmt install-run install-test install-bench run install clean
