@@ -342,6 +342,7 @@ int cluster_try(struct run *r, uint64_t id, struct err *e)
 uint64_t cluster_tried(struct run *r, uint64_t id)
 {
     struct life *l = r->members[id].life;
+    if (!l || l->dead) return UINT64_MAX; /* it has crashed meanwhile */
     l->dead = true;
     if (sim_env(r->sim, id) == l->env) sim_crash(r->sim, id, SIM_KILL);
     life_ends(l);
