@@ -163,6 +163,9 @@ void core_flush(struct core *c);
 /* To be called about every 100 ms: time-outs, lease clocks, auto compaction. */
 void core_tick(struct core *c);
 
+/* Closes the handle of a CORE_CURSOR_CLOSE or CORE_SNAPSHOT_CLOSE whose core is closed already: a handle may outlive it. Others are left alone. */
+void core_close_handle(struct core_request *r);
+
 int64_t core_revision(const struct core *c);
 const struct store *core_store(const struct core *c);
 const struct consensus *core_consensus(const struct core *c);

@@ -91,6 +91,12 @@ static void snapshot_close(struct core_snapshot *h)
     mem_free(h);
 }
 
+void core_close_handle(struct core_request *r)
+{
+    if (r->type == CORE_CURSOR_CLOSE) cursor_close(r->cursor);
+    if (r->type == CORE_SNAPSHOT_CLOSE) snapshot_close(r->snapshot);
+}
+
 /* ---- hashes ---------------------------------------------------------------------------------- */
 
 static void hash_close(struct core_hash *h)
@@ -204,7 +210,7 @@ static int lease_list(struct core *c, struct core_request *r)
     size_t total = c->leases.count;
     r->lease_ids = arena_calloc(&r->arena, total + 1, sizeof(*r->lease_ids));
     if (!r->lease_ids) return ERR_NOMEM;
-    int64_t after = INT64_MIN;
+    int64_t after = 0;
     while (r->n_lease_ids < total) {
         size_t room = total - r->n_lease_ids;
         if (room > CORE_LEASES_AT_ONCE) room = CORE_LEASES_AT_ONCE;

@@ -267,6 +267,7 @@ static void answer_stopped(struct core_thread *t)
         struct core_client *client = r->client;
         next = l->next;
         r->code = ERR_STOPPED;
+        core_close_handle(r);
         l->kind = LINK_ANSWER;
         push(&client->inbox, l);
         if (!client->closing) uv_async_send(&client->wake);

@@ -349,6 +349,55 @@ static void test_submit_after_stop(void **state)
     worker_close(&w);
 }
 
+struct reading {
+    struct core_request r;
+    int stage;
+};
+
+/* Opens a cursor and a snapshot, and closes them when the core has gone. */
+static void reading_done(struct core_request *r)
+{
+    static const enum core_request_type next[] = {CORE_SNAPSHOT_OPEN, CORE_CURSOR_CLOSE,
+                                                  CORE_SNAPSHOT_CLOSE};
+    struct reading *d = container_of(r, struct reading, r);
+    struct worker *w = r->data;
+    assert_int_equal(r->code, d->stage < 2 ? 0 : ERR_STOPPED);
+    core_request_release(r);
+    if (d->stage == 3) {
+        sem_post(&w->finished);
+        return;
+    }
+    if (d->stage == 1) {
+        sem_post(&w->finished);
+        while (sem_wait(&w->hold) != 0) continue;
+    }
+    d->r = (struct core_request){.type = next[d->stage++],
+                                 .done = reading_done,
+                                 .data = w,
+                                 .cursor = r->cursor,
+                                 .snapshot = r->snapshot};
+    core_client_submit(w->client, &d->r);
+}
+
+static void test_handles_outlive_the_core(void **state)
+{
+    static struct worker w;
+    static struct reading d;
+    (void)state;
+    worker_open(&w, 0);
+    wait_for_leader(w.client);
+    d = (struct reading){
+        .r = {.type = CORE_CURSOR_OPEN, .done = reading_done, .data = &w, .serializable = true}};
+    d.r.range = (struct range_op){.key = SLICE_LIT("a"), .range_end = SLICE_LIT("z")};
+    core_client_submit(w.client, &d.r);
+    worker_run(&w);
+    worker_wait(&w);
+    core_thread_stop(core);
+    sem_post(&w.hold);
+    worker_wait(&w);
+    worker_close(&w);
+}
+
 static void test_too_many_clients(void **state)
 {
     static struct worker workers[64], more;
@@ -372,6 +421,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lag, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_under_load, setup, teardown),
         cmocka_unit_test_setup_teardown(test_submit_after_stop, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_handles_outlive_the_core, setup, teardown),
         cmocka_unit_test_setup_teardown(test_too_many_clients, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
