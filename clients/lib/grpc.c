@@ -71,9 +71,10 @@ static void on_trailers(struct h2_stream *s, const struct h2_header *headers, si
     take_status(h2_user(s), headers, n);
 }
 
-/* Whole messages at the front of `in`; how many bytes they took. */
+/* Whole messages at the front of `in`; how many bytes they took. The call may be over afterwards: canceled in there, or begun again. */
 static size_t deliver(struct grpc_client_call *c, struct slice in)
 {
+    const struct h2_stream *stream = c->stream;
     size_t used = 0;
     while (in.len - used >= 5) {
         const uint8_t *p = in.data + used;
@@ -81,7 +82,7 @@ static size_t deliver(struct grpc_client_call *c, struct slice in)
         if (in.len - used - 5 < len) break;
         used += 5 + len;
         if (c->message) c->message(c, slice_make(p + 5, len));
-        if (!c->stream) break; /* it was canceled in there, and `in` may be gone */
+        if (c->stream != stream) break; /* `in` may be gone */
     }
     return used;
 }
@@ -89,14 +90,15 @@ static size_t deliver(struct grpc_client_call *c, struct slice in)
 static void on_data(struct h2_stream *s, struct slice piece)
 {
     struct grpc_client_call *c = h2_user(s);
+    if (c->in.failed) return; /* told when the call is done */
     if (c->in.len == 0) {
         size_t used = deliver(c, piece);
-        piece = slice_sub(piece, used, piece.len);
-        buf_append_slice(&c->in, piece);
+        if (c->stream == s) buf_append_slice(&c->in, slice_sub(piece, used, piece.len));
         return;
     }
-    buf_append_slice(&c->in, piece);
-    buf_consume(&c->in, deliver(c, buf_slice(&c->in)));
+    if (buf_append_slice(&c->in, piece) != 0) return;
+    size_t used = deliver(c, buf_slice(&c->in));
+    if (c->stream == s) buf_consume(&c->in, used);
 }
 
 static int status_of(int code)
@@ -115,7 +117,10 @@ static void on_done(struct h2_stream *s, int code)
     int status = c->status;
     struct buf said = c->text;
     c->stream = NULL;
-    if (!c->has_status) {
+    if (c->in.failed) {
+        status = GRPC_RESOURCE_EXHAUSTED;
+        text = "a message is larger than the client takes, or than there is memory for";
+    } else if (!c->has_status) {
         status = code ? status_of(code) : GRPC_INTERNAL;
         if (code == ERR_TIMEOUT) text = "context deadline exceeded";
         else if (!code) text = "the server ended the call without a status";
@@ -141,7 +146,10 @@ int grpc_client_start(struct grpc_client_call *c, struct h2_client *client, cons
     c->text = (struct buf){.cap = 8192};
     c->status = 0;
     c->has_status = false;
-    if (frame(&body, message) != 0) return ERR_NOMEM;
+    if (frame(&body, message) != 0) {
+        buf_release(&body);
+        return ERR_NOMEM;
+    }
     struct h2_request r = {.method = "POST",
                            .path = slice_str(method),
                            .headers = headers,
