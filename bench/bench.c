@@ -118,18 +118,29 @@ int bench_run_until_finished(struct bench *b)
 
 /* ---- the report --------------------------------------------------------------------------------------------- */
 
-static void report(const struct bench *b)
+/* So that it can stand in a JSON string. */
+static void make_plain(char *text)
+{
+    for (; *text; text++)
+        if (*text == '"' || *text == '\\' || (unsigned char)*text < ' ') *text = '\'';
+}
+
+static void report(struct bench *b)
 {
     double s = (double)(b->ended_ns - b->began_ns) / 1e9, rate = s > 0 ? (double)b->done / s : 0;
     double cpu = b->done && b->n_server_pids ? (double)b->cpu_us / (double)b->done : -1;
     double p50 = (double)histogram_at(&b->latency, 0.5) / 1e6, p99 = (double)histogram_at(&b->latency, 0.99) / 1e6;
     double rss = (double)cpu_rss(b->server_pids, b->n_server_pids) / 1e6;
     if (!strcmp(b->output, "json")) {
+        char durability[200];
+        snprintf(durability, sizeof(durability), "%s", b->durability);
+        make_plain(durability);
+        make_plain(b->first_error);
         printf("{\"row\":\"%s\",\"unit\":\"%s\",\"clients\":%lld,\"connections\":%lld,\"done\":%llu,\"errors\":%llu,\"seconds\":%.3f,\"rate\":%.1f,"
                "\"p50_ms\":%.3f,\"p99_ms\":%.3f,\"server_cpu_us_per_op\":%.3f,\"client_cpu_us_per_op\":%.3f,\"servers\":%zu,\"server_rss_mb\":%.1f,"
                "\"durability\":\"%s\",\"first_error\":\"%s\"}\n",
                b->row, b->unit, (long long)b->clients, (long long)b->conns, (unsigned long long)b->done, (unsigned long long)b->errors, s, rate, p50, p99,
-               cpu, b->done ? (double)b->client_cpu_us / (double)b->done : 0, b->n_server_pids, rss, b->durability, b->first_error);
+               cpu, b->done ? (double)b->client_cpu_us / (double)b->done : 0, b->n_server_pids, rss, durability, b->first_error);
         return;
     }
     char cpu_text[32] = "-";

@@ -121,7 +121,10 @@ static void on_timer(uv_timer_t *t)
     static uint64_t due;
     struct bench *b = t->data;
     uint64_t now = clock_mono_ns();
-    if (!b->rate) return; /* it only keeps the loop turning */
+    if (!b->rate) { /* it keeps the loop turning, and ends it when no putter could go on */
+        if (active == 0) writing = false;
+        return;
+    }
     if (!due) due = now;
     while (writing && due <= now) {
         for (int64_t i = 0; i < b->clients; i++)
