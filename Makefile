@@ -115,7 +115,7 @@ asan tsan:
 
 SEEDS ?= 200
 sim: $(B)/tests/sim/test_sim
-	@$< $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(if $(TRACE),--trace)
+	@$< $(if $(SEED),--seed $(SEED) $(if $(filter command line,$(origin SEEDS)),--seeds $(SEEDS)),--seeds $(SEEDS)) $(if $(TRACE),--trace)
 
 SECONDS ?= 60
 fuzz:

@@ -41,7 +41,7 @@ void log_set_sink(void (*sink)(enum log_level level, const char *line))
 }
 
 /* One write(2) a line, so that lines of several threads and processes do not mix. */
-static void log_line(enum log_level level, const char *format, va_list ap)
+__attribute__((format(printf, 2, 0))) static void log_line(enum log_level level, const char *format, va_list ap)
 {
     char line[2048];
     struct timespec now;
