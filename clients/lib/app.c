@@ -183,6 +183,8 @@ int app_init(struct app *app, const char *name, const char *usage, const struct 
     if (rc) {
         fprintf(stderr, "%s: %s\n", name, e.text[0] ? e.text : err_text(rc));
         kube_config_release(&app->config);
+        uv_run(&app->loop, UV_RUN_DEFAULT);
+        uv_loop_close(&app->loop);
         return 1;
     }
     static const int numbers[] = {SIGTERM, SIGINT};
