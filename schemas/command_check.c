@@ -76,6 +76,7 @@ static int check_txn(struct txn_check *t, const struct txn_op *txn, size_t max_o
 struct touch {
     struct slice key, end;
     bool deletes;
+    bool needs_key; /* a put that keeps the value or lease */
 };
 
 /* The touches of one list lie together at the end of a shared array, sized for all operations. */
@@ -84,17 +85,20 @@ struct touches {
     size_t n;
 };
 
-static bool covers(const struct touch *range, struct slice key)
+/* As etcd: a delete of all keys from one on (the end "\0") overlaps with no put. But one that needs what was there is
+ * refused; there etcd panics. */
+static bool covers(const struct touch *range, const struct touch *put)
 {
-    if (range->end.len == 0) return slice_eq(range->key, key);
-    if (slice_cmp(key, range->key) < 0) return false;
-    return (range->end.len == 1 && range->end.data[0] == 0) || slice_cmp(key, range->end) < 0;
+    if (range->end.len == 0) return slice_eq(range->key, put->key);
+    if (slice_cmp(put->key, range->key) < 0) return false;
+    if (range->end.len == 1 && range->end.data[0] == 0) return put->needs_key;
+    return slice_cmp(put->key, range->end) < 0;
 }
 
-static bool deleted_in(const struct touches *t, size_t from, size_t to, struct slice key)
+static bool deleted_in(const struct touches *t, size_t from, size_t to, const struct touch *put)
 {
     for (size_t i = from; i < to; i++)
-        if (t->items[i].deletes && covers(&t->items[i], key)) return true;
+        if (t->items[i].deletes && covers(&t->items[i], put)) return true;
     return false;
 }
 
@@ -116,8 +120,8 @@ static int collect_nested(struct touches *t, size_t list, const struct txn_op *t
     if (!rc) rc = collect_ops(t, txn->failure, txn->n_failure);
     for (size_t i = then; i < t->n && !rc; i++) {
         if (t->items[i].deletes) continue;
-        struct slice key = t->items[i].key;
-        if (put_in(t, list, then, key) || deleted_in(t, list, then, key)) rc = ERR_DUPLICATE_KEY;
+        const struct touch *put = &t->items[i];
+        if (put_in(t, list, then, put->key) || deleted_in(t, list, then, put)) rc = ERR_DUPLICATE_KEY;
     }
     return rc;
 }
@@ -127,16 +131,17 @@ static int collect_ops(struct touches *t, const struct op *ops, size_t n)
     size_t list = t->n;
     for (size_t i = 0; i < n; i++)
         if (ops[i].type == OP_DELETE)
-            t->items[t->n++] = (struct touch){ops[i].del.key, ops[i].del.range_end, true};
+            t->items[t->n++] = (struct touch){ops[i].del.key, ops[i].del.range_end, .deletes = true};
     for (size_t i = 0; i < n; i++) {
         int rc = ops[i].type == OP_TXN ? collect_nested(t, list, ops[i].txn) : 0;
         if (rc) return rc;
     }
     for (size_t i = 0; i < n; i++) {
         if (ops[i].type != OP_PUT) continue;
-        struct slice key = ops[i].put.key;
-        if (put_in(t, list, t->n, key) || deleted_in(t, list, t->n, key)) return ERR_DUPLICATE_KEY;
-        t->items[t->n++] = (struct touch){.key = key};
+        const struct put_op *op = &ops[i].put;
+        struct touch put = {.key = op->key, .needs_key = op->ignore_value || op->ignore_lease};
+        if (put_in(t, list, t->n, put.key) || deleted_in(t, list, t->n, &put)) return ERR_DUPLICATE_KEY;
+        t->items[t->n++] = put;
     }
     return 0;
 }

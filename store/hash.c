@@ -27,7 +27,7 @@ int store_hash_open(struct store *s, int64_t revision, struct store_hash **ret)
     if (revision > s->revision) return ERR_FUTURE_REV;
     struct store_hash *h = mem_calloc(1, sizeof(*h));
     if (!h) return ERR_NOMEM;
-    h->rev = revision > 0 ? revision : s->revision;
+    h->rev = revision ? revision : s->revision; /* as etcd: below zero there is nothing */
     h->kept = h->all = crc32c(0, "key", 3);
     pin_open(&h->pin, s, s->compact_rev);
     *ret = h;

@@ -60,8 +60,8 @@ struct lease *lease_find(const struct lease_table *t, int64_t id)
 struct lease *lease_after(const struct lease_table *t, int64_t after)
 {
     size_t chunk, at;
-    if (!locate(t, after, &chunk, &at)) return NULL;
-    if (at < t->chunks[chunk]->n && t->chunks[chunk]->leases[at]->id == after) at++;
+    if (!locate(t, after ? after : INT64_MIN, &chunk, &at)) return NULL;
+    if (after && at < t->chunks[chunk]->n && t->chunks[chunk]->leases[at]->id == after) at++;
     if (at == t->chunks[chunk]->n) {
         chunk++;
         at = 0;

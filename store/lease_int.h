@@ -24,7 +24,7 @@ struct lease *lease_find(const struct lease_table *t, int64_t id);
 struct lease *lease_add(struct lease_table *t, int64_t id, int64_t ttl);
 /* Frees it; its keys are the caller's care. */
 void lease_remove(struct lease_table *t, struct lease *l);
-/* The one with the smallest id > after , NULL if none. */
+/* The one with the smallest id above `after`; 0, which no lease has, is before all. NULL if none. */
 struct lease *lease_after(const struct lease_table *t, int64_t after);
 
 /* `r` is now the newest record of its key and holds lease `l`. */

@@ -40,7 +40,7 @@ static void put_bytes(struct buf *b, struct slice s)
 static void encode_tail(const struct store *s, struct store_snapshot *snap)
 {
     struct buf *b = &snap->tail[BLOCK_LEASES];
-    for (const struct lease *l = lease_after(&s->leases, INT64_MIN); l;
+    for (const struct lease *l = lease_after(&s->leases, 0); l;
          l = lease_after(&s->leases, l->id)) {
         buf_append_u64(b, (uint64_t)l->id);
         put_varint(b, (uint64_t)l->ttl);

@@ -148,7 +148,7 @@ struct lease_info {
 };
 
 bool store_lease(const struct store *s, int64_t id, struct lease_info *ret);
-/* Ids in ascending order after `after`; returns how many were written. */
+/* Ids in ascending order behind `after` (0 = from the first); returns how many were written. */
 size_t store_leases(const struct store *s, int64_t after, int64_t *ids, size_t max);
 /* The keys attached, in key order, copied into `a`. ERR_LEASE_NOTFOUND or ERR_NOMEM. */
 int store_lease_keys(const struct store *s, int64_t id, struct arena *a, struct slice **ret, size_t *ret_n);

@@ -136,8 +136,8 @@ static void gen_range(struct rng *r, const struct known *k, struct op *op, struc
     struct slice key, end;
     unsigned order = percent(r, 50) ? (unsigned)below(r, 3) : 0, target = percent(r, 50) ? (unsigned)below(r, 5) : 0;
     if (in_txn && k->many_keys) target = 0;
-    if (!in_txn && k->peer > 304 && percent(r, 1)) order = 7; /* in a txn an unknown target makes etcd panic */
-    if (!in_txn && k->peer > 304 && percent(r, 1)) target = 9;
+    if (k->peer > 305 && percent(r, 1)) order = 7; /* before 3.6 etcd takes unknown ones, and panics in a txn */
+    if (k->peer > 305 && percent(r, 1)) target = 9;
     pick_range(r, k, &key, &end);
     pb_bytes(out, 1, key);
     pb_bytes(out, 2, end);
@@ -211,6 +211,7 @@ struct txn_gen {
     const struct known *k;
     struct op *op;
     unsigned next_key; /* puts of one txn take different keys, mostly */
+    bool ignores;      /* puts may ignore value or lease; no range is deleted then: without the key etcd panics */
 };
 
 static void gen_txn(struct txn_gen *t, struct buf *out, unsigned depth);
@@ -219,13 +220,13 @@ static void gen_txn_op(struct txn_gen *t, struct buf *out, unsigned field, unsig
 {
     struct buf m = {0}, op = {0};
     struct rng *r = t->r;
-    unsigned kind = percent(r, 10) && depth < 3 ? 4 : 1 + (unsigned)below(r, 5) % 3;
+    unsigned kind = percent(r, 10) && depth < 3 && !t->k->nospace && !t->k->corrupt ? 4 : 1 + (unsigned)below(r, 5) % 3;
     if (kind == 1) gen_range(r, t->k, t->op, &m, true);
     if (kind == 2) {
         struct slice key = percent(r, 90) ? key_at(t->next_key++ % n_keys(t->k)) : pick_key(r, t->k);
-        gen_put(r, t->k, &m, key, depth > 0);
+        gen_put(r, t->k, &m, key, depth > 0 || !t->ignores);
     }
-    if (kind == 3 && percent(r, 60)) pb_bytes(&m, 1, key_at(t->next_key++ % n_keys(t->k)));
+    if (kind == 3 && (t->ignores || percent(r, 60))) pb_bytes(&m, 1, key_at(t->next_key++ % n_keys(t->k)));
     else if (kind == 3) gen_delete(r, t->k, &m);
     if (kind == 4) gen_txn(t, &m, depth + 1);
     pb_message(&op, kind, buf_slice(&m));
@@ -270,7 +271,8 @@ static void gen_watch_create(struct rng *r, const struct known *k, struct op *op
     pick_range(r, k, &key, &end);
     if (percent(r, 60)) op->revision = 0;
     else op->revision = pick_revision(r, k);
-    if (op->revision < 0 && percent(r, 80)) op->revision = 0;
+    if (op->revision < 0 && (k->peer < 305 || percent(r, 80))) op->revision = 0; /* 3.4 creates it, and cancels it then */
+    if (k->peer < 305 && op->revision == k->compact) op->revision++; /* 3.4 forgets a deletion right there */
     op->id = percent(r, 30) ? 1 + (int64_t)below(r, 12) : 0;
     pb_bytes(&c, 1, key);
     pb_bytes(&c, 2, end);
@@ -313,14 +315,14 @@ static void gen_compact(struct rng *r, const struct known *k, struct op *op)
     pb_bool(&op->message, 2, percent(r, 70));
 }
 
-static void gen_lease(struct rng *r, struct op *op)
+static void gen_lease(struct rng *r, const struct known *k, struct op *op)
 {
     static const enum kind kinds[] = {K_GRANT, K_GRANT, K_GRANT, K_REVOKE, K_TTL, K_TTL, K_LEASES, K_KEEPALIVE};
     struct buf *out = &op->message;
     op->kind = kinds[below(r, 8)];
     if (op->kind == K_LEASES) return;
     if (op->kind == K_GRANT) {
-        pb_uint(out, 1, percent(r, 95) ? 5000 + below(r, 5000) : 9000000000ULL + below(r, 2));
+        pb_uint(out, 1, k->nospace || k->corrupt || percent(r, 95) ? 5000 + below(r, 5000) : 9000000000ULL + below(r, 2));
         pb_uint(out, 2, (uint64_t)pick_lease(r));
         return;
     }
@@ -328,13 +330,16 @@ static void gen_lease(struct rng *r, struct op *op)
     if (op->kind == K_TTL) pb_bool(out, 2, percent(r, 70));
 }
 
-/* An alarm does not stay for long. */
+/* An alarm does not stay for long, and there is one kind at a time: of two kinds etcd obeys the one that was raised last, and
+ * none once one of them is cleared. Etcd 3.4 raises "no alarm" too. */
 static void gen_alarm(struct rng *r, const struct known *k, struct op *op)
 {
     bool set = k->nospace || k->corrupt;
     op->kind = K_ALARM;
     op->action = set && percent(r, 60) ? 2 : (unsigned)below(r, 3);
     op->alarm = k->corrupt && percent(r, 70) ? 2 : k->nospace && percent(r, 70) ? 1 : (unsigned)below(r, 3);
+    if (op->action == 1 && (k->nospace || k->corrupt)) op->alarm = k->nospace ? 1 : 2;
+    if (op->action == 1 && op->alarm == 0 && k->peer < 305) op->alarm = 1;
     pb_uint(&op->message, 1, op->action);
     pb_uint(&op->message, 2, percent(r, 80) ? 4660 : 22136);
     pb_uint(&op->message, 3, op->alarm);
@@ -365,6 +370,7 @@ static void gen_kv(struct rng *r, const struct known *k, struct op *op, uint64_t
     if (op->kind == K_PUT && below(r, 400) == 0) gen_oversized(r, k, &op->message);
     else if (op->kind == K_PUT) gen_put(r, k, &op->message, pick_key(r, k), false);
     if (op->kind == K_DELETE) gen_delete(r, k, &op->message);
+    t.ignores = percent(r, 30);
     if (op->kind == K_TXN) gen_txn(&t, &op->message, 0);
     if (op->message.len > 1 && below(r, 150) == 0) {
         op->message.len -= 1 + below(r, op->message.len - 1);
@@ -384,7 +390,7 @@ static void gen_op(uint64_t seed, uint64_t index, const struct known *k, struct 
     if ((k->nospace || k->corrupt) && percent(r, 15)) gen_alarm(r, k, op);
     else if (dice < 78) gen_kv(r, k, op, dice);
     else if (dice < 80) op->kind = K_COMPACT, gen_compact(r, k, op);
-    else if (dice < 88) gen_lease(r, op);
+    else if (dice < 88) gen_lease(r, k, op);
     else if (dice < 94) gen_watch(r, k, op);
     else if (dice < 99) gen_other(r, k, op);
     else gen_alarm(r, k, op);

@@ -43,6 +43,7 @@ static void test_etcd_values(void **state)
     assert_int_equal(store_revision(s), 7);
     assert_int_equal(hash_at(s, 0), 3514635287u);
     assert_int_equal(hash_at(s, 4), 106025517u);
+    assert_int_equal(hash_at(s, -6), 1084519789u);
     compact_and_expect(s, 5, 632547782u);
     assert_int_equal(hash_at(s, 6), 1262101953u);
     put(s, "/c", "6");

@@ -285,7 +285,7 @@ static void check_history(struct run *t, struct store *s, const struct model *m)
 
 static void check_leases(struct run *t, struct store *s, const struct model *m)
 {
-    int64_t ids[MODEL_LEASES + 1], after = INT64_MIN;
+    int64_t ids[MODEL_LEASES + 1], after = 0;
     size_t n = 0, some;
     while ((some = store_leases(s, after, ids + n, 1 + rnd(3)))) {
         n += some;

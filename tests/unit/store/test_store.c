@@ -261,10 +261,13 @@ static void test_many_leases(void **state)
     enum { N = 3000 };
     struct store *s = store_new(NULL);
     for (int64_t i = 0; i < N; i++) assert_int_equal(grant(s, (i * 7919) % 65537 - 30000, 5), 0);
-    int64_t ids[N + 1], after = INT64_MIN;
+    assert_int_equal(grant(s, INT64_MIN, 5), 0);
+    assert_int_equal(grant(s, INT64_MAX, 5), 0);
+    int64_t ids[N + 3], after = 0;
     size_t n = 0, some;
     for (; (some = store_leases(s, after, ids + n, 100)); after = ids[n - 1]) n += some;
-    assert_int_equal(n, N);
+    assert_int_equal(n, N + 2);
+    assert_true(ids[0] == INT64_MIN && ids[n - 1] == INT64_MAX);
     for (size_t i = 1; i < n; i++) assert_true(ids[i - 1] < ids[i]);
     for (size_t i = 0; i < n; i += 2) assert_int_equal(revoke(s, ids[i]), 0);
     for (size_t i = 0; i < n; i++) {
@@ -272,7 +275,7 @@ static void test_many_leases(void **state)
         assert_true(store_lease(s, ids[i], &info) == (i % 2 == 1));
     }
     for (size_t i = 1; i < n; i += 2) assert_int_equal(revoke(s, ids[i]), 0);
-    assert_int_equal(store_leases(s, INT64_MIN, ids, 10), 0);
+    assert_int_equal(store_leases(s, 0, ids, 10), 0);
     store_free(s);
 }
 
