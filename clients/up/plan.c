@@ -9,6 +9,8 @@
 
 #include "clients/up/up_int.h"
 
+#define UP_FILE_MAX 65536
+
 static const char *path(struct up_plan *p, const char *tail)
 {
     return arena_printf(&p->arena, "%s/%s", p->dir, tail);
@@ -117,6 +119,7 @@ static void plan_agents(struct up_plan *p)
 int up_plan_make(struct up_plan *p, struct err *e)
 {
     char real[4096];
+    struct stat st;
     if (p->members < 1 || p->members > UP_MEMBERS_MAX || p->members % 2 == 0)
         return err_set(e, ERR_INVALID, "--members must be 1, 3, 5 or 7");
     if (p->nodes < 0 || p->nodes > 10000) return err_set(e, ERR_INVALID, "--nodes must be between 0 and 10000");
@@ -124,6 +127,7 @@ int up_plan_make(struct up_plan *p, struct err *e)
         return err_set(e, ERR_INVALID, "--base-port must be between 1 and %d", 65535 - UP_KUBE_PORT_OFFSET - 100);
     if (mkdir(p->dir, 0755) != 0 && errno != EEXIST)
         return err_set(e, ERR_IO, "cannot create folder %s: %s (choose another with --dir)", p->dir, strerror(errno));
+    if (stat(p->dir, &st) == 0 && !S_ISDIR(st.st_mode)) return err_set(e, ERR_IO, "%s is not a folder (choose another with --dir)", p->dir);
     if (!realpath(p->dir, real)) return err_set(e, ERR_IO, "cannot use folder %s: %s", p->dir, strerror(errno));
     p->dir = arena_strdup(&p->arena, slice_str(real));
     ssize_t n = readlink("/proc/self/exe", real, sizeof(real) - 1);
@@ -131,6 +135,7 @@ int up_plan_make(struct up_plan *p, struct err *e)
     p->admin_kubeconfig = path(p, "admin.kubeconfig");
     p->lock_path = path(p, "up.lock");
     p->state_path = path(p, "state.json");
+    p->settings_path = path(p, "settings.json");
     p->ca = pki(p, "ca.crt");
     p->client_cert = pki(p, "admin.crt");
     p->client_key = pki(p, "admin.key");
@@ -141,6 +146,44 @@ int up_plan_make(struct up_plan *p, struct err *e)
     plan_client(p, "controllers", "controllers-2");
     plan_agents(p);
     return 0;
+}
+
+/* ---- settings -------------------------------------------------------------------------------------------- */
+
+struct json *up_read_json(struct arena *a, const char *path)
+{
+    struct json *v = NULL;
+    FILE *f = fopen(path, "re");
+    if (!f) return NULL;
+    char *text = arena_alloc(a, UP_FILE_MAX);
+    size_t n = fread(text, 1, UP_FILE_MAX, f);
+    fclose(f);
+    return json_parse(a, slice_make(text, n), 0, &v, NULL) == 0 ? v : NULL;
+}
+
+int up_plan_recall(struct up_plan *p, struct err *e)
+{
+    const struct json *v = up_read_json(&p->arena, arena_printf(&p->arena, "%s/settings.json", p->dir));
+    if (!v || access(arena_printf(&p->arena, "%s/n1", p->dir), F_OK) != 0) return 0;
+    int64_t members = json_path_int(v, "members", UP_MEMBERS), base_port = json_path_int(v, "base_port", UP_BASE_PORT);
+    bool secure = json_path_bool(v, "secure", false);
+    if ((p->members != UP_MEMBERS && p->members != members) || (p->base_port != UP_BASE_PORT && p->base_port != base_port) ||
+        (p->secure && !secure))
+        return err_set(e, ERR_INVALID, "the data in %s was made with --members %lld --base-port %lld%s and keeps to that; choose another folder with --dir",
+                       p->dir, (long long)members, (long long)base_port, secure ? " --secure" : "");
+    p->members = members;
+    p->base_port = base_port;
+    p->secure = secure;
+    return 0;
+}
+
+static int write_settings(struct up_plan *p, struct err *e)
+{
+    FILE *f = fopen(p->settings_path, "we");
+    bool ok = f && fprintf(f, "{\"members\":%lld,\"base_port\":%lld,\"secure\":%s}\n", (long long)p->members, (long long)p->base_port,
+                           p->secure ? "true" : "false") > 0;
+    if (f && fclose(f) != 0) ok = false;
+    return ok ? 0 : err_set(e, ERR_IO, "cannot write %s: %s", p->settings_path, strerror(errno));
 }
 
 /* ---- files -------------------------------------------------------------------------------------------- */
@@ -200,13 +243,15 @@ int up_plan_prepare(struct up_plan *p, struct err *e)
                  {"controllers", "system:kube-controller-manager", NULL},
                  {"agent", "system:node:hollow", "system:nodes"}};
     const char *dir = path(p, "pki");
-    int rv = make_dir(dir, e);
-    if (rv == 0) rv = make_dir(path(p, "log"), e);
+    int rv = 0;
     for (size_t i = 0; rv == 0 && i < (size_t)p->members; i++) {
         rv = check_port(p->processes[i].client_url, e);
         if (rv == 0) rv = check_port(p->processes[i].peer_url, e);
         if (rv == 0) rv = check_port(p->processes[i].kube_url, e);
     }
+    if (rv == 0) rv = make_dir(dir, e);
+    if (rv == 0) rv = make_dir(path(p, "log"), e);
+    if (rv == 0) rv = write_settings(p, e);
     if (rv == 0) rv = pki_ca(dir, e);
     if (rv == 0) rv = pki_issue(dir, "server", "pintle-server", NULL, true, e);
     for (size_t i = 0; rv == 0 && i < sizeof(users) / sizeof(users[0]); i++) {

@@ -2,7 +2,7 @@
  * API first, then the members.
  *
  * A process that ends before the control plane was ready once is a failure of `up`: the last line of its log is shown and
- * everything is stopped. Later it is started again, after 1 s, then 2, at most 10. */
+ * everything is stopped. Later it is started again, after 1 s, then 2, at most 10; after 1 s again if it ran for 10. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -30,7 +30,7 @@ struct supervisor {
     struct up_plan *p;
     uv_loop_t loop;
     uv_timer_t poll;
-    uv_signal_t term, intr;
+    uv_signal_t term, intr, hup;
     struct up_probe *probe;
     struct up_view view;
     enum phase phase;
@@ -113,6 +113,7 @@ static void on_process_exit(uv_process_t *h, int64_t status, int sig)
                  sig ? sig : (int)status, line[0] ? line : "no output", x->log);
         fail(s, text);
     } else if (s->phase == READY) {
+        if (clock_mono_ms() - x->started_ms > RESTART_LAST_MS) x->starts = 1;
         uint64_t pause = 1000ull << (x->starts < 5 ? x->starts - 1 : 4);
         x->again_ms = s->p->restart ? clock_mono_ms() + (pause > RESTART_LAST_MS ? RESTART_LAST_MS : pause) : 0;
         say("%s%s stopped (%s %d)%s\n", s->tty ? "\r\033[K" : "", x->name, sig ? "signal" : "exit status", sig ? sig : (int)status,
@@ -133,6 +134,7 @@ static void start_process(struct supervisor *s, struct up_process *x)
     x->handle.data = x;
     x->again_ms = 0;
     x->starts++;
+    x->started_ms = clock_mono_ms();
     int rv = log < 0 ? -errno : uv_spawn(&s->loop, &x->handle, &o);
     if (rv == 0) {
         x->pid = x->handle.pid;
@@ -180,6 +182,7 @@ static void close_all(struct supervisor *s)
     uv_close((uv_handle_t *)&s->poll, NULL);
     uv_close((uv_handle_t *)&s->term, NULL);
     uv_close((uv_handle_t *)&s->intr, NULL);
+    uv_close((uv_handle_t *)&s->hup, NULL);
 }
 
 static void step_stopping(struct supervisor *s)
@@ -234,6 +237,7 @@ void up_print_ready(const struct up_plan *p, const struct up_view *v)
 static void become_ready(struct supervisor *s)
 {
     s->phase = READY;
+    s->shown[0] = 0; /* said again as the live status */
     write_state(s);
     if (s->ready_fd >= 0) {
         dprintf(s->ready_fd, "ok\n");
@@ -302,15 +306,15 @@ static void on_signal(uv_signal_t *h, int sig)
 
 /* ---- the lock ------------------------------------------------------------------------------------------------------ */
 
-bool up_running(const struct up_plan *p, int *ret_pid)
+int up_running(const struct up_plan *p, bool *ret_running, int *ret_pid, struct err *e)
 {
-    int fd = open(p->lock_path, O_RDWR | O_CLOEXEC);
-    if (fd < 0) return false;
-    bool held = flock(fd, LOCK_EX | LOCK_NB) != 0;
+    int fd = open(p->lock_path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno != ENOENT) return err_set(e, ERR_IO, "cannot open %s: %s", p->lock_path, strerror(errno));
+    *ret_running = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0;
     char text[32] = {0};
-    if (held && ret_pid && read(fd, text, sizeof(text) - 1) > 0) *ret_pid = atoi(text);
-    close(fd);
-    return held;
+    if (*ret_running && ret_pid && read(fd, text, sizeof(text) - 1) > 0) *ret_pid = atoi(text);
+    if (fd >= 0) close(fd);
+    return 0;
 }
 
 static int take_lock(struct supervisor *s)
@@ -336,9 +340,11 @@ int up_supervise(struct up_plan *p, int ready_fd)
     uv_timer_init(&s->loop, &s->poll);
     uv_signal_init(&s->loop, &s->term);
     uv_signal_init(&s->loop, &s->intr);
-    s->poll.data = s->term.data = s->intr.data = s;
+    uv_signal_init(&s->loop, &s->hup);
+    s->poll.data = s->term.data = s->intr.data = s->hup.data = s;
     uv_signal_start(&s->term, on_signal, SIGTERM);
     uv_signal_start(&s->intr, on_signal, SIGINT);
+    uv_signal_start(&s->hup, on_signal, SIGHUP); /* the terminal was closed */
     if (take_lock(s) != 0) {
         fail(s, "another `pintle up` uses this folder (see `pintle status`)");
     } else if (up_probe_new(&s->loop, p, &s->probe, &e) != 0) {

@@ -14,6 +14,7 @@
 #include "clients/up/up_int.h"
 
 #define DOWN_TIMEOUT_MS 30000
+#define ORPHANS_TIMEOUT_MS 8000
 
 static int complain(const char *command, const struct err *e, int rv)
 {
@@ -25,35 +26,23 @@ static int complain(const char *command, const struct err *e, int rv)
 static bool load_state(struct up_plan *p)
 {
     struct arena a = {0};
-    struct buf text = {0};
-    struct json *state;
-    bool ok = false;
-    FILE *f = fopen(p->state_path, "re");
-    if (!f) return false;
-    uint8_t *room = buf_reserve(&text, 65536);
-    text.len = room ? fread(room, 1, 65536, f) : 0;
-    fclose(f);
-    if (json_parse(&a, buf_slice(&text), 0, &state, NULL) == 0) {
+    struct err e;
+    const struct json *state = up_read_json(&a, p->state_path);
+    bool ok = state != NULL;
+    if (ok) {
         p->members = json_path_int(state, "members", p->members);
         p->nodes = json_path_int(state, "nodes", p->nodes);
         p->base_port = json_path_int(state, "base_port", p->base_port);
         p->secure = json_path_bool(state, "secure", p->secure);
-        ok = true;
-    }
-    const char *dir = p->dir;
-    if (ok) {
-        struct err e;
         p->n_processes = 0;
         p->client_urls = p->kube_urls = NULL;
         memset(p->processes, 0, sizeof(p->processes));
-        p->dir = dir;
         ok = up_plan_make(p, &e) == 0;
         const struct json *list = json_get(state, "processes");
         for (size_t i = 0; ok && list && i < list->count && i < p->n_processes; i++)
             p->processes[i].pid = (int)json_path_int(json_at(list, i), "pid", 0);
     }
     arena_release(&a);
-    buf_release(&text);
     return ok;
 }
 
@@ -61,7 +50,7 @@ static const char default_dir[] = "pintle-data";
 
 static void plan_defaults(struct up_plan *p)
 {
-    *p = (struct up_plan){.dir = default_dir, .members = 3, .nodes = 3, .base_port = 2379, .restart = true};
+    *p = (struct up_plan){.dir = default_dir, .members = UP_MEMBERS, .nodes = 3, .base_port = UP_BASE_PORT, .restart = true};
 }
 
 /* Only what follows from the folder, for commands that act on what runs there. */
@@ -69,6 +58,42 @@ static int plan_for_dir(struct up_plan *p, struct err *e)
 {
     if (access(p->dir, F_OK) != 0) return err_set(e, ERR_NOT_FOUND, "nothing was started in %s (choose the folder with --dir)", p->dir);
     return up_plan_make(p, e);
+}
+
+/* ---- processes without a supervisor ----------------------------------------------------------------------- */
+
+/* A pid of the state file still runs our binary, perhaps an older build of it (and was not given to something else meanwhile). */
+static bool is_ours(int pid)
+{
+    char path[64], exe[4096], own[4096];
+    snprintf(path, sizeof(path), "/proc/%d/exe", pid);
+    ssize_t n = readlink(path, exe, sizeof(exe) - 1), m = readlink("/proc/self/exe", own, sizeof(own) - 1);
+    if (pid <= 1 || n < m || m <= 0 || memcmp(exe, own, (size_t)m) != 0) return false;
+    exe[n] = 0;
+    return exe[m] == 0 || strcmp(exe + m, " (deleted)") == 0;
+}
+
+static int signal_orphans(struct up_plan *p, int sig)
+{
+    int n = 0;
+    for (size_t i = p->n_processes; i-- > 0;) {
+        if (!is_ours(p->processes[i].pid)) continue;
+        if (sig) kill(p->processes[i].pid, sig);
+        n++;
+    }
+    return n;
+}
+
+/* Stops what a supervisor left behind that was killed; how many. */
+static int stop_orphans(struct up_plan *p)
+{
+    if (!load_state(p)) return 0;
+    int n = signal_orphans(p, SIGTERM);
+    uint64_t began = clock_mono_ms();
+    while (signal_orphans(p, 0) && clock_mono_ms() - began < ORPHANS_TIMEOUT_MS) usleep(20000);
+    signal_orphans(p, SIGKILL);
+    unlink(p->state_path);
+    return n;
 }
 
 /* ---- up ---------------------------------------------------------------------------------------------------- */
@@ -90,6 +115,7 @@ static int look(struct up_plan *p, struct up_view *ret, struct err *e)
     uv_loop_t loop;
     struct up_probe *probe;
     struct once o = {.view = {.leader = -1}};
+    if (access(p->client_key, R_OK) != 0) return err_set(e, ERR_IO, "cannot read %s: %s", p->client_key, strerror(errno));
     uv_loop_init(&loop);
     int rv = up_probe_new(&loop, p, &probe, e);
     if (rv == 0) {
@@ -131,7 +157,7 @@ static int up_detached(struct up_plan *p)
         struct up_view v;
         struct err e;
         if (look(p, &v, &e) == 0) up_print_ready(p, &v);
-        printf("`pintle down --dir %s` stops it.\n", p->dir);
+        printf("`%s down --dir %s` stops it.\n", p->binary, p->dir);
         return 0;
     }
     text[strcspn(text, "\n")] = 0;
@@ -144,6 +170,7 @@ static int up_already(struct up_plan *p, int pid)
 {
     struct up_view v;
     struct err e = {0};
+    bool running = true;
     uint64_t began = clock_mono_ms();
     do {
         if (load_state(p) && look(p, &v, &e) == 0 && up_view_ready(p, &v)) {
@@ -152,9 +179,21 @@ static int up_already(struct up_plan *p, int pid)
             return 0;
         }
         usleep(100000);
-    } while (clock_mono_ms() - began < 60000 && up_running(p, &pid));
+    } while (clock_mono_ms() - began < 60000 && up_running(p, &running, &pid, &e) == 0 && running);
     fprintf(stderr, "pintle up: what runs in %s (supervisor pid %d) is not ready; see its logs in %s/log/\n", p->dir, pid, p->dir);
     return 1;
+}
+
+/* What runs there without a supervisor gives way: it holds the ports and the members' folders. */
+static int clear_orphans(const char *dir, struct err *e)
+{
+    static struct up_plan old;
+    plan_defaults(&old);
+    old.dir = dir;
+    int rv = up_plan_make(&old, e);
+    int n = rv == 0 ? stop_orphans(&old) : 0;
+    if (n) printf("Stopped %d processes of an earlier run whose supervisor was gone.\n", n);
+    return rv;
 }
 
 int cmd_up(int argc, char **argv)
@@ -162,6 +201,7 @@ int cmd_up(int argc, char **argv)
     static struct up_plan p;
     struct err e = {0};
     int pid = 0;
+    bool running = false;
     plan_defaults(&p);
     struct flag flags[] = {
         {"dir", FLAG_STRING, &p.dir, "DIR", "where data, certificates, kubeconfigs and logs are"},
@@ -178,8 +218,11 @@ int cmd_up(int argc, char **argv)
     int rv = flags_parse(flags, argc, argv, &argc, &e);
     if (rv == ERR_CANCELED) return flags_help(stdout, usage, flags), 0;
     if (rv == 0 && argc > 1) rv = err_set(&e, ERR_INVALID, "unexpected argument \"%s\" (see --help)", argv[1]);
+    if (rv == 0) rv = up_plan_recall(&p, &e);
     if (rv == 0) rv = up_plan_make(&p, &e);
-    if (rv == 0 && up_running(&p, &pid)) return up_already(&p, pid);
+    if (rv == 0) rv = up_running(&p, &running, &pid, &e);
+    if (rv == 0 && running) return up_already(&p, pid);
+    if (rv == 0) rv = clear_orphans(p.dir, &e);
     if (rv == 0) rv = up_plan_prepare(&p, &e);
     if (rv != 0) return complain("up", &e, rv);
     printf("Starting %lld member%s, schedulers, controllers and %lld node%s in %s\n", (long long)p.members, p.members == 1 ? "" : "s",
@@ -190,33 +233,12 @@ int cmd_up(int argc, char **argv)
 
 /* ---- down --------------------------------------------------------------------------------------------------- */
 
-/* A pid of the state file still runs our binary (and was not given to something else meanwhile). */
-static bool is_ours(int pid)
-{
-    char path[64], exe[4096], own[4096];
-    snprintf(path, sizeof(path), "/proc/%d/exe", pid);
-    ssize_t n = readlink(path, exe, sizeof(exe) - 1), m = readlink("/proc/self/exe", own, sizeof(own) - 1);
-    return pid > 1 && n > 0 && m > 0 && n == m && memcmp(exe, own, (size_t)n) == 0;
-}
-
-static int stop_orphans(struct up_plan *p)
-{
-    int n = 0;
-    if (!load_state(p)) return 0;
-    for (size_t i = p->n_processes; i-- > 0;) {
-        if (!is_ours(p->processes[i].pid)) continue;
-        kill(p->processes[i].pid, SIGTERM);
-        n++;
-    }
-    unlink(p->state_path);
-    return n;
-}
-
 int cmd_down(int argc, char **argv)
 {
     static struct up_plan p;
     struct err e = {0};
     int pid = 0;
+    bool running = false;
     plan_defaults(&p);
     struct flag flags[] = {{"dir", FLAG_STRING, &p.dir, "DIR", "the folder given to `pintle up`"}, {0}};
     int rv = flags_parse(flags, argc, argv, &argc, &e);
@@ -224,16 +246,18 @@ int cmd_down(int argc, char **argv)
         return flags_help(stdout, "Usage:\n  pintle down --dir D\n\nStops what `pintle up` started there. The data is kept.", flags), 0;
     if (rv == 0) rv = plan_for_dir(&p, &e);
     if (rv != 0) return complain("down", &e, rv);
-    if (!up_running(&p, &pid)) {
+    rv = up_running(&p, &running, &pid, &e);
+    if (rv != 0) return complain("down", &e, rv);
+    if (!running) {
         int n = stop_orphans(&p);
         if (n) printf("Its supervisor was gone; stopped %d processes.\n", n);
         else printf("Nothing runs in %s.\n", p.dir);
         return 0;
     }
-    kill(pid, SIGTERM);
+    if (kill(pid, SIGTERM) != 0) return complain("down", &e, err_set(&e, ERR_IO, "cannot stop the supervisor (pid %d): %s", pid, strerror(errno)));
     uint64_t began = clock_mono_ms();
-    while (up_running(&p, NULL) && clock_mono_ms() - began < DOWN_TIMEOUT_MS) usleep(20000);
-    if (up_running(&p, NULL)) {
+    while (up_running(&p, &running, NULL, &e) == 0 && running && clock_mono_ms() - began < DOWN_TIMEOUT_MS) usleep(20000);
+    if (running) {
         fprintf(stderr, "pintle down: the supervisor (pid %d) still runs after %d s\n", pid, DOWN_TIMEOUT_MS / 1000);
         return 1;
     }
@@ -280,14 +304,18 @@ int cmd_status(int argc, char **argv)
     if (rv == 0 && strcmp(output, "text") && strcmp(output, "json")) rv = err_set(&e, ERR_INVALID, "--output must be text or json");
     if (rv == 0) rv = plan_for_dir(&p, &e);
     if (rv != 0) return complain("status", &e, rv);
-    bool ready = false;
-    if (up_running(&p, NULL) && load_state(&p)) {
+    bool ready = false, running = false;
+    rv = up_running(&p, &running, NULL, &e);
+    if (rv != 0) return complain("status", &e, rv);
+    if (running && load_state(&p)) {
         rv = look(&p, &v, &e);
         if (rv != 0) return complain("status", &e, rv);
         ready = up_view_ready(&p, &v);
         for (size_t i = 0; i < p.n_processes; i++) ready = ready && p.processes[i].pid;
     } else if (!strcmp(output, "text")) {
-        printf("Nothing runs in %s.\n", p.dir);
+        int n = load_state(&p) ? signal_orphans(&p, 0) : 0;
+        if (n) printf("The supervisor of %s is gone, but %d of its processes still run; `pintle down` stops them, `pintle up` starts anew.\n", p.dir, n);
+        else printf("Nothing runs in %s.\n", p.dir);
         return 1;
     }
     if (!strcmp(output, "json")) print_json(&p, &v, ready);

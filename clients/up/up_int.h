@@ -28,7 +28,7 @@ struct up_process {
     uv_process_t handle;
     int pid; /* 0 = not running */
     unsigned starts;
-    uint64_t again_ms; /* when to start it again */
+    uint64_t started_ms, again_ms; /* when it was started, and is to be again */
 };
 
 struct up_plan {
@@ -37,13 +37,21 @@ struct up_plan {
     int64_t members, nodes, base_port;
     bool secure, restart, detach;
     const char *binary;
-    const char *admin_kubeconfig, *lock_path, *state_path;
+    const char *admin_kubeconfig, *lock_path, *state_path, *settings_path;
     const char *kube_urls, *client_urls; /* comma-separated */
     const char *ca, *client_cert, *client_key; /* PEM files of the administrator */
     struct up_process processes[UP_PROCESSES_MAX];
     size_t n_processes;
 };
 
+#define UP_MEMBERS 3 /* what `up` makes unless told otherwise */
+#define UP_BASE_PORT 2379
+
+/* A data folder keeps the members, ports and TLS that it was made with: takes them for what is still the default; another
+ * choice is an error. Before up_plan_make. */
+int up_plan_recall(struct up_plan *p, struct err *e) MUST_CHECK;
+/* A file of ours, parsed; NULL if there is none or it is damaged. */
+struct json *up_read_json(struct arena *a, const char *path);
 /* Fills everything that follows from dir, members, nodes, base_port and secure. */
 int up_plan_make(struct up_plan *p, struct err *e) MUST_CHECK;
 /* Folders, certificates and kubeconfigs, where they are not there yet; ports that must be free. */
@@ -82,7 +90,7 @@ bool up_view_ready(const struct up_plan *p, const struct up_view *v);
  * written there once. The process's exit status. */
 int up_supervise(struct up_plan *p, int ready_fd);
 void up_print_ready(const struct up_plan *p, const struct up_view *v);
-/* Whether a supervisor holds the folder's lock; its pid if so. */
-bool up_running(const struct up_plan *p, int *ret_pid);
+/* Whether a supervisor holds the folder's lock; its pid if so. An error: another user's folder. */
+int up_running(const struct up_plan *p, bool *ret_running, int *ret_pid, struct err *e) MUST_CHECK;
 
 #endif

@@ -87,6 +87,25 @@ def test_data_stays():
     out = run(PINTLE, "ctl", "--endpoints", endpoints(), "get", "/stays")
     ok(out.stdout == "/stays\nhere\n", "with its data", out.stdout + out.stderr)
     out = run(PINTLE, "down", "--dir", DIR, timeout=60)
+    before = sorted(os.listdir(DIR))
+    for flags in (("--members", 5), ("--base-port", BASE + 500), ("--secure",)):
+        out = run(PINTLE, "up", "--detach", "--dir", DIR, *flags, timeout=90)
+        ok(out.returncode == 2 and "was made with --members 3 --base-port" in out.stderr, f"other settings than the data's: {flags[0]}", out.stderr)
+    ok(sorted(os.listdir(DIR)) == before, "and nothing is changed by asking", os.listdir(DIR))
+    out = run(PINTLE, "up", "--detach", "--dir", DIR, timeout=90)
+    ok(out.returncode == 0 and str(BASE) in out.stdout, "the data's settings need not be said again", out.stdout + out.stderr)
+
+
+def test_supervisor_killed():
+    with open(os.path.join(DIR, "state.json")) as f:
+        state = json.load(f)
+    os.kill(state["pid"], signal.SIGKILL)
+    alive = lambda: [p["pid"] for p in state["processes"] if os.path.exists(f"/proc/{p['pid']}/exe")]
+    out = run(PINTLE, "status", "--dir", DIR)
+    ok(out.returncode == 1 and "supervisor" in out.stdout and "still run" in out.stdout, "status tells of processes without a supervisor", out.stdout)
+    out = run(*UP, timeout=90)
+    ok(out.returncode == 0 and not alive(), "up stops them and continues", out.stdout + out.stderr + str(alive()))
+    run(PINTLE, "down", "--dir", DIR, timeout=60)
 
 
 def test_refusals():
@@ -109,4 +128,4 @@ def test_refusals():
         ok(out.returncode == 0 and "Usage" in out.stdout, f"{c} --help", out.stdout + out.stderr)
 
 
-main(test_up, test_layout, test_kill_leader, test_data_stays, test_refusals)
+main(test_up, test_layout, test_kill_leader, test_data_stays, test_supervisor_killed, test_refusals)
