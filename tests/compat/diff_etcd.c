@@ -24,6 +24,7 @@
 #define CALL_MS 20000
 #define CHECK_MS 8000 /* events that do not come within this time are missing */
 #define SETTLE_MS 400  /* etcd looks after watches that start in the past every 100 ms */
+#define SENT_MS 100    /* by then etcd has sent what happened */
 #define CHECK_EVERY 25
 #define SHOWN 3000 /* bytes of an answer in a report */
 
@@ -291,8 +292,11 @@ static void learn(const struct op *op, const struct answer *a)
         if (n_compactions < MAX_COMPACTIONS) compactions[n_compactions++] = op->revision;
     }
     if (op->kind == K_ALARM && op->action == 1) *(op->alarm == 1 ? &known.nospace : &known.corrupt) |= op->alarm != 0;
-    /* perhaps of another member: then it is asked again */
-    if (op->kind == K_ALARM && op->action == 0 && op->alarm == 0) known.nospace = known.corrupt = json_get(a->json, "alarms") != NULL;
+    if (op->kind != K_ALARM || op->action != 0 || op->alarm != 0) return;
+    const struct json *alarms = json_get(a->json, "alarms");
+    known.nospace = known.corrupt = false;
+    for (size_t i = 0; alarms && i < alarms->count; i++)
+        *(json_path_int(alarms->items[i], "alarm", 0) == 1 ? &known.nospace : &known.corrupt) = true;
 }
 
 static bool call_both(uint64_t index, struct op *op)
@@ -549,7 +553,10 @@ static bool run_op(uint64_t index)
         good = watch_both(index, &op);
         if (!good) show_op(index, &op);
     } else {
-        if (op.kind == K_COMPACT) settle();
+        if (op.kind == K_COMPACT) {
+            settle();
+            wait_ms(SENT_MS);
+        }
         good = (op.kind != K_COMPACT || checkpoint(index)) && call_both(index, &op); /* etcd looks for prev_kv when it sends */
         if (good && index % CHECK_EVERY == 0) good = checkpoint(index);
     }
