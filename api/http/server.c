@@ -204,6 +204,7 @@ void http_server_free(struct http_server *s)
 {
     if (!s) return;
     CHECK(s->closed);
+    take_inbox(s); /* a listener on another loop may have handed connections over until it was closed itself */
     for (struct list *node; (node = list_pop_front(&s->free_streams));)
         mem_free(container_of(node, struct http_stream, node));
     nghttp2_session_callbacks_del(s->callbacks);
