@@ -319,9 +319,9 @@ static void check_hash(struct run *t, struct store *s, const struct model *m)
     if (rc) return;
     while (!store_hash_step(h, 1 + rnd(20))) {
     }
-    assert_int_equal(store_hash_value(h), model_hash(m, rev > 0 ? rev : m->rev));
+    assert_int_equal(store_hash_value(h), model_hash(m, rev ? rev : m->rev));
     assert_true(store_hash_compact_revision(h) == m->compact);
-    assert_true(store_hash_revision(h) == (rev > 0 ? rev : m->rev));
+    assert_true(store_hash_revision(h) == (rev ? rev : m->rev));
     store_hash_close(h);
 }
 
