@@ -2,7 +2,7 @@
 """Random operations of the etcd v3 API against a real etcd and against us: every answer must agree field by field (diff_etcd.c).
 Each seed gets fresh servers: etcd and ours as one member each, then ours as three members with the requests spread over them.
 
-SEED=n repeats one seed; SEEDS=n is how many (3 of each kind), OPS=n how many operations of each (1200), ETCD=path the peer
+SEED=n repeats one seed; SEEDS=n is how many (2 of each kind), OPS=n how many operations of each (1000), ETCD=path the peer
 (Debian's etcd). PINTLE and B: the binary and the build folder. PINTLE_TEST_PORT: the first of 20 ports (22400).
 A difference is shrunk by leaving operations out, and what is left is shown."""
 import os
@@ -20,8 +20,8 @@ BUILD = os.path.join(tap.ROOT, os.environ.get("B", "build"))
 DIFF = os.path.join(BUILD, "tests", "compat", "diff_etcd")
 ETCD = os.environ.get("ETCD") or shutil.which("etcd") or "/usr/bin/etcd"
 PORT = int(os.environ.get("PINTLE_TEST_PORT", "22400"))
-SEEDS = int(os.environ.get("SEEDS", "3"))
-OPS = int(os.environ.get("OPS", "1200"))
+SEEDS = int(os.environ.get("SEEDS", "2"))
+OPS = int(os.environ.get("OPS", "1000"))
 SHRINK_SECONDS = 60
 
 
