@@ -57,8 +57,8 @@ static int new_endpoints(struct kube_request *q, struct json **ret)
     kube_time(clock_wall_ms() / 1000, now);
     const char *text = arena_printf(&q->arena,
                                     "{\"metadata\":{\"name\":\"kubernetes\",\"namespace\":\"default\",\"uid\":\"%s\","
-                                    "\"creationTimestamp\":\"%s\",\"labels\":{\"endpointslice.kubernetes.io/skip-mirror\":"
-                                    "\"true\"}},\"subsets\":[{\"addresses\":[{\"ip\":\"%s\"}],\"ports\":[{\"name\":\"https\","
+                                    "\"creationTimestamp\":\"%s\"},"
+                                    "\"subsets\":[{\"addresses\":[{\"ip\":\"%s\"}],\"ports\":[{\"name\":\"https\","
                                     "\"port\":%d,\"protocol\":\"TCP\"}]}]}", uid, now, api->advertise_host, api->advertise_port);
     if (!text || json_parse(&q->arena, slice_str(text), 0, ret, NULL)) return status_nomem(&q->status);
     return 0;
@@ -92,6 +92,8 @@ static int endpoints_compute(struct kube_request *q)
 {
     struct json *endpoints;
     int code = q->mut.object ? mutate_current(q, &endpoints) : new_endpoints(q, &endpoints);
+    struct json *labels = code ? NULL : json_path(endpoints, "metadata.labels");
+    if (labels) json_remove(labels, SLICE_LIT("endpointslice.kubernetes.io/skip-mirror")); /* nobody else makes its slice */
     if (!code && q->mut.object) code = add_member(q, endpoints);
     return code ? code : mutate_put(q, endpoints);
 }

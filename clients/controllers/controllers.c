@@ -149,6 +149,8 @@ static void make_informers(struct controllers *c)
     c->services = add_informer(
         c, &(struct informer_options){.resource = &KUBE_SERVICES, .trim = trim_applied});
     c->endpoints = add_informer(c, &(struct informer_options){.resource = &KUBE_ENDPOINTS});
+    c->endpointslices = add_informer(
+        c, &(struct informer_options){.resource = &KUBE_ENDPOINTSLICES});
     c->accounts = add_informer(
         c, &(struct informer_options){.resource = &KUBE_SERVICEACCOUNTS, .trim = trim_to_metadata});
     add_informer(c, &(struct informer_options){.resource = &configmaps, .trim = trim_to_metadata});
@@ -160,6 +162,7 @@ static void make_informers(struct controllers *c)
     c->replicasets_by_owner = informer_add_index(c->replicasets, index_controller_uid);
     c->replicasets_by_ns = informer_add_index(c->replicasets, index_namespace);
     c->deployments_by_ns = informer_add_index(c->deployments, index_namespace);
+    c->endpointslices_by_owner = informer_add_index(c->endpointslices, index_controller_uid);
     c->services_by_ns = informer_add_index(c->services, index_namespace);
 }
 

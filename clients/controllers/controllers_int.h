@@ -19,11 +19,11 @@ struct controllers {
     bool leading;
     struct recorder *deployment_events, *replicaset_events, *node_events;
     struct informer *pods, *nodes, *services, *endpoints, *namespaces, *accounts, *leases,
-        *replicasets, *deployments;
+        *replicasets, *deployments, *endpointslices;
     struct informer *all[INFORMERS_MAX]; /* those, and the ones only the garbage collector needs */
     size_t n_informers, n_synced;
     int pods_by_owner, pods_by_ns, orphan_pods_by_ns, pods_by_node, replicasets_by_owner,
-        replicasets_by_ns, deployments_by_ns, services_by_ns;
+        replicasets_by_ns, deployments_by_ns, services_by_ns, endpointslices_by_owner;
     struct workqueue *queues[QUEUES_MAX];
     size_t n_queues;
     uint64_t node_grace_ms, node_period_ms;

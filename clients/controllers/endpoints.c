@@ -1,9 +1,10 @@
-/* Endpoints: the addresses of a Service's pods, ready and not, grouped by the ports they serve. */
+/* Endpoints: the addresses of a Service's pods, ready and not, grouped by the ports they serve. The
+ * same turn keeps the Service's EndpointSlices (endpointslices.c). */
 #include <stdlib.h>
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "clients/controllers/controllers_int.h"
+#include "clients/controllers/endpoints.h"
 #include "clients/lib/kjson.h"
 #include "clients/lib/selector.h"
 
@@ -13,19 +14,6 @@
 struct endpoints_controller {
     struct controllers *c;
     struct workqueue *queue;
-};
-
-struct address {
-    struct kube_object *pod;
-    struct slice ip;
-    bool ready;
-    struct json *ports; /* of the pod, resolved */
-};
-
-struct addresses {
-    struct address *list;
-    size_t n, size;
-    bool cut;
 };
 
 /* ---- building ------------------------------------------------------------------------------- */
@@ -76,7 +64,6 @@ static void add_address(struct arena *a, struct addresses *v, const struct json 
     struct slice ip = json_path_text(pod->json, "status.podIP"),
                  phase = json_path_text(pod->json, "status.phase");
     if (!ip.len || slice_eq_str(phase, "Succeeded") || slice_eq_str(phase, "Failed")) return;
-    if (is_deleting(pod) && !tolerate) return;
     const struct json *service_ports = json_path(service, "spec.ports");
     struct json *ports = ports_of(a, service_ports, pod);
     bool headless = json_is_str(json_path(service, "spec.clusterIP"), "None");
@@ -86,7 +73,8 @@ static void add_address(struct arena *a, struct addresses *v, const struct json 
         v->size = v->size ? v->size * 2 : 16;
         v->list = mem_must_realloc(v->list, v->size * sizeof(*v->list));
     }
-    v->list[v->n++] = (struct address){pod, ip, tolerate || pod_is_ready(pod), ports};
+    v->list[v->n++] = (struct address){
+        pod, ip, tolerate || pod_is_ready(pod), is_deleting(pod) && !tolerate, ports};
 }
 
 static int by_ip(const void *x, const void *y)
@@ -130,7 +118,7 @@ static struct json *make_subsets(struct arena *a, struct addresses *v)
     return subsets;
 }
 
-static struct json *make_labels(struct arena *a, const struct json *service)
+struct json *endpoints_labels(struct arena *a, const struct json *service)
 {
     const struct json *have = json_path(service, "metadata.labels");
     struct json *labels = have ? json_clone(a, have) : json_object(a);
@@ -143,10 +131,28 @@ static struct json *make_labels(struct arena *a, const struct json *service)
 
 /* ---- the turn ------------------------------------------------------------------------------- */
 
-static bool same_or_both_empty(const struct json *a, const struct json *b)
+bool endpoints_same(const struct json *a, const struct json *b)
 {
     size_t n = a ? a->count : 0, m = b ? b->count : 0;
     return n == 0 || m == 0 ? n == m : json_equal(a, b);
+}
+
+void endpoints_drop_labels(struct arena *a, struct json *labels, const struct kube_object *old)
+{
+    const struct json *before = json_path(old->json, "metadata.labels");
+    for (size_t i = 0; i < (before ? before->count : 0); i++)
+        if (!json_get_slice(labels, before->members[i].name))
+            json_set(a, labels, before->members[i].name, json_null(a));
+}
+
+/* Those that go on being endpoints; more than there may be are left out. */
+static void keep_staying(struct addresses *v)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < v->n; i++)
+        if (!v->list[i].leaving) v->list[n++] = v->list[i];
+    v->cut = n > ADDRESSES_MAX;
+    v->n = v->cut ? ADDRESSES_MAX : n;
 }
 
 static void write_endpoints(struct sync *s, struct endpoints_controller *ec,
@@ -154,15 +160,15 @@ static void write_endpoints(struct sync *s, struct endpoints_controller *ec,
 {
     struct arena *a = &s->arena;
     struct kube_object *old = informer_get_key(ec->c->endpoints, kube_object_key(service));
-    struct json *subsets = make_subsets(a, v), *labels = make_labels(a, service->json);
+    struct json *subsets = make_subsets(a, v), *labels = endpoints_labels(a, service->json);
     if (!subsets || !labels) {
         s->failed = true;
         return;
     }
     const struct json *have =
         old ? json_get(json_path(old->json, "metadata.annotations"), OVER_CAPACITY) : NULL;
-    if (old && same_or_both_empty(json_get(old->json, "subsets"), subsets) &&
-        same_or_both_empty(json_path(old->json, "metadata.labels"), labels) &&
+    if (old && endpoints_same(json_get(old->json, "subsets"), subsets) &&
+        endpoints_same(json_path(old->json, "metadata.labels"), labels) &&
         (have != NULL) == v->cut)
         return;
     struct json *notes = v->cut ? kjson(a, "{$:'truncated'}", OVER_CAPACITY) : NULL;
@@ -176,11 +182,7 @@ static void write_endpoints(struct sync *s, struct endpoints_controller *ec,
         return;
     }
     if (have && !v->cut) notes = kjson(a, "{$:N}", OVER_CAPACITY);
-    const struct json *before =
-        json_path(old->json, "metadata.labels"); /* a merge patch removes by null */
-    for (size_t i = 0; i < (before ? before->count : 0); i++)
-        if (!json_get_slice(labels, before->members[i].name))
-            json_set(a, labels, before->members[i].name, json_null(a));
+    endpoints_drop_labels(a, labels, old);
     struct json *patch =
         kjson(a, "{metadata:{resourceVersion:s,labels:o,annotations:o?},subsets:o}",
               arena_printf(a, "%lld", (long long)old->resource_version), labels, notes, subsets);
@@ -205,6 +207,8 @@ static void process(void *ctx, struct slice key)
     }
     const struct json *selector = json_path(service->json, "spec.selector");
     if (!selector || !selector->count || is_deleting(service)) { /* somebody else's to fill */
+        struct kube_object *theirs = informer_get_key(c->endpoints, key);
+        if (theirs && !is_deleting(service)) endpointslices_mirror(s, theirs);
         sync_release(s);
         return;
     }
@@ -214,8 +218,8 @@ static void process(void *ctx, struct slice key)
         if (selector_map_matches(selector, json_path(p->json, "metadata.labels")))
             add_address(&s->arena, &v, service->json, p);
     if (v.n > 1) qsort(v.list, v.n, sizeof(*v.list), by_ip);
-    v.cut = v.n > ADDRESSES_MAX;
-    if (v.cut) v.n = ADDRESSES_MAX;
+    endpointslices_write(s, service, &v);
+    keep_staying(&v);
     write_endpoints(s, ec, service, &v);
     mem_free(v.list);
     sync_release(s);
@@ -281,13 +285,30 @@ static void endpoints_updated(void *ctx, struct kube_object *old, struct kube_ob
     endpoints_changed(ctx, o);
 }
 
+static void slice_changed(void *ctx, struct kube_object *o)
+{
+    struct endpoints_controller *ec = ctx;
+    struct slice name =
+        json_text(json_get(json_path(o->json, "metadata.labels"), ENDPOINTSLICE_SERVICE));
+    struct kube_object *service = name.len ? informer_get(ec->c->services, o->ns, name) : NULL;
+    if (service) workqueue_add(ec->queue, kube_object_key(service));
+}
+
+/* The labels before count: they say whose it was. */
+static void slice_updated(void *ctx, struct kube_object *old, struct kube_object *o)
+{
+    slice_changed(ctx, old);
+    slice_changed(ctx, o);
+}
+
 void endpoints_start(struct controllers *c)
 {
     static const struct informer_handler pods = {pod_changed, pod_updated, pod_changed, NULL};
     static const struct informer_handler services = {service_changed, service_updated,
                                                      service_changed, NULL};
-    static const struct informer_handler endpoints = {NULL, endpoints_updated, endpoints_changed,
-                                                      NULL};
+    static const struct informer_handler endpoints = {endpoints_changed, endpoints_updated,
+                                                      endpoints_changed, NULL};
+    static const struct informer_handler slices = {NULL, slice_updated, slice_changed, NULL};
     struct endpoints_controller *ec = mem_must_calloc(1, sizeof(*ec));
     c->endpoint = ec;
     ec->c = c;
@@ -295,6 +316,7 @@ void endpoints_start(struct controllers *c)
     informer_add_handler(c->pods, &pods, ec);
     informer_add_handler(c->services, &services, ec);
     informer_add_handler(c->endpoints, &endpoints, ec);
+    informer_add_handler(c->endpointslices, &slices, ec);
 }
 
 void endpoints_free(struct controllers *c)

@@ -21,7 +21,9 @@ const struct kube_resource KUBE_PODS = {"v1", "pods", "Pod", true},
                            KUBE_SERVICEACCOUNTS = {"v1", "serviceaccounts", "ServiceAccount", true},
                            KUBE_LEASES = {"coordination.k8s.io/v1", "leases", "Lease", true},
                            KUBE_REPLICASETS = {"apps/v1", "replicasets", "ReplicaSet", true},
-                           KUBE_DEPLOYMENTS = {"apps/v1", "deployments", "Deployment", true};
+                           KUBE_DEPLOYMENTS = {"apps/v1", "deployments", "Deployment", true},
+                           KUBE_ENDPOINTSLICES = {"discovery.k8s.io/v1", "endpointslices",
+                                                  "EndpointSlice", true};
 
 struct kube_client {
     uv_loop_t *loop;

@@ -26,7 +26,7 @@ struct kube_resource {
 
 extern const struct kube_resource KUBE_PODS, KUBE_NODES, KUBE_SERVICES, KUBE_ENDPOINTS,
     KUBE_NAMESPACES, KUBE_EVENTS, KUBE_SERVICEACCOUNTS, KUBE_LEASES, KUBE_REPLICASETS,
-    KUBE_DEPLOYMENTS;
+    KUBE_DEPLOYMENTS, KUBE_ENDPOINTSLICES;
 
 int kube_client_new(uv_loop_t *loop, const struct kube_config *config, const char *user_agent,
                     struct kube_client **ret, struct err *e) MUST_CHECK;

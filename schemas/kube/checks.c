@@ -2,9 +2,14 @@
  * by `check=` in the data. */
 #include "schemas/kube/checks.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 
 #define SECRET_BYTES ((size_t)1024 * 1024) /* of all values of a Secret or ConfigMap */
+
+#define SLICE_ENDPOINTS 1000 /* of an EndpointSlice, as Kubernetes */
+#define SLICE_PORTS 100
+#define SLICE_ADDRESSES 100 /* of one endpoint */
 
 #define INVALID(at, v, ...) kind_complain(c, PROBLEM_INVALID, at, v, __VA_ARGS__)
 #define FORBIDDEN(at, ...) kind_complain(c, PROBLEM_FORBIDDEN, at, NULL, __VA_ARGS__)
@@ -285,6 +290,64 @@ static int check_subset(struct kind_check *c, const struct kind_path *at, const 
     return rc;
 }
 
+static int check_at_most(struct kind_check *c, const struct kind_path *at, const struct json *list,
+                         size_t most)
+{
+    if (check_count(list) <= most) return 0;
+    const struct json *n = json_int(c->a, (int64_t)check_count(list));
+    return n ? kind_complain(c, PROBLEM_TOO_MANY, at, n, "must have at most %zu items", most)
+             : ERR_NOMEM;
+}
+
+static int check_slice_address(struct kind_check *c, const struct kind_path *at,
+                               const struct json *type, const struct json *v)
+{
+    char text[INET6_ADDRSTRLEN + 1] = {0};
+    uint8_t bytes[16];
+    struct slice s = json_text(v);
+    bool v6 = json_is_str(type, "IPv6");
+    if (json_is_str(type, "FQDN"))
+        return kind_format_by_name(SLICE_LIT("dns-subdomain"))(c, at, v);
+    if (!v6 && !json_is_str(type, "IPv4")) return 0; /* told already */
+    if (s.len < sizeof(text)) memcpy(text, s.data, s.len);
+    if (inet_pton(v6 ? AF_INET6 : AF_INET, text, bytes) == 1) return 0;
+    return INVALID(at, v, "must be a valid %s address", v6 ? "IPv6" : "IPv4");
+}
+
+static int check_slice_endpoint(struct kind_check *c, const struct kind_path *at,
+                                const struct json *type, const struct json *endpoint)
+{
+    const struct json *addresses = json_get(endpoint, "addresses");
+    const struct kind_path *here = PATH_STR(at, "addresses");
+    if (!check_count(addresses)) return REQUIRED(here, "must contain at least 1 address");
+    int rc = check_at_most(c, here, addresses, SLICE_ADDRESSES);
+    for (size_t i = 0; i < addresses->count && i < SLICE_ADDRESSES && !rc; i++)
+        rc = check_slice_address(c, PATH_IN(here, i), type, json_at(addresses, i));
+    return rc;
+}
+
+static int check_endpoint_slice(struct kind_check *c, const struct kind_path *at,
+                                const struct json *v, const struct json *old)
+{
+    const struct json *endpoints = json_get(v, "endpoints"), *ports = json_get(v, "ports");
+    const struct kind_path *here = PATH_STR(at, "endpoints"), *of_ports = PATH_STR(at, "ports");
+    struct name_set names = {0};
+    (void)old;
+    int rc = check_at_most(c, here, endpoints, SLICE_ENDPOINTS);
+    for (size_t i = 0; i < check_count(endpoints) && i < SLICE_ENDPOINTS && !rc; i++)
+        rc = check_slice_endpoint(c, PATH_IN(here, i), json_get(v, "addressType"),
+                                  json_at(endpoints, i));
+    if (!rc) rc = check_at_most(c, of_ports, ports, SLICE_PORTS);
+    for (size_t i = 0; i < check_count(ports) && i < SLICE_PORTS && !rc; i++) {
+        const struct json *name = json_get(json_at(ports, i), "name"); /* "" is a name here */
+        rc = name_set_add(c, &names, name ? json_text(name) : SLICE_LIT(""));
+        if (rc > 0)
+            rc = kind_complain(c, PROBLEM_DUPLICATE, PATH_STR(PATH_IN(of_ports, i), "name"), name,
+                               "%s", "");
+    }
+    return rc;
+}
+
 /* ---- configuration ----------------------------------------------------------------------------
  */
 
@@ -475,6 +538,7 @@ kind_check_fn kind_check_by_name(struct slice name)
         {"strategy", check_strategy},
         {"service-spec", check_service_spec},
         {"subset", check_subset},
+        {"endpoint-slice", check_endpoint_slice},
         {"config-map", check_config_map},
         {"secret", check_secret},
         {"namespace", check_namespace},

@@ -16,6 +16,7 @@ EMBED(kinds_core_v1_volume, "core.v1.volume.kinds")
 EMBED(kinds_apps_v1, "apps.v1.kinds")
 EMBED(kinds_autoscaling_v1, "autoscaling.v1.kinds")
 EMBED(kinds_coordination_v1, "coordination.v1.kinds")
+EMBED(kinds_discovery_v1, "discovery.v1.kinds")
 EMBED(kinds_policy_v1, "policy.v1.kinds")
 
 /* The length is only known when the program is linked, so the table is filled at start. */
@@ -32,6 +33,7 @@ static const struct kinds_source_range ranges[] = {
     {"apps.v1.kinds", kinds_apps_v1, kinds_apps_v1_end},
     {"autoscaling.v1.kinds", kinds_autoscaling_v1, kinds_autoscaling_v1_end},
     {"coordination.v1.kinds", kinds_coordination_v1, kinds_coordination_v1_end},
+    {"discovery.v1.kinds", kinds_discovery_v1, kinds_discovery_v1_end},
     {"policy.v1.kinds", kinds_policy_v1, kinds_policy_v1_end},
 };
 #define N_RANGES (sizeof(ranges) / sizeof(ranges[0]))

@@ -323,6 +323,45 @@ static struct json *cell_endpoints(struct arena *a, const struct json *o, int64_
     return cell_buf(a, &b, "<none>");
 }
 
+/* What an EndpointSlice shows of a list: a few, and how many more. */
+static struct json *cell_some(struct arena *a, struct buf *b, size_t n)
+{
+    if (n > ENDPOINTS_SHOWN) buf_printf(b, " + %zu more...", n - ENDPOINTS_SHOWN);
+    return cell_buf(a, b, "<unset>");
+}
+
+static struct json *cell_slice_ports(struct arena *a, const struct json *o, int64_t now_s,
+                                     const char *const *args)
+{
+    const struct json *ports = json_get(o, "ports");
+    struct buf b = {0};
+    (void)now_s, (void)args;
+    for (size_t i = 0; i < cell_count(ports) && i < ENDPOINTS_SHOWN; i++) {
+        const struct json *port = json_get(json_at(ports, i), "port"),
+                          *name = json_get(json_at(ports, i), "name");
+        bool number = port && port->type == JSON_NUMBER;
+        struct slice text = number ? port->text : name ? json_text(name) : SLICE_LIT("*");
+        if (i) buf_append_byte(&b, ',');
+        buf_append_slice(&b, text);
+    }
+    return cell_some(a, &b, cell_count(ports));
+}
+
+static struct json *cell_slice_endpoints(struct arena *a, const struct json *o, int64_t now_s,
+                                         const char *const *args)
+{
+    const struct json *endpoints = json_get(o, "endpoints");
+    struct buf b = {0};
+    size_t n = 0;
+    (void)now_s, (void)args;
+    for (size_t i = 0; i < cell_count(endpoints); i++) {
+        const struct json *addresses = json_get(json_at(endpoints, i), "addresses");
+        for (size_t j = 0; j < cell_count(addresses); j++)
+            if (n++ < ENDPOINTS_SHOWN) add_part(&b, json_text(json_at(addresses, j)), ",");
+    }
+    return cell_some(a, &b, n);
+}
+
 /* ---- events -----------------------------------------------------------------------------------
  */
 
@@ -406,6 +445,8 @@ kind_cell_fn kind_cell_by_name(struct slice name)
         {"service-external-ip", cell_service_external_ip},
         {"service-ports", cell_service_ports},
         {"endpoints", cell_endpoints},
+        {"slice-ports", cell_slice_ports},
+        {"slice-endpoints", cell_slice_endpoints},
         {"event-first-seen", cell_event_first_seen},
         {"event-last-seen", cell_event_last_seen},
         {"event-count", cell_event_count},

@@ -134,6 +134,16 @@ def test_deployment(c):
         e = c.get("/api/v1/namespaces/default/endpoints/web").json
         return [s for s in e.get("subsets") or [] if len(s.get("addresses", [])) == 3 and s["ports"][0]["port"] == 80]
     tap.check("Endpoints with the named port", wait_for(addresses), c.get("/api/v1/namespaces/default/endpoints/web"))
+    def sliced():
+        s = slices(c, "web")
+        return len(s) == 1 and len([e for e in s[0]["endpoints"] if e["conditions"]["ready"]]) == 3 and s
+    s = (wait_for(sliced) or [{}])[0]
+    tap.check("an EndpointSlice next to them", s.get("addressType") == "IPv4" and s["ports"] == [
+        {"name": "", "port": 80, "protocol": "TCP"}], slices(c, "web"))
+    tap.check("says whose it is", s and s["metadata"]["name"].startswith("web-") and s["metadata"]["ownerReferences"][0]["kind"] == "Service"
+              and s["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] == "endpointslice-controller.k8s.io", s)
+    tap.equal("and where each endpoint runs", sorted((e["addresses"][0], e["nodeName"], e["targetRef"]["name"]) for e in s.get("endpoints", [])),
+              sorted((p["status"]["podIP"], p["spec"]["nodeName"], p["metadata"]["name"]) for p in pods))
     tap.check("events tell of it", wait_for(lambda: len(events(c, "Scheduled", "web-")) == 3 and events(c, "ScalingReplicaSet", "web")
               and len(events(c, "SuccessfulCreate", "web-")) >= 3), items(c, "/api/v1/namespaces/default/events"))
 
@@ -174,6 +184,38 @@ def test_rollout(c):
     tap.check("old ReplicaSets beyond the limit go", wait_for(lambda: len(items(c, SETS, "web")) == 2), items(c, SETS, "web"))
     c.patch(DEPLOYMENTS + "/web", {"spec": {"replicas": 1}})
     tap.check("scales down", wait_for(settled(c, "web", 1)), items(c, PODS, "web"))
+
+
+def slices(c, service):
+    return items(c, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3D" + service)
+
+
+def test_slices(c):
+    """What is left of `web` is one pod."""
+    def addresses(service):
+        return sorted(a for s in slices(c, service) for e in s["endpoints"] for a in e["addresses"])
+    tap.check("slices follow down", wait_for(lambda: len(addresses("web")) == 1), slices(c, "web"))
+    time.sleep(0.5)
+    version = [s["metadata"]["resourceVersion"] for s in slices(c, "web")]
+    c.patch("/api/v1/namespaces/default/services/web", {"metadata": {"annotations": {"nothing": "new"}}})
+    time.sleep(0.5)
+    tap.equal("and are not written when nothing changed", [s["metadata"]["resourceVersion"] for s in slices(c, "web")], version)
+    c.patch(DEPLOYMENTS + "/web", {"spec": {"replicas": 120}})
+    tap.check("follow up, at most 100 endpoints each", wait_for(lambda: sorted(len(s["endpoints"]) for s in slices(c, "web")) == [20, 100], 30),
+              [len(s["endpoints"]) for s in slices(c, "web")])
+    tap.check("each pod once", len(set(addresses("web"))) == 120, addresses("web"))
+    first = slices(c, "web")[0]["metadata"]["name"]
+    c.delete("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/" + first)
+    tap.check("one that was deleted comes back", wait_for(lambda: len(addresses("web")) == 120), slices(c, "web"))
+    c.patch(DEPLOYMENTS + "/web", {"spec": {"replicas": 1}})
+    tap.check("surplus slices go", wait_for(lambda: len(slices(c, "web")) == 1 and len(addresses("web")) == 1, 30), slices(c, "web"))
+    c.delete("/api/v1/namespaces/default/services/web")
+    tap.check("all go with the Service", wait_for(lambda: not slices(c, "web")), slices(c, "web"))
+    own = c.get("/api/v1/namespaces/default/endpoints/kubernetes").json
+    want = sorted(a["ip"] for s in own["subsets"] for a in s["addresses"])
+    tap.check("Endpoints of a Service without selector are mirrored", want and wait_for(lambda: addresses("kubernetes") == want) and
+              slices(c, "kubernetes")[0]["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] ==
+              "endpointslicemirroring-controller.k8s.io", slices(c, "kubernetes"))
 
 
 def test_stuck(c):
@@ -391,6 +433,7 @@ try:
         "status") == "True"]) == 3), items(cluster, "/api/v1/nodes"))
     test_deployment(cluster)
     test_rollout(cluster)
+    test_slices(cluster)
     test_stuck(cluster)
     big = test_scheduling(cluster)
     stop(big)

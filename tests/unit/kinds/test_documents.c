@@ -54,6 +54,12 @@ static void test_resources(void **state)
         "{'name':'deployments/"
         "scale','singularName':'','namespaced':true,'group':'autoscaling','version':'v1',"
         "'kind':'Scale','verbs':['get','patch','update']}");
+    assert_int_equal(kinds_discovery_resources(&b, "discovery.k8s.io", "v1"), 0);
+    v = parsed(&b);
+    assert_string_equal(shown(json_get(v, "resources")),
+                        "[{'name':'endpointslices','singularName':'endpointslice','namespaced':true,"
+                        "'kind':'EndpointSlice','verbs':['create','delete','deletecollection','get',"
+                        "'list','patch','update','watch']}]");
     assert_int_equal(kinds_discovery_resources(&b, "apps", "v2"), ERR_NOT_FOUND);
     assert_int_equal(b.len, 0);
 }
@@ -68,7 +74,7 @@ static void test_groups(void **state)
         shown(json_at(json_get(v, "groups"), 0)),
         "{'name':'apps','versions':[{'groupVersion':'apps/"
         "v1','version':'v1'}],'preferredVersion':{'groupVersion':'apps/v1','version':'v1'}}");
-    assert_int_equal(json_get(v, "groups")->count, 2);
+    assert_int_equal(json_get(v, "groups")->count, 3);
     assert_int_equal(kinds_discovery_group(&b, "coordination.k8s.io"), 0);
     v = parsed(&b);
     assert_true(json_is_str(json_get(v, "kind"), "APIGroup"));
@@ -90,7 +96,7 @@ static void test_aggregated(void **state)
                         "'kind':'Eviction'},'verbs':['create']}");
     assert_int_equal(kinds_discovery_aggregated(&b, false), 0);
     v = parsed(&b);
-    assert_int_equal(json_get(v, "items")->count, 2);
+    assert_int_equal(json_get(v, "items")->count, 3);
 }
 
 /* ---- OpenAPI ----------------------------------------------------------------------------------
@@ -154,7 +160,7 @@ static void test_openapi_v3(void **state)
     struct buf b = {0};
     assert_int_equal(kinds_openapi_v3_index(&b), 0);
     struct json *index = json_get(parsed(&b), "paths");
-    assert_int_equal(index->count, 3);
+    assert_int_equal(index->count, 4);
     assert_true(
         slice_has_prefix(json_text(json_get(json_get(index, "apis/apps/v1"), "serverRelativeURL")),
                          SLICE_LIT("/openapi/v3/apis/apps/v1?hash=")));

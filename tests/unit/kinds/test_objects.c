@@ -636,6 +636,8 @@ static void test_the_others(void **state)
     "'},'involvedObject':{" object "}}"
 #define LEASE(spec)                                                                                \
     "{'apiVersion':'coordination.k8s.io/v1','kind':'Lease'" META ",'spec':{" spec "}}"
+#define ENDPOINT_SLICE(members)                                                                    \
+    "{'apiVersion':'discovery.k8s.io/v1','kind':'EndpointSlice'" META "," members "}"
 #define ENDPOINTS(subsets) "{'apiVersion':'v1','kind':'Endpoints'" META ",'subsets':[" subsets "]}"
     static const char *const cases[][2] = {
         {NODE ",'spec':{'taints':[{'key':'a','effect':'NoSchedule'}]}}", ""},
@@ -661,6 +663,26 @@ static void test_the_others(void **state)
          "subsets[0].addresses[0].ip: Invalid value: \"x\": must be a valid IP address"},
         {ENDPOINTS("{'addresses':[{'ip':'::1'}],'ports':[{'port':80},{'port':81,'name':'b'}]}"),
          "subsets[0].ports[0].name: Required value"},
+        {ENDPOINT_SLICE("'addressType':'IPv4','endpoints':[{'addresses':['10.0.0.1']}],'ports':"
+                        "[{'port':80},{'name':'b'}]"),
+         ""},
+        {ENDPOINT_SLICE("'addressType':'IPv6','endpoints':[{'addresses':['fd00::1']}]"), ""},
+        {ENDPOINT_SLICE("'addressType':'FQDN','endpoints':[{'addresses':['a.example']}]"), ""},
+        {ENDPOINT_SLICE("'endpoints':[]"), "addressType: Required value"},
+        {ENDPOINT_SLICE("'addressType':'ipv4','endpoints':[]"),
+         "addressType: Unsupported value: \"ipv4\": supported values: \"IPv4\", \"IPv6\", "
+         "\"FQDN\""},
+        {ENDPOINT_SLICE("'addressType':'IPv4','endpoints':[{'addresses':[]}]"),
+         "endpoints[0].addresses: Required value: must contain at least 1 address"},
+        {ENDPOINT_SLICE("'addressType':'IPv4','endpoints':[{'addresses':['fd00::1']}]"),
+         "endpoints[0].addresses[0]: Invalid value: \"fd00::1\": must be a valid IPv4 address"},
+        {ENDPOINT_SLICE("'addressType':'IPv6','endpoints':[{'addresses':['10.0.0.1']}]"),
+         "endpoints[0].addresses[0]: Invalid value: \"10.0.0.1\": must be a valid IPv6 address"},
+        {ENDPOINT_SLICE("'addressType':'IPv4','endpoints':[],'ports':[{'port':80},{'port':81}]"),
+         "ports[1].name: Duplicate value: \"\""},
+        {ENDPOINT_SLICE("'addressType':'IPv4','endpoints':[],'ports':[{'protocol':'x'}]"),
+         "ports[0].protocol: Unsupported value: \"x\": supported values: \"TCP\", \"UDP\", "
+         "\"SCTP\""},
         {"{'apiVersion':'v1','kind':'Namespace','metadata':{'name':'n'},'spec':{'finalizers':['"
          "mine']}}",
          "spec.finalizers[0]: Invalid value: \"mine\": name is neither a standard finalizer name "

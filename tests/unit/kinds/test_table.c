@@ -49,6 +49,7 @@ static void test_columns(void **state)
     columns("v1", "Endpoints", "Name|Endpoints|Age");
     columns("v1", "ServiceAccount", "Name|Secrets|Age");
     columns("coordination.k8s.io/v1", "Lease", "Name|Holder|Age");
+    columns("discovery.k8s.io/v1", "EndpointSlice", "Name|AddressType|Ports|Endpoints|Age");
     struct json *list;
     assert_int_equal(
         kind_table_columns(&arena, kind_by_name(SLICE_LIT("v1"), SLICE_LIT("Pod")), &list), 0);
@@ -233,6 +234,13 @@ static void test_the_others(void **state)
                  ",'subsets':[{'addresses':[{'ip':'10.0.0.1'},{'ip':'fd00::1'}],'ports':[{'port':"
                  "80},{'port':81}]}]"),
           "['x','10.0.0.1:80,[fd00::1]:80,10.0.0.1:81 + 1 more...','5s']");
+    cells(OBJECT("discovery.k8s.io/v1", "EndpointSlice", ",'addressType':'IPv4'"),
+          "['x','IPv4','<unset>','<unset>','5s']");
+    cells(OBJECT("discovery.k8s.io/v1", "EndpointSlice",
+                 ",'addressType':'IPv4','ports':[{'name':'','port':80},{'name':'all'},{},{}],"
+                 "'endpoints':[{'addresses':['10.0.0.1','10.0.0.2']},{'addresses':['10.0.0.3',"
+                 "'10.0.0.4','10.0.0.5']}]"),
+          "['x','IPv4','80,all,* + 1 more...','10.0.0.1,10.0.0.2,10.0.0.3 + 2 more...','5s']");
     cells(OBJECT("v1", "ConfigMap", ",'data':{'a':'','b':''},'binaryData':{'c':''}"),
           "['x',3,'5s']");
     cells(OBJECT("v1", "Secret", ",'type':'Opaque','data':{'a':''}"), "['x','Opaque',1,'5s']");

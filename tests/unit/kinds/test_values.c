@@ -173,6 +173,7 @@ static void test_the_embedded_kinds(void **state)
         {"v1", "ServiceAccount", "serviceaccounts", "serviceaccounts", true, 0},
         {"v1", "Event", "events", "events", true, 0},
         {"coordination.k8s.io/v1", "Lease", "leases", "leases", true, 0},
+        {"discovery.k8s.io/v1", "EndpointSlice", "endpointslices", "endpointslices", true, 0},
         {"apps/v1", "ReplicaSet", "replicasets", "replicasets", true, KIND_STATUS | KIND_SCALE},
         {"apps/v1", "Deployment", "deployments", "deployments", true, KIND_STATUS | KIND_SCALE},
     };
