@@ -215,6 +215,7 @@ static void after_turn(void *ctx)
     if (!c->dead) reads_poll(c);
     if (!c->dead) check_transfer(c);
     if (!c->dead) snapshots_poll(c);
+    if (!c->dead) io_tell_commit(c);
 }
 
 static void ready_done(struct consensus_read *r, int error)

@@ -40,6 +40,8 @@ struct peer {
     /* its read points: one asked, one waiting for the next round */
     uint64_t read_life, read_waiting, read_asked;
     uint64_t probe_seq; /* highest acknowledged in this term */
+    /* the commit index it was last sent, in which term; and until when it waits for news of it */
+    uint64_t told_commit, told_term, wants_commit_ms;
 };
 
 /* A frame under way: owns its bytes. */
@@ -55,6 +57,9 @@ struct out_frame {
 };
 
 struct peer *peers_find(struct consensus *c, uint64_t id);
+/* The peer has sent a proposal or a read: commits are told to it at once for a while (io.c). */
+void peers_want_commit(struct consensus *c, struct peer *p);
+void io_tell_commit(struct consensus *c);
 /* Takes the members from libraft's configuration; true if they have changed. */
 bool peers_update(struct consensus *c, const struct raft_configuration *conf);
 int peers_from_config(struct consensus *c, const struct consensus_config *config, struct err *e);

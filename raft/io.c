@@ -239,6 +239,8 @@ static int send_append(struct consensus *c, struct raft_io_send *req,
         uint64_t end = a.prev_index + a.n;
         a.leader_commit = m->leader_commit < end ? m->leader_commit : end;
         send_append_frame(s, p->id, &a, m->entries + at);
+        p->told_commit = a.leader_commit;
+        p->told_term = a.term;
         sent += bytes;
         at += a.n;
         if (a.n) a.prev_term = m->entries[at - 1].term;
@@ -252,6 +254,29 @@ static int send_append(struct consensus *c, struct raft_io_send *req,
         append_frame_done(s);
     }
     return 0;
+}
+
+/* libraft tells a follower of a commit with the next entries or heartbeat. Who writes or reads through a follower would
+ * wait for that: when nothing else is on its way, a member that waits gets an append without entries at once. It says only
+ * what the follower is known to have (its match index), as any heartbeat may. */
+void io_tell_commit(struct consensus *c)
+{
+    const struct raft *r = &c->raft;
+    if (r->state != RAFT_LEADER || !guard_may_serve(&c->guard)) return;
+    uint64_t commit = r->commit_index, term = guard_log_term(r, commit), now = consensus_now(c);
+    if (term == 0 || commit != consensus_last_index(c)) return;
+    for (unsigned i = 0; i < r->configuration.n; i++) {
+        struct peer *p = peers_find(c, r->configuration.servers[i].id);
+        if (!p || p->id == c->id || now >= p->wants_commit_ms) continue;
+        if (p->told_term == r->current_term && p->told_commit >= commit) continue;
+        if (r->leader_state.progress[i].match_index < commit) continue;
+        struct frame_append a = {.term = r->current_term, .prev_index = commit, .prev_term = term, .leader_commit = commit};
+        struct out_frame *o = out_new(c, p->id, ENV_CHANNEL_RAFT);
+        frame_encode_append(&o->head, &a, NULL);
+        p->told_commit = commit;
+        p->told_term = r->current_term;
+        out_send(o);
+    }
 }
 
 struct plain_send {

@@ -265,3 +265,10 @@ void peers_send(struct consensus *c, uint64_t peer_id, enum env_channel channel,
     frame_encode(&o->head, f);
     out_send(o);
 }
+
+#define WANTS_COMMIT_MS 1000u
+
+void peers_want_commit(struct consensus *c, struct peer *p)
+{
+    p->wants_commit_ms = consensus_now(c) + WANTS_COMMIT_MS;
+}

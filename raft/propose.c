@@ -278,6 +278,7 @@ static bool seen_before(struct peer *p, uint64_t life, uint64_t seq)
 static void on_propose(struct consensus *c, struct peer *p, const struct frame *f)
 {
     if (seen_before(p, f->propose.life, f->propose.seq)) return;
+    peers_want_commit(c, p);
     struct proposals *s = &c->proposals;
     int error = 0;
     if (c->raft.state != RAFT_LEADER || f->propose.term != c->raft.current_term ||

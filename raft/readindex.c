@@ -260,6 +260,7 @@ static void on_question(struct consensus *c, struct peer *p, const struct frame 
     }
     if (p->read_asked == f->read.seq) return; /* asked again while its round is under way */
     if (f->read.seq > p->read_waiting) p->read_waiting = f->read.seq;
+    peers_want_commit(c, p);
     guard_poll(&c->guard);
 }
 

@@ -6,6 +6,7 @@
 #include "api/core/core_int.h"
 
 #include "base/check.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 #define LEASE_REVOKES_PER_TICK 100         /* etcd: 1000 a second */
@@ -258,6 +259,41 @@ void core_lease_ask(struct core *c, struct core_request *r)
     map_put(&c->forwarded, id, r);
 }
 
+/* What another member asked; the leader answers once a majority has confirmed that it still leads: one that was
+ * deposed without knowing must not promise a lease time that its successor does not know of. */
+struct lease_question {
+    struct core_request r; /* a read point */
+    struct core *core;
+    uint64_t from_id, id;
+    int64_t lease;
+    uint8_t kind;
+};
+
+static void question_confirmed(struct core_request *r)
+{
+    struct lease_question *q = container_of(r, struct lease_question, r);
+    struct core *c = q->core;
+    int64_t ttl = 0;
+    int code = r->code ? r->code : ask_clock(c, q->lease, q->kind == MESSAGE_RENEW, &ttl);
+    if (code != ERR_STOPPED && send_message(c, q->from_id, MESSAGE_ANSWER, q->id, code, ttl) != 0)
+        log_debug("lease answer not sent: it will time out at the member that asked");
+    core_request_release(r);
+    mem_free(q);
+}
+
+static void take_question(struct core *c, uint64_t from_id, uint8_t kind, uint64_t id, int64_t lease)
+{
+    if (!c->leader) {
+        if (send_message(c, from_id, MESSAGE_ANSWER, id, ERR_LEADER_CHANGED, 0) != 0)
+            log_debug("lease answer not sent: it will time out at the member that asked");
+        return;
+    }
+    struct lease_question *q = mem_must_calloc(1, sizeof(*q));
+    *q = (struct lease_question){.core = c, .from_id = from_id, .id = id, .lease = lease, .kind = kind,
+                                 .r = {.type = CORE_READ_INDEX, .done = question_confirmed}};
+    core_submit(c, &q->r);
+}
+
 void core_lease_message(struct core *c, uint64_t from_id, struct slice payload)
 {
     struct reader in = reader_make(payload);
@@ -266,9 +302,7 @@ void core_lease_message(struct core *c, uint64_t from_id, struct slice payload)
     int64_t a = (int64_t)reader_u64(&in), b = (int64_t)reader_u64(&in);
     if (in.failed || c->closing) return;
     if (kind == MESSAGE_RENEW || kind == MESSAGE_REMAINING) {
-        int64_t ttl = 0;
-        int code = ask_clock(c, a, kind == MESSAGE_RENEW, &ttl);
-        if (send_message(c, from_id, MESSAGE_ANSWER, id, code, ttl) != 0) return; /* it will time out there */
+        take_question(c, from_id, kind, id, a);
     } else if (kind == MESSAGE_ANSWER) {
         struct core_request *r = map_remove(&c->forwarded, id);
         if (!r) return;

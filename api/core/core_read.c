@@ -259,12 +259,13 @@ static int transfer(struct core *c, struct core_request *r)
 /* ---- dispatch -------------------------------------------------------------------------------- */
 
 /* Whether the request must see all that was acknowledged before it. */
-static bool needs_read_point(const struct core_request *r)
+static bool needs_read_point(const struct core *c, const struct core_request *r)
 {
     switch (r->type) {
     case CORE_READ_INDEX:
     case CORE_LEASE_INFO:
     case CORE_LEASES: return true;
+    case CORE_LEASE_RENEW: return c->leader; /* see core_lease.c; elsewhere the leader asks for it */
     case CORE_RANGE:
     case CORE_TXN_READ:
     case CORE_CURSOR_OPEN:
@@ -338,7 +339,7 @@ static void on_read_point(struct consensus_read *read, int error)
 
 void core_read_submit(struct core *c, struct core_request *r)
 {
-    if (needs_read_point(r))
+    if (needs_read_point(c, r))
         list_push_back(&c->reads, &r->node);
     else
         serve(c, r);
