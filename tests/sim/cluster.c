@@ -149,6 +149,7 @@ static void count_status(struct life *l)
     consensus_get_status(core_consensus(l->core), &s);
     struct run_result *result = l->run->result;
     l->run->members[l->id].last_index = s.last_index;
+    l->run->members[l->id].snapshot_index = s.snapshot_index;
     result->snapshots_taken += s.snapshots_taken;
     result->snapshots_sent += s.snapshots_sent;
     result->snapshots_installed += s.snapshots_installed;

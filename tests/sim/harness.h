@@ -97,6 +97,7 @@ struct member {
     bool disk_trouble; /* a fault was put into its disk: it may stop by itself, now or later */
     bool restarting, rotting;
     uint64_t last_index;    /* of its log when its last life ended */
+    uint64_t snapshot_index; /* what its newest snapshot covers */
     struct sim_disk *saved; /* while it rots */
 };
 
