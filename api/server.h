@@ -2,8 +2,6 @@
 #ifndef PINTLE_API_SERVER_H
 #define PINTLE_API_SERVER_H
 
-#define PINTLE_VERSION "0.1.0"
-
 int cmd_server(int argc, char **argv);
 
 #endif

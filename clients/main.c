@@ -5,6 +5,7 @@
 
 #include "api/restore.h"
 #include "api/server.h"
+#include "base/version.h"
 #include "bench/bench.h"
 #include "clients/agent/agent.h"
 #include "clients/controllers/controllers.h"

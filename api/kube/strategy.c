@@ -1,5 +1,5 @@
 /* What a kind does beyond its data, on its way into the store: the pod's service account, tolerations and priority, the namespace's
- * finalizer, a secret's stringData, service addresses; and who keeps spec and status apart. One place, so that the rest stays
+ * finalizer, service addresses; and who keeps spec and status apart. One place, so that the rest stays
  * generic. */
 #include "api/kube/kube_int.h"
 
@@ -175,22 +175,6 @@ static int namespace_create(struct kube_request *q, struct json *ns)
     return code;
 }
 
-/* stringData is for writing only: it becomes data. */
-static int secret_write(struct kube_request *q, struct json *secret)
-{
-    struct arena *a = &q->arena;
-    struct json *plain = json_get(secret, "stringData");
-    if (!plain) return 0;
-    struct json *data = child(q, secret, "data");
-    if (!data) return status_nomem(&q->status);
-    for (size_t i = 0; plain->type == JSON_OBJECT && i < plain->count; i++) {
-        char *text = base64_encode(a, json_text(plain->members[i].value));
-        if (!text || json_set(a, data, plain->members[i].name, json_str(a, text))) return status_nomem(&q->status);
-    }
-    json_remove(secret, SLICE_LIT("stringData"));
-    return 0;
-}
-
 /* ---- create ----------------------------------------------------------------------------------- */
 
 static int fresh_status(struct kube_request *q, struct json *object)
@@ -209,7 +193,6 @@ int strategy_create(struct kube_request *q, struct json *object)
     int code = 0;
     if (kind_is(k, "", "Pod")) return pod_create(q, object);
     if (kind_is(k, "", "Namespace")) return namespace_create(q, object);
-    if (kind_is(k, "", "Secret")) return secret_write(q, object);
     if (kind_is(k, "", "Node")) return 0; /* an agent may bring its status along */
     if (k->subresources & KIND_STATUS) code = fresh_status(q, object);
     if (!code && kind_is(k, "", "Service")) code = service_allocate(q, object, NULL);
@@ -272,7 +255,6 @@ int strategy_update(struct kube_request *q, struct json *object, struct json *ol
         struct json *spec = child(q, object, "spec");
         code = spec ? copy_member(q, spec, json_get(old, "spec"), "finalizers") : status_nomem(&q->status);
     }
-    if (!code && kind_is(k, "", "Secret")) code = secret_write(q, object);
     if (!code && kind_is(k, "", "Service")) code = service_allocate(q, object, old);
     return code;
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/version.h"
 #include "clients/ctl/ctl_int.h"
 
 static const struct pbj_field member_fields[] = {{1, "ID", PBJ_UINT64},
@@ -344,7 +345,7 @@ static int cmd_snapshot_save(struct ctl *c)
 static int cmd_version(struct ctl *c)
 {
     (void)c;
-    printf("pintle ctl version: 0.1.0\nAPI version: 3.5\n");
+    printf("pintle ctl version: %s\nAPI version: 3.5\n", PINTLE_VERSION);
     return 0;
 }
 
