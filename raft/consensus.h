@@ -125,6 +125,32 @@ size_t consensus_members(const struct consensus *c, const struct consensus_membe
 /* On the leader: how far a member's log is known to match; 0 if unknown. */
 uint64_t consensus_match_index(const struct consensus *c, uint64_t member_id);
 
+/* ---- membership ------------------------------------------------------------------------------- */
+
+enum consensus_change_op {
+    CONSENSUS_ADD,     /* a learner, or (learner = false) a voter that is promoted by itself once it has caught up */
+    CONSENSUS_PROMOTE, /* a learner whose log is near the leader's: ERR_AGAIN if it is not */
+    CONSENSUS_REMOVE,
+    CONSENSUS_UPDATE,  /* another peer URL (and name) of the same member */
+};
+struct consensus_change {
+    enum consensus_change_op op;
+    struct consensus_member member; /* id; name and peer_url for ADD and UPDATE */
+};
+/* Changes the membership by one member; only on the leader, after its own entry of the term is committed
+ * (ERR_NOT_LEADER), one at a time (ERR_BUSY). ERR_EXISTS, ERR_MEMBER_NOT_FOUND, ERR_LIMIT at once; `done`: 0 when it
+ * is committed, ERR_TIMEOUT or ERR_LEADER_CHANGED when its outcome is unknown. Strings are copied. A leader that
+ * removes itself hands leadership over first. `membership_changed` comes on every member. */
+int consensus_change(struct consensus *c, const struct consensus_change *change,
+                     void (*done)(void *data, int error), void *data) MUST_CHECK;
+
+/* ---- a state that is not to be believed --------------------------------------------------------- */
+
+/* What this member holds was found to be wrong (a scrub, a comparison with the others). Noted durably, then `fatal`
+ * with ERR_CORRUPT and `why`: the next consensus_open sets log and snapshots aside and, in a cluster of several
+ * members, begins without them (docs/raft.md: healing). */
+void consensus_distrust(struct consensus *c, const char *why);
+
 /* Takes a snapshot now, whatever the log's size; ERR_BUSY while one is under way. */
 int consensus_snapshot(struct consensus *c) MUST_CHECK;
 

@@ -144,6 +144,8 @@ def mask(value, lease_ids):
                 out[k] = "lease-%d" % lease_ids.setdefault(v, len(lease_ids))
             elif k == "ttl":
                 out[k] = v if v <= 0 else "positive"
+            elif k == "keys" and isinstance(v, list):
+                out[k] = sorted(v)  # of a lease: etcd walks a Go map, in another order each time
             elif k not in MASKED:
                 out[k] = mask(v, lease_ids)
         return out
