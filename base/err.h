@@ -43,7 +43,8 @@
     X(AUTH, 35, "not authenticated")                                                              \
     X(DENIED, 36, "permission denied")                                                            \
     X(CLUSTER_MISMATCH, 37, "cluster ID mismatch")                                                \
-    X(INVALID_SORT_OPTION, 38, "invalid sort option")
+    X(INVALID_SORT_OPTION, 38, "invalid sort option")                                             \
+    X(RESTART, 39, "has to be started again")
 
 enum {
 #define X(name, number, text) ERR_##name = -(number),

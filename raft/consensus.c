@@ -349,7 +349,7 @@ static int bootstrap(struct consensus *c, const struct consensus_config *config,
     }
     CHECK(raft_configuration_encode(&conf, &buf) == 0);
     raft_configuration_close(&conf);
-    c->meta = (struct meta){.term = 1};
+    c->meta.term = 1;
     rv = meta_write(c->env, c->cluster_id, c->id, &c->meta, e);
     if (!rv) rv = wal_append_sync(c->wal, 1, 1, RAFT_CHANGE, slice_make(buf.base, buf.len), e);
     if (rv) {

@@ -74,6 +74,7 @@ struct consensus_callbacks {
     /* A consensus_message of another member. */
     void (*message)(void *ctx, uint64_t from_id, struct slice payload);
 
+    /* ERR_RESTART: to be started again at once (its disk is fine, or will be set aside). */
     void (*fatal)(void *ctx, int error, const char *text);
 };
 
@@ -147,8 +148,8 @@ int consensus_change(struct consensus *c, const struct consensus_change *change,
 /* ---- a state that is not to be believed --------------------------------------------------------- */
 
 /* What this member holds was found to be wrong (a scrub, a comparison with the others). Noted durably, then `fatal`
- * with ERR_CORRUPT and `why`: the next consensus_open sets log and snapshots aside and, in a cluster of several
- * members, begins without them (docs/raft.md: healing). */
+ * with ERR_RESTART and `why`: the next consensus_open sets log and snapshots aside and begins without them; the
+ * others bring them back (docs/raft.md: healing). A single member stops with ERR_CORRUPT instead. */
 void consensus_distrust(struct consensus *c, const char *why);
 
 /* Takes a snapshot now, whatever the log's size; ERR_BUSY while one is under way. */

@@ -77,8 +77,19 @@ void peers_send(struct consensus *c, uint64_t peer_id, enum env_channel channel,
 
 /* ---- meta.c ---------------------------------------------------------------------------------- */
 
+enum {
+    META_DISTRUSTED = 1,  /* log and snapshots are not to be believed: set aside at the next open */
+    META_RECOVERING = 2,  /* they were: no elections until all that was acknowledged is here again */
+    META_ROLLED_BACK = 4, /* term and vote may be old, too: nothing until every other voter was heard */
+};
+/* What must survive everything: heal.c has the rules of all but term and vote. */
 struct meta {
     uint64_t term, voted_for;
+    uint64_t boots; /* how often this member was started on this folder */
+    uint32_t flags, n_seen;
+    struct meta_seen {
+        uint64_t id, boots, life;
+    } seen[LIMIT_MEMBERS]; /* the newest start of each other member, as told by it */
 };
 /* ERR_NOT_FOUND if there is none yet. */
 int meta_read(struct env *env, uint64_t cluster_id, uint64_t member_id, struct meta *ret,

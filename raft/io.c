@@ -73,12 +73,17 @@ static int save_meta(struct consensus *c, const struct meta *m)
 
 static int io_set_term(struct raft_io *io, raft_term term)
 {
-    return save_meta(SELF(io), &(struct meta){.term = term});
+    struct meta m = SELF(io)->meta;
+    m.term = term;
+    m.voted_for = 0;
+    return save_meta(SELF(io), &m);
 }
 
 static int io_set_vote(struct raft_io *io, raft_id id)
 {
-    return save_meta(SELF(io), &(struct meta){.term = SELF(io)->meta.term, .voted_for = id});
+    struct meta m = SELF(io)->meta;
+    m.voted_for = id;
+    return save_meta(SELF(io), &m);
 }
 
 /* ---- the log --------------------------------------------------------------------------------- */
