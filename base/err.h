@@ -44,7 +44,8 @@
     X(DENIED, 36, "permission denied")                                                            \
     X(CLUSTER_MISMATCH, 37, "cluster ID mismatch")                                                \
     X(INVALID_SORT_OPTION, 38, "invalid sort option")                                             \
-    X(RESTART, 39, "has to be started again")
+    X(RESTART, 39, "has to be started again")                                                     \
+    X(REMOVED, 40, "this member was removed from the cluster")
 
 enum {
 #define X(name, number, text) ERR_##name = -(number),

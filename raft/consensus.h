@@ -25,7 +25,8 @@ struct consensus_member {
     uint64_t id; /* never 0 */
     const char *name;
     const char *peer_url;
-    bool learner;
+    bool learner; /* does not count in any majority */
+    bool promote; /* a learner that becomes a voter by itself once it has caught up: it was added as a voter */
 };
 
 struct consensus_config {
@@ -121,7 +122,7 @@ struct consensus_status {
 };
 void consensus_get_status(const struct consensus *c, struct consensus_status *ret);
 
-/* The voting members and learners, borrowed until the next turn. */
+/* The committed voters and learners, borrowed until the next turn. */
 size_t consensus_members(const struct consensus *c, const struct consensus_member **ret);
 /* On the leader: how far a member's log is known to match; 0 if unknown. */
 uint64_t consensus_match_index(const struct consensus *c, uint64_t member_id);
@@ -129,19 +130,25 @@ uint64_t consensus_match_index(const struct consensus *c, uint64_t member_id);
 /* ---- membership ------------------------------------------------------------------------------- */
 
 enum consensus_change_op {
-    CONSENSUS_ADD,     /* a learner, or (learner = false) a voter that is promoted by itself once it has caught up */
-    CONSENSUS_PROMOTE, /* a learner whose log is near the leader's: ERR_AGAIN if it is not */
+    CONSENSUS_ADD,     /* a learner, or (learner = false) a voter: a learner that is promoted by itself once it has
+                          caught up, whoever leads then */
+    CONSENSUS_PROMOTE, /* a learner that has caught up with the leader: ERR_AGAIN if it has not */
     CONSENSUS_REMOVE,
-    CONSENSUS_UPDATE,  /* another peer URL (and name) of the same member */
+    CONSENSUS_UPDATE,  /* another peer URL of the same member */
 };
 struct consensus_change {
     enum consensus_change_op op;
-    struct consensus_member member; /* id; name and peer_url for ADD and UPDATE */
+    struct consensus_member member; /* id, which must never have been a member's; peer_url (and name) for ADD, peer_url for UPDATE */
 };
 /* Changes the membership by one member; only on the leader, after its own entry of the term is committed
- * (ERR_NOT_LEADER), one at a time (ERR_BUSY). ERR_EXISTS, ERR_MEMBER_NOT_FOUND, ERR_LIMIT at once; `done`: 0 when it
- * is committed, ERR_TIMEOUT or ERR_LEADER_CHANGED when its outcome is unknown. Strings are copied. A leader that
- * removes itself hands leadership over first. `membership_changed` comes on every member. */
+ * (ERR_NOT_LEADER), one at a time (ERR_BUSY). At once: ERR_EXISTS (id or peer URL), ERR_MEMBER_NOT_FOUND, ERR_CONFLICT (PROMOTE of
+ * a voter), ERR_AGAIN, ERR_LIMIT, ERR_INVALID (the URL; the last voter's removal). `done`: 0 when it is committed,
+ * ERR_TIMEOUT or ERR_LEADER_CHANGED when its outcome is unknown. A leader that is asked to remove itself hands leadership over and ends
+ * with ERR_LEADER_CHANGED: the next leader is to be asked again. Strings are copied. `membership_changed` comes on every
+ * member; consensus_members are those of the newest committed membership.
+ *
+ * A member that was removed is told by the others as soon as it reaches one: it notes that in its folder, and ends in `fatal` with
+ * ERR_REMOVED, as does every later consensus_open of that folder. */
 int consensus_change(struct consensus *c, const struct consensus_change *change,
                      void (*done)(void *data, int error), void *data) MUST_CHECK;
 

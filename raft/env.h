@@ -102,6 +102,13 @@ struct env_handlers {
     void (*frame)(void *ctx, uint64_t peer_id, enum env_channel channel, struct slice frame);
     /* A connection to (or from) a peer came up or went down. */
     void (*link)(void *ctx, uint64_t peer_id, bool up);
+    /* Membership; each may be NULL (0, false, nothing). What a member says of itself whenever it introduces itself to another: the
+     * index of the newest committed membership that it is in. */
+    uint64_t (*known)(void *ctx);
+    /* Somebody that set_peer does not name introduces itself: whether it is to be told that it was removed. */
+    bool (*stranger)(void *ctx, uint64_t peer_id, uint64_t known);
+    /* A peer says that this member was removed. */
+    void (*removed)(void *ctx, uint64_t peer_id);
 };
 
 /* ---- the interface --------------------------------------------------------------------------- */
