@@ -82,19 +82,25 @@ enum {
     META_RECOVERING = 2,  /* they were: no elections until all that was acknowledged is here again */
     META_ROLLED_BACK = 4, /* term and vote may be old, too: nothing until every other voter was heard */
 };
+#define META_COPIES 2
+extern const char *const meta_paths[META_COPIES];
 /* What must survive everything: heal.c has the rules of all but term and vote. */
 struct meta {
+    uint64_t generation; /* +1 with each write; meta.c's */
     uint64_t term, voted_for;
     uint64_t boots; /* how often this member was started on this folder */
     uint32_t flags, n_seen;
     struct meta_seen {
         uint64_t id, boots, life;
     } seen[LIMIT_MEMBERS]; /* the newest start of each other member, as told by it */
+    char why[128];         /* of META_DISTRUSTED: what was found, file and offset */
 };
-/* ERR_NOT_FOUND if there is none yet. */
+/* ERR_NOT_FOUND if there is none yet; ERR_CORRUPT if no copy is whole. A copy that is damaged, missing or old is
+ * written again from the other one. */
 int meta_read(struct env *env, uint64_t cluster_id, uint64_t member_id, struct meta *ret,
               struct err *e);
-int meta_write(struct env *env, uint64_t cluster_id, uint64_t member_id, const struct meta *m,
+/* Both copies, durable when it returns. */
+int meta_write(struct env *env, uint64_t cluster_id, uint64_t member_id, struct meta *m,
                struct err *e);
 
 /* ---- propose.c ------------------------------------------------------------------------------- */

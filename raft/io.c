@@ -58,7 +58,7 @@ static int io_refuse(struct raft_io *io, const struct raft_configuration *conf)
 /* A failure is final (consensus_fatal), and never told to libraft, whose way out of an election
  * that cannot store its term reads a union wrongly. It goes on in memory, and nothing that it does
  * leaves or reaches the disk any more. */
-static int save_meta(struct consensus *c, const struct meta *m)
+static int save_meta(struct consensus *c, struct meta *m)
 {
     struct err e = {{0}};
     if (c->dead) return 0;
