@@ -216,6 +216,7 @@ static void after_turn(void *ctx)
     if (!c->dead) check_transfer(c);
     if (!c->dead) snapshots_poll(c);
     if (!c->dead) io_tell_commit(c);
+    if (!c->dead) heal_poll(c);
 }
 
 static void ready_done(struct consensus_read *r, int error)
@@ -242,6 +243,7 @@ static void on_tick(void *ctx)
     if (!c->dead) snapshots_tick(c);
     if (!c->dead) stream_tick(c);
     if (!c->dead) wal_tick(c->wal);
+    if (!c->dead) heal_tick(c);
     if (!c->dead) guard_poll(&c->guard);
 }
 
@@ -252,13 +254,20 @@ static void on_frame(void *ctx, uint64_t peer_id, enum env_channel channel, stru
     struct peer *p = peers_find(c, peer_id);
     if (c->dead || c->closing || !p || p->id == c->id) return;
     if (frame_decode(bytes, &f, NULL)) return;
+    bool gated = f.kind <= FRAME_PROBE_ACK || f.kind >= FRAME_SNAPSHOT_OFFER;
+    if (gated && !heal_gate(c, p)) return;
     if ((channel == ENV_CHANNEL_BULK) != (f.kind >= FRAME_SNAPSHOT_OFFER)) return;
     switch (f.kind) {
     case FRAME_APPEND:
     case FRAME_APPEND_RESULT:
     case FRAME_VOTE:
     case FRAME_VOTE_RESULT:
-    case FRAME_TIMEOUT_NOW: io_frame(c, p, &f); break;
+    case FRAME_TIMEOUT_NOW:
+        heal_answered(p, &f);
+        io_frame(c, p, &f);
+        break;
+    case FRAME_HELLO:
+    case FRAME_KNOWN: heal_frame(c, p, &f); break;
     case FRAME_PROBE:
     case FRAME_PROBE_ACK:
     case FRAME_READ_INDEX:
@@ -304,6 +313,7 @@ static void on_link(void *ctx, uint64_t peer_id, bool up)
         c->raft.follower_state.current_leader.id == peer_id) {
         hurry_election(c, HURRY_LEAST_MS);
     }
+    heal_link(c, p, up);
     stream_link(c, p, up);
 }
 
@@ -409,7 +419,8 @@ static int join_snapshot(struct consensus *c, uint64_t index, uint64_t term, str
     return 0;
 }
 
-static int open_state(struct consensus *c, const struct consensus_config *config, struct err *e)
+static int open_files(struct consensus *c, const struct consensus_config *config,
+                      bool *ret_meta_lost, struct err *e)
 {
     struct wal_options o = {.env = c->env, .cluster_id = c->cluster_id, .member_id = c->id};
     o.segment_bytes = config->segment_bytes;
@@ -417,17 +428,21 @@ static int open_state(struct consensus *c, const struct consensus_config *config
     o.ctx = c;
     bool no_meta = false;
     int rv = meta_read(c->env, c->cluster_id, c->id, &c->meta, e);
+    *ret_meta_lost = rv == ERR_CORRUPT;
     if (rv == ERR_NOT_FOUND) {
         no_meta = true;
         rv = 0;
     }
+    if (!rv) rv = heal_open(c, config, e);
     if (!rv) rv = wal_open(&o, &c->wal, &c->loaded, e);
     if (!rv) rv = snapshots_open(c, e);
     if (rv) return rv;
     uint64_t term, index = snapshots_restored_index(c, &term);
     bool empty = c->loaded.n == 0 && index == 0;
-    if (no_meta && !empty)
+    *ret_meta_lost = no_meta && !empty;
+    if (*ret_meta_lost)
         return err_set(e, ERR_CORRUPT, "meta: missing, although there is a log or a snapshot");
+    if (empty && heal_recovering(c)) return 0; /* the leader sends all of it */
     if (empty && c->meta.term > 1 && config->new_cluster) {
         return err_set(e, ERR_CORRUPT, "wal: empty, although this member has been in term %" PRIu64,
                        c->meta.term);
@@ -439,6 +454,14 @@ static int open_state(struct consensus *c, const struct consensus_config *config
                        c->meta.term, c->loaded.entries[c->loaded.n - 1].term);
     }
     return join_snapshot(c, index, term, e);
+}
+
+static int open_state(struct consensus *c, const struct consensus_config *config, struct err *e)
+{
+    bool meta_lost = false;
+    int rv = open_files(c, config, &meta_lost, e);
+    if (rv == ERR_CORRUPT) rv = heal_damaged(c, config, meta_lost, e);
+    return rv ? rv : heal_opened(c, e);
 }
 
 static void copy_config(struct consensus *c, const struct consensus_config *config)
@@ -644,7 +667,9 @@ void consensus_get_status(const struct consensus *c, struct consensus_status *re
     ret->role = consensus_leads(c)                        ? CONSENSUS_LEADER
                 : c->started && r->state != RAFT_FOLLOWER ? CONSENSUS_CANDIDATE
                                                           : CONSENSUS_FOLLOWER;
-    ret->ready = c->ready && ret->leader_id != 0;
+    ret->recovering = heal_recovering(c);
+    ret->healed = c->healed;
+    ret->ready = c->ready && ret->leader_id != 0 && !ret->recovering;
     ret->fsyncs = w.syncs;
     ret->fsync_us_total = w.sync_ms * 1000;
     ret->appends = w.appends;

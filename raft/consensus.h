@@ -117,8 +117,9 @@ struct consensus_status {
     uint64_t log_bytes, snapshot_bytes;
     enum consensus_role role;
     bool ready; /* has applied all that was committed when it started, and knows a leader */
+    bool recovering; /* its log and snapshots were set aside, and are not all back */
     uint64_t fsyncs, fsync_us_total, proposals, proposals_failed, appends, snapshots_taken, snapshots_sent,
-        snapshots_installed, leader_changes, read_rounds, masked_defects;
+        snapshots_installed, leader_changes, read_rounds, masked_defects, healed;
 };
 void consensus_get_status(const struct consensus *c, struct consensus_status *ret);
 

@@ -5,6 +5,7 @@
  *   propose.c    proposals and their fate             peers.c     members, and frames to them
  *   readindex.c  read points                          snapshots.c taking, loading and installing
  *   guard.c      libraft held to the thesis           snapstream.c snapshots to and from peers
+ *   heal.c       damaged and old states
  *   wal*.c       the log on disk                      meta.c      term and vote on disk */
 #ifndef PINTLE_RAFT_CONSENSUS_INT_H
 #define PINTLE_RAFT_CONSENSUS_INT_H
@@ -40,6 +41,10 @@ struct peer {
     /* its read points: one asked, one waiting for the next round */
     uint64_t read_life, read_waiting, read_asked;
     uint64_t probe_seq; /* highest acknowledged in this term */
+    /* heal.c: what it told of its present life, and of those before; whether it told what it knows of this member */
+    uint64_t life, its_term, its_applied, before_term, before_applied;
+    uint64_t hello_term, hello_applied, hello_ms, reset_life, reset_term; /* told to it */
+    bool known;
     /* the commit index it was last sent, in which term; and until when it waits for news of it */
     uint64_t told_commit, told_term, wants_commit_ms;
 };
@@ -102,6 +107,31 @@ int meta_read(struct env *env, uint64_t cluster_id, uint64_t member_id, struct m
 /* Both copies, durable when it returns. */
 int meta_write(struct env *env, uint64_t cluster_id, uint64_t member_id, struct meta *m,
                struct err *e);
+
+/* ---- heal.c ---------------------------------------------------------------------------------- */
+
+struct heal {
+    uint64_t open_term, open_index; /* of the folder, when it was opened */
+    bool began_recovering;
+    uint64_t leader_term, leader_last; /* what has to be applied before it votes again */
+    uint64_t reminded_ms;
+};
+
+/* Opening: sets aside what was noted as damaged. */
+int heal_open(struct consensus *c, const struct consensus_config *config, struct err *e);
+/* Opening has failed with ERR_CORRUPT: that again, or ERR_RESTART when it has been noted for healing. */
+int heal_damaged(struct consensus *c, const struct consensus_config *config, bool meta_lost,
+                 struct err *e);
+/* Opening has succeeded: counts the start. */
+int heal_opened(struct consensus *c, struct err *e);
+bool heal_recovering(const struct consensus *c);
+/* Whether the peer's frames may reach libraft. */
+bool heal_gate(const struct consensus *c, const struct peer *p);
+void heal_answered(struct peer *p, const struct frame *f);
+void heal_frame(struct consensus *c, struct peer *p, const struct frame *f);
+void heal_link(struct consensus *c, struct peer *p, bool up);
+void heal_tick(struct consensus *c);
+void heal_poll(struct consensus *c);
 
 /* ---- propose.c ------------------------------------------------------------------------------- */
 
@@ -222,6 +252,8 @@ struct consensus {
     struct wal *wal;
     struct wal_contents loaded;
     struct meta meta;
+    struct heal heal;
+    uint64_t healed;
     struct wal_append rollback;
 
     struct peer *peers;

@@ -25,6 +25,8 @@ const char *frame_kind_name(unsigned kind)
         "propose",
         "propose-refused",
         "message",
+        "hello",
+        "known",
         "snapshot-offer",
         "snapshot-chunk",
         "snapshot-ack",
@@ -111,6 +113,14 @@ void frame_encode(struct buf *out, const struct frame *f)
     case FRAME_PROPOSE_REFUSED:
         PUT(out, f->propose.life, f->propose.tag);
         (void)buf_append_u32(out, (uint32_t)f->propose.status);
+        break;
+    case FRAME_HELLO:
+        PUT(out, f->hello.life, f->hello.boots, f->hello.term, f->hello.applied);
+        (void)buf_append_u32(out, f->hello.recovering);
+        break;
+    case FRAME_KNOWN:
+        PUT(out, f->known.to_life, f->known.boots, f->known.life, f->known.term, f->known.applied,
+            f->known.leader_term, f->known.leader_last);
         break;
     case FRAME_MESSAGE: break;
     case FRAME_SNAPSHOT_OFFER:
@@ -246,6 +256,30 @@ static const char *get_snapshot(struct reader *r, struct frame *f)
     return NULL;
 }
 
+static const char *get_hello(struct reader *r, struct frame *f)
+{
+    f->hello.life = reader_u64(r);
+    f->hello.boots = reader_u64(r);
+    f->hello.term = reader_u64(r);
+    f->hello.applied = reader_u64(r);
+    uint32_t recovering = reader_u32(r);
+    f->hello.recovering = recovering;
+    if (!r->failed && (f->hello.life == 0 || f->hello.boots == 0)) return "no life or no start";
+    return recovering > 1 ? "unknown flags" : NULL;
+}
+
+static const char *get_known(struct reader *r, struct frame *f)
+{
+    f->known.to_life = reader_u64(r);
+    f->known.boots = reader_u64(r);
+    f->known.life = reader_u64(r);
+    f->known.term = reader_u64(r);
+    f->known.applied = reader_u64(r);
+    f->known.leader_term = reader_u64(r);
+    f->known.leader_last = reader_u64(r);
+    return NULL;
+}
+
 static const char *get_body(struct reader *r, struct frame *f)
 {
     switch (f->kind) {
@@ -287,6 +321,8 @@ static const char *get_body(struct reader *r, struct frame *f)
         f->propose.tag = reader_u64(r);
         f->propose.status = (int32_t)reader_u32(r);
         return f->propose.status >= 0 && !r->failed ? "refused without an error" : NULL;
+    case FRAME_HELLO: return get_hello(r, f);
+    case FRAME_KNOWN: return get_known(r, f);
     case FRAME_MESSAGE: f->message = reader_bytes(r, reader_left(r)); return NULL;
     case FRAME_SNAPSHOT_OFFER:
     case FRAME_SNAPSHOT_CHUNK:

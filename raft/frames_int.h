@@ -24,6 +24,8 @@ enum frame_kind {
     FRAME_PROPOSE,
     FRAME_PROPOSE_REFUSED,
     FRAME_MESSAGE,
+    FRAME_HELLO, /* heal.c */
+    FRAME_KNOWN,
     FRAME_SNAPSHOT_OFFER, /* from here on: ENV_CHANNEL_BULK */
     FRAME_SNAPSHOT_CHUNK,
     FRAME_SNAPSHOT_ACK,
@@ -71,6 +73,16 @@ struct frame {
             int32_t status;
             struct slice entry;
         } propose; /* and its refusal (life, tag, status) */
+        struct {
+            uint64_t life, boots, term, applied;
+            bool recovering;
+        } hello;
+        struct {
+            uint64_t to_life;             /* whose HELLO it answers */
+            uint64_t boots, life;         /* the newest start of the receiver that is known */
+            uint64_t term, applied;       /* the highest of its lives before that */
+            uint64_t leader_term, leader_last; /* 0, or the sender leads, and its log ends there */
+        } known;
         struct slice message;
         struct frame_snapshot snapshot;
     };

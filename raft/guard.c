@@ -316,14 +316,14 @@ static bool refuses_vote(const struct guard *g, const struct raft_message *m)
 {
     const struct raft_request_vote *v = &m->request_vote;
     const struct raft *r = g->r;
-    if (on(g, GUARD_INSTALLING) && g->installing) return true;
+    if (g->recovering || (on(g, GUARD_INSTALLING) && g->installing)) return true;
     return on(g, GUARD_DOUBLE_VOTE) && !v->pre_vote && v->term == r->current_term &&
            r->voted_for != 0 && r->voted_for != v->candidate_id;
 }
 
 static bool refuses_timeout_now(const struct guard *g)
 {
-    if (on(g, GUARD_APPENDING) && g->n_appends > 0) return true;
+    if (g->recovering || (on(g, GUARD_APPENDING) && g->n_appends > 0)) return true;
     return on(g, GUARD_INSTALLING) && g->installing;
 }
 
@@ -397,7 +397,7 @@ static void guard_tick(struct raft_io *in)
     if (g->dead) return;
     bool follower = g->r->state == RAFT_FOLLOWER;
     bool withhold = (on(g, GUARD_APPENDING) && follower && g->n_appends > 0) ||
-                    (on(g, GUARD_INSTALLING) && g->installing);
+                    (on(g, GUARD_INSTALLING) && g->installing) || g->recovering;
     if (withhold) {
         g->masked++;
     } else {
@@ -408,6 +408,18 @@ static void guard_tick(struct raft_io *in)
         repeat_timeout_now(g);
     }
     guard_poll(g);
+}
+
+void guard_forget_progress(struct guard *g, raft_id id)
+{
+    unsigned i;
+    if (!leads(g) || !server_of(g->r, id, &i)) return;
+    struct raft_progress *p = &g->r->leader_state.progress[i];
+    p->state = 0; /* probe */
+    p->match_index = p->snapshot_index = 0;
+    p->next_index = log_last(g->r) + 1;
+    for (unsigned k = 0; k < g->n_acks; k++)
+        if (g->acks[k].id == id) g->acks[k].last_index = 0;
 }
 
 /* ---- appends --------------------------------------------------------------------------------- */

@@ -83,6 +83,7 @@ struct guard {
     raft_term context_term;
 
     bool installing;
+    bool recovering; /* may have acknowledged what it no longer has: no vote, no election (heal.c) */
     raft_io_close_cb close_cb;
     struct raft_io_snapshot_put *put;
     raft_io_snapshot_put_cb put_cb;
@@ -101,6 +102,9 @@ void guard_release(struct guard *g);
 
 /* Gives back an instance that was initialised and never started. */
 void guard_abandon(struct guard *g);
+
+/* On the leader: a peer has lost what it acknowledged. */
+void guard_forget_progress(struct guard *g, raft_id id);
 
 /* The term of an entry of libraft's log, 0 if it is not there. */
 raft_term guard_log_term(const struct raft *r, raft_index index);

@@ -63,6 +63,16 @@ static void samples(struct buf out[], unsigned *ret_n)
             f.vote_result = (struct raft_request_vote_result){3, true, raft_tribool_false};
             break;
         case FRAME_TIMEOUT_NOW: f.timeout_now = (struct raft_timeout_now){3, 4, 5}; break;
+        case FRAME_HELLO:
+            f.hello.life = 5;
+            f.hello.boots = 2;
+            f.hello.applied = 9;
+            f.hello.recovering = true;
+            break;
+        case FRAME_KNOWN:
+            f.known.boots = 2;
+            f.known.leader_last = 11;
+            break;
         case FRAME_PROPOSE: f.propose.tag = 7; break;
         case FRAME_PROPOSE_REFUSED:
             f.propose.tag = 7;
@@ -124,6 +134,15 @@ static void test_round_trip(void **state)
             assert_int_equal(f.vote_result.pre_vote, raft_tribool_false);
             break;
         case FRAME_SNAPSHOT_CHUNK: assert_true(slice_eq_str(f.snapshot.data, "payload")); break;
+        case FRAME_HELLO:
+            assert_true(f.hello.recovering);
+            assert_int_equal(f.hello.boots, 2);
+            assert_int_equal(f.hello.applied, 9);
+            break;
+        case FRAME_KNOWN:
+            assert_int_equal(f.known.boots, 2);
+            assert_int_equal(f.known.leader_last, 11);
+            break;
         case FRAME_PROPOSE: assert_true(slice_eq_str(f.propose.entry, "payload")); break;
         case FRAME_PROPOSE_REFUSED: assert_int_equal(f.propose.status, ERR_NO_LEADER); break;
         default: break;
