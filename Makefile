@@ -54,6 +54,7 @@ help:
 	@echo "make check        unit tests only"
 	@echo "make asan, tsan   the unit tests, simulation and integration tests under sanitizers"
 	@echo "make sim          the seeded simulation: SEEDS=n [SEED=first] [TRACE=1]"
+	@echo "make mutants      deliberate bugs that the tests must find: [MUTANT=name] [SEEDS=n] [SEED=first,first]"
 	@echo "make fuzz         libFuzzer targets, SECONDS=n each"
 	@echo "make bench        Debian's etcd and Pintle side by side: ROWS=put,range,watch [ETCD=path]"
 	@echo "make tidy         include rules, house rules"
@@ -117,6 +118,16 @@ SEEDS ?= 200
 sim: $(B)/tests/sim/test_sim
 	@$< $(if $(SEED),--seed $(SEED) $(if $(filter command line,$(origin SEEDS)),--seeds $(SEEDS)),--seeds $(SEEDS)) $(if $(TRACE),--trace)
 
+# Deliberate bugs, one at a time, that the tests must find: docs/mutants.md.
+mutants: export MUTANT_B := $(B)
+mutants: export MUTANT_CC := $(CC)
+mutants: export MUTANT_CFLAGS := $(CPPFLAGS) $(CFLAGS)
+mutants: export MUTANT_TEST_O := $(TEST_LIB_O)
+mutants: export MUTANT_LIB := $(LIB)
+mutants: export MUTANT_LIBS := $(LDFLAGS) $(LIBS) -lcmocka -ljson-c
+mutants: $(LIB) $(TEST_LIB_O)
+	@tests/mutants/run --jobs $(JOBS) $(if $(CHECK),--check) $(if $(filter command line,$(origin SEEDS)),--seeds $(SEEDS)) $(if $(SEED),--first $(SEED)) $(MUTANT)
+
 SECONDS ?= 60
 fuzz:
 	+@tests/fuzz/run $(SECONDS)
@@ -147,4 +158,4 @@ install: all
 clean:
 	rm -rf build
 
-.PHONY: all help toolchain tests check test asan tsan sim fuzz bench tidy fmt install-run install-test install-bench run install clean
+.PHONY: all help toolchain tests check test asan tsan sim mutants fuzz bench tidy fmt install-run install-test install-bench run install clean
