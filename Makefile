@@ -53,8 +53,10 @@ help:
 	@echo "make test         everything that judges it; needs root or sudo to install test peers the first time"
 	@echo "make check        unit tests only"
 	@echo "make asan, tsan   the unit tests, simulation and integration tests under sanitizers"
-	@echo "make sim          the seeded simulation: SEEDS=n [SEED=first] [TRACE=1]"
-	@echo "make mutants      deliberate bugs that the tests must find: [MUTANT=name] [SEEDS=n] [SEED=first,first]"
+	@echo "make sim          the seeded simulation: SEEDS=n [SEED=first] [TRACE=1] [SHRINK=1] [STEPS=n]"
+	@echo "make soak         the same until told: HOURS=n"
+	@echo "make chaos        real members under real faults: MINUTES=n [MEMBERS=3|5] [SEED=n] [FAULTS=list]; needs root"
+	@echo "make mutants      deliberate bugs that the tests must find: [MUTANT=name] [SEEDS=n] [SEED=first,first] [CHECK=1]"
 	@echo "make fuzz         libFuzzer targets, SECONDS=n each"
 	@echo "make bench        Debian's etcd and Pintle side by side: ROWS=put,range,watch [ETCD=path]"
 	@echo "make tidy         include rules, house rules"
@@ -100,6 +102,28 @@ $(B)/tests/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(LIB)
 
 COMPAT_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/compat/*.c))
 
+# ---- chaos: real processes, real kernel (docs/chaos.md) --------------------------------------------------------
+CHAOS_CC = mkdir -p $(@D) && echo "  TEST  $@" && $(CC) -Itests/chaos $(CPPFLAGS) $(CFLAGS) $(WARN)
+CHAOS_LOAD := $(addprefix tests/chaos/,load.c load_kv.c load_ops.c load_watch.c load_final.c record.c)
+CHAOS_JUDGE := $(wildcard tests/chaos/judge*.c) tests/sim/linear.c
+CHAOS_BIN := $(addprefix $(B)/tests/chaos/,load judge switch shim.so)
+
+$(B)/tests/chaos/load: $(CHAOS_LOAD) tests/chaos/load_int.h $(LIB)
+	@$(CHAOS_CC) -o $@ $(CHAOS_LOAD) $(LIB) $(LDFLAGS) $(LIBS)
+
+$(B)/tests/chaos/judge: $(CHAOS_JUDGE) $(wildcard tests/chaos/judge*.h) $(LIB)
+	@$(CHAOS_CC) -o $@ $(CHAOS_JUDGE) $(LIB) $(LDFLAGS) $(LIBS)
+
+$(B)/tests/chaos/switch: tests/chaos/switch.c
+	@$(CHAOS_CC) -o $@ $< $(LDFLAGS)
+
+$(B)/tests/chaos/shim.so: tests/chaos/shim.c
+	@$(CHAOS_CC) -fPIC -shared -o $@ $< -ldl
+
+MINUTES ?= 2
+chaos: all $(CHAOS_BIN)
+	@B=$(B) tests/chaos/run --minutes $(MINUTES) $(if $(MEMBERS),--members $(MEMBERS)) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS))
+
 tests: $(TEST_BIN) $(FUZZ_BIN) $(COMPAT_BIN)
 
 check: all tests
@@ -114,9 +138,18 @@ asan tsan:
 	@$(MAKE) MODE=$@ all tests
 	@B=build/$@ tests/run sanitize
 
-SEEDS ?= 200
+# SEED=n repeats one (with SEEDS=m: m from there on), TRACE=1 tells its story, SHRINK=1 drops the faults it does not
+# need (ONLY='faults:3,7' is what is left), STEPS=n crashes it at each of n disk operations, STEP=k at that one.
+SEEDS ?= 300
+SIM_ARGS = $(if $(SEED),--seed $(SEED) $(if $(filter command line,$(origin SEEDS)),--seeds $(SEEDS)),--seeds $(SEEDS)) \
+           $(if $(TRACE),--trace $(TRACE)) $(if $(SHRINK),--shrink) $(if $(ONLY),--only '$(ONLY)') \
+           $(if $(STEPS),--steps $(STEPS)) $(if $(STEP),--step $(STEP)) $(if $(UNMASK),--unmask $(UNMASK))
 sim: $(B)/tests/sim/test_sim
-	@$< $(if $(SEED),--seed $(SEED) $(if $(filter command line,$(origin SEEDS)),--seeds $(SEEDS)),--seeds $(SEEDS)) $(if $(TRACE),--trace)
+	@$< $(SIM_ARGS)
+
+HOURS ?= 1
+soak: $(B)/tests/sim/test_sim
+	@$< --hours $(HOURS) $(if $(SEED),--seed $(SEED))
 
 # Deliberate bugs, one at a time, that the tests must find: docs/mutants.md.
 mutants: export MUTANT_B := $(B)
@@ -158,4 +191,4 @@ install: all
 clean:
 	rm -rf build
 
-.PHONY: all help toolchain tests check test asan tsan sim mutants fuzz bench tidy fmt install-run install-test install-bench run install clean
+.PHONY: all help toolchain tests check test asan tsan sim chaos mutants fuzz bench tidy fmt install-run install-test install-bench run install clean

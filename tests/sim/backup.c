@@ -68,7 +68,7 @@ static void backup_finish(struct backup *b)
     } else {
         check_store(r, b->life, s, b->revision_before);
         store_free(s);
-        r->result->backups++;
+        r->result->counts.backups++;
     }
     backup_end(b);
     later(b);
@@ -151,5 +151,5 @@ void backup_free(struct run *r)
 
 bool backup_idle(const struct run *r)
 {
-    return !r->backup->life;
+    return !r->backup || !r->backup->life;
 }

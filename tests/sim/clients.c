@@ -24,12 +24,21 @@ static void ask_free(struct ask *a)
     mem_free(a);
 }
 
+/* How long clients think at this time of the run. */
+static uint64_t think_us(const struct run *r)
+{
+    uint64_t now = sim_now_us(r->sim);
+    for (unsigned i = 0; i < r->plan.n_shapes && !r->winding_down; i++) {
+        if (now < r->plan.shapes[i].until_us) return r->plan.shapes[i].think_us;
+    }
+    return r->o.think_us;
+}
+
 static void client_rests(struct client *c)
 {
     struct run *r = c->run;
     c->ask = NULL;
-    if (!r->ending)
-        sim_at(r->sim, sim_random_range(&r->random, 0, 2 * r->o.think_us), client_next, c);
+    if (!r->ending) sim_at(r->sim, sim_random_range(&r->random, 0, 2 * think_us(r)), client_next, c);
 }
 
 static void note_refused(struct run *r, uint64_t value)
@@ -73,14 +82,14 @@ static void ask_answered(struct ask *a)
     int code = a->request.code;
     check_steady(a, never_sent(code) || outcome_unknown(code) ? err_name(code) : NULL);
     if (code == 0) {
-        r->result->acked++;
+        r->result->counts.acked++;
         if (ask_check(a)) ask_record(a, true);
     } else if (never_sent(code)) {
-        r->result->refused++;
+        r->result->counts.refused++;
         note_refused(r, a->value);
         note_refused(r, a->value2);
     } else if (outcome_unknown(code)) {
-        r->result->unknown++;
+        r->result->counts.unknown++;
         ask_record(a, false);
     } else {
         ask_check_refusal(a);
@@ -95,7 +104,7 @@ static void on_done(struct core_request *q)
         ask_answered(a);
         client_rests(c);
     } else if (c) {
-        a->run->result->unknown++;
+        a->run->result->counts.unknown++;
         ask_record(a, false);
         client_rests(c);
     }
@@ -115,7 +124,7 @@ static void ask_abandon(struct ask *a)
 {
     struct client *c = a->client;
     check_steady(a, "no answer");
-    a->run->result->unknown++;
+    a->run->result->counts.unknown++;
     ask_record(a, false);
     a->client = NULL;
     client_rests(c);
@@ -153,7 +162,7 @@ static void client_next(void *arg)
     a->give_up_us = a->called_us + patience_us;
     sim_at(r->sim, patience_us, client_deadline, c);
     c->ask = a;
-    r->result->calls++;
+    r->result->counts.calls++;
     list_push_back(&l->asks, &a->node);
     run_trace(r, "client %u asks m%" PRIu64 ": %s %s value %" PRIu64, c->number, l->id,
               ask_name(a->kind), a->key_text, a->value);
@@ -218,7 +227,7 @@ bool clients_check_history(struct run *r)
     if (!model_events(r->model, all, all, 1, INT64_MAX, was_not_refused, r)) return false;
     struct linear_report report;
     enum linear_result result = linear_check(r->history, r->n_history, LINEAR_STEPS, &report);
-    if (result == LINEAR_UNDECIDED) r->result->undecided++;
+    if (result == LINEAR_UNDECIDED) r->result->counts.undecided++;
     if (result != LINEAR_VIOLATION) return true;
     const struct linear_op *op = report.stuck;
     return verdict_fail(&r->verdict,

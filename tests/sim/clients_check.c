@@ -198,7 +198,7 @@ bool ask_check(struct ask *a)
         if (rev < a->floor) return bad(a, "older than what was answered before it was asked", rev);
         if (rev > r->floor) r->floor = rev;
     }
-    if (!ask_is_write(a->kind)) r->result->reads_checked++;
+    if (!ask_is_write(a->kind)) r->result->counts.reads_checked++;
     return check_body(a, rev);
 }
 

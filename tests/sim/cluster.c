@@ -108,7 +108,8 @@ static void on_leader(void *ctx, uint64_t leader_id, bool is_self)
     if (life_gone(l)) return;
     l->leader_id = leader_id;
     if (is_self) {
-        l->run->result->leader_changes++;
+        l->run->result->counts.leader_changes++;
+        l->run->led_us = sim_now_us(l->run->sim);
         run_trace(l->run, "m%" PRIu64 " leads", l->id);
     }
 }
@@ -150,10 +151,10 @@ static void count_status(struct life *l)
     struct run_result *result = l->run->result;
     l->run->members[l->id].last_index = s.last_index;
     l->run->members[l->id].snapshot_index = s.snapshot_index;
-    result->snapshots_taken += s.snapshots_taken;
-    result->snapshots_sent += s.snapshots_sent;
-    result->snapshots_installed += s.snapshots_installed;
-    result->masked_defects += s.masked_defects;
+    result->counts.snapshots_taken += s.snapshots_taken;
+    result->counts.snapshots_sent += s.snapshots_sent;
+    result->counts.snapshots_installed += s.snapshots_installed;
+    result->counts.masked_defects += s.masked_defects;
 }
 
 /* The process is gone: its clients see a broken connection, its memory comes back when the core has
@@ -195,6 +196,14 @@ static uint64_t downtime(struct run *r)
     return r->winding_down ? 100000 : sim_random_range(&r->random, 1000, 2 * r->o.fault_us);
 }
 
+/* After a crash at a disk operation. */
+static uint64_t downtime_after_crash(struct run *r, struct member *m)
+{
+    uint64_t us = m->downtime_us;
+    if (m->deaths == 0) m->downtime_us = 0;
+    return us && !r->winding_down ? us : downtime(r);
+}
+
 static void run_exit(void *arg)
 {
     struct life *l = arg;
@@ -212,7 +221,7 @@ void cluster_crash(struct run *r, uint64_t id, enum sim_crash_mode mode, uint64_
     if (!l || l->dead || l->closing || l->fatal || sim_env(r->sim, id) != l->env) return;
     l->dead = true;
     sim_crash(r->sim, id, mode);
-    r->result->crashes++;
+    r->result->counts.crashes++;
     life_ends(l);
     restart_in(r, id, restart_us);
 }
@@ -222,12 +231,12 @@ void cluster_on_crash(void *ctx, uint64_t id)
 {
     struct run *r = ctx;
     struct life *l = r->members[id].life;
-    r->result->crashes++;
+    r->result->counts.crashes++;
     if (l && !l->dead && !l->closing) {
         l->dead = true;
         life_ends(l);
     }
-    restart_in(r, id, downtime(r));
+    restart_in(r, id, downtime_after_crash(r, &r->members[id]));
 }
 
 void cluster_stop(struct run *r, uint64_t id, uint64_t restart_us)
@@ -305,8 +314,11 @@ static struct life *life_open(struct run *r, uint64_t id, int *ret_code, struct 
     list_init(&l->watchers);
     list_init(&l->history);
     l->env = sim_boot(r->sim, id);
-    r->members[id].life = l;
+    struct member *m = &r->members[id];
+    m->life = l;
     r->open_lives++;
+    if (m->deaths && !m->rotting && --m->deaths > 0)
+        sim_crash_after(r->sim, id, m->death_mode, 1 + (unsigned)sim_random_below(&r->random, 40));
     struct core *core = NULL;
     *ret_code = core_open(&config, l->env, &life_events, l, &core, e);
     l->core = core;

@@ -188,7 +188,7 @@ static void dispatch(struct sim *s, const struct sim_event *ev)
                          e ? e->member->id | e->incarnation << 8 : 0, ev->number};
     sim_mix(s, words, sizeof words);
     s->n_events++;
-    if (s->trace && !ev->user) {
+    if (s->trace > 1 && !ev->user) {
         sim_trace_line(s, "m%" PRIu64 "%s %s %" PRIu64 " [%08x]", e ? e->member->id : 0,
                        e && !is_life(e) ? "(dead)" : "", ev->what, ev->number, (unsigned)s->digest);
     }
@@ -268,10 +268,36 @@ bool sim_run_until(struct sim *s, bool (*done)(void *arg), void *arg, uint64_t l
 /* ---- one life
  * ------------------------------------------------------------------------------------ */
 
+static uint64_t clock_us(const struct sim *s, const struct sim_member *m)
+{
+    uint64_t passed = s->now_us - m->clock_at_us;
+    return m->clock_us + passed + (uint64_t)((int64_t)(passed / 1000) * m->drift_ppm / 1000);
+}
+
 static uint64_t member_us(const struct sim_env *e)
 {
-    uint64_t now = e->sim->now_us;
-    return now + (uint64_t)((int64_t)(now / 1000) * e->member->drift_ppm / 1000);
+    return clock_us(e->sim, e->member);
+}
+
+static void clock_set(struct sim *s, struct sim_member *m, uint64_t us)
+{
+    m->clock_us = us;
+    m->clock_at_us = s->now_us;
+}
+
+void sim_clock_jump(struct sim *s, uint64_t id, uint64_t us)
+{
+    struct sim_member *m = sim_member(s, id);
+    sim_trace_line(s, "m%" PRIu64 " finds its clock %.3f s later", id, (double)us / 1e6);
+    clock_set(s, m, clock_us(s, m) + us);
+}
+
+void sim_clock_drift(struct sim *s, uint64_t id, int64_t ppm)
+{
+    struct sim_member *m = sim_member(s, id);
+    sim_trace_line(s, "m%" PRIu64 "'s clock drifts by %" PRId64 " ppm", id, ppm);
+    clock_set(s, m, clock_us(s, m));
+    m->drift_ppm = ppm;
 }
 
 static uint64_t env_now_ms(struct env *base)
@@ -444,13 +470,37 @@ void sim_crash_after(struct sim *s, uint64_t id, enum sim_crash_mode mode, unsig
     m->crash_nth = nth;
 }
 
-void sim_disk_begins(struct sim_env *e)
+bool sim_disk_begins(struct sim_env *e, int op, const char *path)
 {
     struct sim_member *m = e->member;
-    if (e->zombie || m->crash_nth == 0 || --m->crash_nth > 0) return;
     struct sim *s = e->sim;
+    if (e->zombie) return false;
+    m->operations++;
+    if (s->moment) s->moment(s->moment_ctx, SIM_DISK, m->id, m->id, (struct slice){0}, op, path);
+    if (m->crash_nth == 0 || --m->crash_nth > 0) return false;
+    sim_trace_line(s, "m%" PRIu64 " is struck at its disk operation %" PRIu64, m->id, m->operations);
     sim_crash(s, m->id, m->crash_mode);
     sim_schedule(s, 0, "crashed", NULL, run_crashed, NULL, m->id);
+    return true;
+}
+
+uint64_t sim_disk_operations(struct sim *s, uint64_t id)
+{
+    return sim_member(s, id)->operations;
+}
+
+void sim_on_moment(struct sim *s,
+                   void (*moment)(void *ctx, enum sim_moment what, uint64_t id, uint64_t other,
+                                  struct slice frame, int op, const char *path),
+                   void *ctx)
+{
+    s->moment = moment;
+    s->moment_ctx = ctx;
+}
+
+void sim_on_describe(struct sim *s, bool (*describe)(struct slice frame, char *out, size_t size))
+{
+    s->describe = describe;
 }
 
 static void env_free_if_unused(struct sim_env *e)
@@ -568,9 +618,9 @@ uint64_t sim_events(const struct sim *s)
     return s->n_events;
 }
 
-void sim_trace(struct sim *s, bool on)
+void sim_trace(struct sim *s, unsigned level)
 {
-    s->trace = on;
+    s->trace = level;
 }
 
 void sim_on_turn(struct sim *s, void (*turn)(void *ctx, uint64_t id), void *ctx)

@@ -57,6 +57,7 @@ struct sim_disk_options {
     unsigned error_ppm;                      /* ERR_IO, per operation */
     uint64_t capacity;                       /* bytes; 0 = no limit */
     bool keep_creates;                       /* a created name is durable at once */
+    bool keep_old;                           /* remember what writes replaced, for sim_disk_damage */
 };
 
 struct sim_net_options {
@@ -109,8 +110,8 @@ void sim_on_turn(struct sim *s, void (*turn)(void *ctx, uint64_t id), void *ctx)
 void sim_on_crash(struct sim *s, void (*crashed)(void *ctx, uint64_t id), void *ctx);
 uint64_t sim_digest(const struct sim *s);
 uint64_t sim_events(const struct sim *s);
-/* One line an event, to standard error. */
-void sim_trace(struct sim *s, bool on);
+/* To standard error: 1 = the story (what members send, write, lose and tell), 2 = every event too. */
+void sim_trace(struct sim *s, unsigned level);
 void sim_trace_line(struct sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- members --------------------------------------------------------------------------------- */
@@ -131,10 +132,19 @@ void sim_release(struct env *e);
 /* Nothing reaches the member's code for this long (a stopped process, a paused machine). */
 void sim_pause(struct sim *s, uint64_t id, uint64_t us);
 
+/* A member's clock goes forward by this at once (a machine that slept), or runs this much fast or slow from
+ * now on. Clocks never go back (raft/env.h). */
+void sim_clock_jump(struct sim *s, uint64_t id, uint64_t us);
+void sim_clock_drift(struct sim *s, uint64_t id, int64_t ppm);
+
 /* ---- disks ----------------------------------------------------------------------------------- */
 
 void sim_disk_slow(struct sim *s, uint64_t id, unsigned factor);    /* 1 = normal */
 void sim_disk_capacity(struct sim *s, uint64_t id, uint64_t bytes); /* 0 = no limit */
+/* The next operation on the log's lane takes this much longer. */
+void sim_disk_stall(struct sim *s, uint64_t id, uint64_t us);
+/* How many operations this member's disk has been asked for, over all lives. */
+uint64_t sim_disk_operations(struct sim *s, uint64_t id);
 uint64_t sim_disk_used(struct sim *s, uint64_t id);
 void sim_disk_error_ppm(struct sim *s, uint64_t id, unsigned ppm);
 /* The nth write or sync from now fails with ERR_IO, once. */
@@ -143,6 +153,18 @@ void sim_disk_fail_nth(struct sim *s, uint64_t id, unsigned nth);
  * (may be NULL) is borrowed until the member's next disk operation. */
 bool sim_disk_flip(struct sim *s, uint64_t id, const char *prefix, const char **ret_path,
                    uint64_t *ret_offset);
+/* What else a disk can do to what it holds, in some file by chance; what it did in words (borrowed until the
+ * next call), or NULL if there was nothing to do it to. */
+enum sim_damage {
+    SIM_DAMAGE_FLIP,      /* one bit */
+    SIM_DAMAGE_ZERO,      /* one sector reads as zeroes */
+    SIM_DAMAGE_STALE,     /* a write that was acknowledged never reached its place (needs keep_old) */
+    SIM_DAMAGE_MISPLACED, /* ... but another one */
+    SIM_DAMAGE_CUT,       /* the end of a file is gone */
+    SIM_DAMAGE_REMOVED,   /* a whole file is gone */
+    SIM_DAMAGES
+};
+const char *sim_disk_damage(struct sim *s, uint64_t id, enum sim_damage how, struct sim_random *r);
 /* For tests, past the env: whole files; ERR_NOT_FOUND. Writing makes the file durable. */
 int sim_disk_read(struct sim *s, uint64_t id, const char *path, struct buf *out);
 void sim_disk_write(struct sim *s, uint64_t id, const char *path, struct slice data);
@@ -179,6 +201,17 @@ void sim_on_frame(struct sim *s,
                   bool (*look)(void *ctx, uint64_t from, uint64_t to, enum env_channel ch,
                                struct slice frame),
                   void *ctx);
+
+/* Tells of moments that faults can be tied to: a frame is sent (`other` = to) or arrives (`other` = from), its
+ * first bytes; a disk operation begins, with its path. From inside the member's own turn: what follows must be
+ * scheduled. */
+enum sim_moment { SIM_SENDS, SIM_HEARS, SIM_DISK };
+void sim_on_moment(struct sim *s,
+                   void (*moment)(void *ctx, enum sim_moment what, uint64_t id, uint64_t other,
+                                  struct slice frame, int op, const char *path),
+                   void *ctx);
+/* Puts a frame into words for the story; false = not worth a line. */
+void sim_on_describe(struct sim *s, bool (*describe)(struct slice frame, char *out, size_t size));
 
 struct sim_stats {
     uint64_t frames, frames_lost, frames_duplicated, frames_reordered, resets, crashes, torn_files,

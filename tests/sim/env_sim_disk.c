@@ -33,6 +33,10 @@ static void inode_unref(struct sim_inode *i)
 {
     if (!i || --i->refs > 0) return;
     list_for_each(n, &i->writes) write_free(container_of(n, struct sim_write, node));
+    for (unsigned k = 0; k < SIM_OLD_WRITES; k++) {
+        buf_release(&i->old[k].before);
+        buf_release(&i->old[k].after);
+    }
     buf_release(&i->live);
     buf_release(&i->durable);
     mem_free(i);
@@ -66,6 +70,20 @@ static void image_apply(struct buf *b, const struct sim_write *w)
 {
     if (w->truncate) image_resize(b, w->offset);
     else image_write(b, w->offset, w->bytes.data, w->bytes.len);
+}
+
+/* Keeps what the write is about to replace. */
+static void remember(struct sim_inode *i, const struct sim_write *w)
+{
+    struct sim_old *o = &i->old[i->n_old++ % SIM_OLD_WRITES];
+    buf_clear(&o->before);
+    buf_clear(&o->after);
+    o->offset = w->offset;
+    size_t have = w->offset < i->live.len ? (size_t)(i->live.len - w->offset) : 0;
+    if (have > w->bytes.len) have = w->bytes.len;
+    if (have) CHECK(buf_append(&o->before, i->live.data + w->offset, have) == 0);
+    image_resize(&o->before, w->bytes.len);
+    CHECK(buf_append(&o->after, w->bytes.data, w->bytes.len) == 0);
 }
 
 static void inode_pend(struct sim_disk *d, struct sim_inode *i, struct sim_write *w)
@@ -288,6 +306,12 @@ static struct sim_inode *inode_after(struct sim *s, struct sim_disk *to, struct 
 {
     if (i->copy) return i->copy;
     struct sim_inode *c = i->copy = inode_new();
+    c->n_old = i->n_old;
+    for (unsigned k = 0; k < SIM_OLD_WRITES && k < i->n_old; k++) {
+        c->old[k].offset = i->old[k].offset;
+        image_copy(&c->old[k].before, &i->old[k].before);
+        image_copy(&c->old[k].after, &i->old[k].after);
+    }
     if (mode == SIM_POWER) {
         image_after_power(s, i, path, &c->live);
         image_copy(&c->durable, &c->live);
@@ -455,6 +479,7 @@ static int begin_write(struct sim_env *e, struct env_io *io, bool fail)
         CHECK(buf_append(&w->bytes, io->iov[i].data, n) == 0);
     }
     sim_mix(e->sim, w->bytes.data, w->bytes.len < 64 ? w->bytes.len : 64);
+    if (e->sim->options.disk.keep_old && w->bytes.len) remember(io->file->inode, w);
     inode_pend(e->disk, io->file->inode, w);
     e->sim->stats.writes++;
     return fail ? err_set(&io->err, ERR_IO, "%s: write failed", io->file->path) : 0;
@@ -483,7 +508,7 @@ static int io_begin(struct sim_env *e, struct env_io *io, uint64_t *ret_sync_seq
         }
     }
     *ret_sync_seq = e->disk->write_seq;
-    sim_disk_begins(e);
+    sim_disk_begins(e, (int)io->op, io->file ? io->file->path : io->path);
     return status;
 }
 
@@ -545,8 +570,26 @@ static void do_read(struct sim_env *e, struct env_io *io)
     if (io->ret_len) memcpy(io->buffer, b->data + io->offset, io->ret_len);
 }
 
+/* What is now on whose disk, for the story. */
+static void tell_io(struct sim_env *e, const struct env_io *io)
+{
+    if (!e->sim->trace || e->zombie || !is_change(io)) return;
+    int id = (int)e->member->id;
+    if (io->op == ENV_IO_RENAME)
+        sim_trace_line(e->sim, "m%d disk: %s is %s now", id, io->path, io->path2);
+    else if (io->op == ENV_IO_UNLINK) sim_trace_line(e->sim, "m%d disk: %s is gone", id, io->path);
+    else if (io->op == ENV_IO_TRUNCATE)
+        sim_trace_line(e->sim, "m%d disk: %s ends at %" PRIu64, id, io->file->path, io->offset);
+    else if (io->op == ENV_IO_SYNC)
+        sim_trace_line(e->sim, "m%d disk: %s is durable", id, io->file->path);
+    else
+        sim_trace_line(e->sim, "m%d disk: %zu bytes at %" PRIu64 " of %s%s", id, io_bytes(io),
+                       io->offset, io->file->path, io->op == ENV_IO_WRITE ? "" : ", durable");
+}
+
 static int io_finish(struct sim_env *e, struct env_io *io, uint64_t sync_seq)
 {
+    tell_io(e, io);
     switch (io->op) {
     case ENV_IO_OPEN: return do_open(e, io);
     case ENV_IO_READ: do_read(e, io); return 0;
@@ -579,6 +622,10 @@ static uint64_t io_duration(struct sim_env *e, const struct env_io *io)
     us *= e->member->slow;
     if (e->member->slow > 1 && us > SLOW_MAX_US) us = SLOW_MAX_US;
     if (sim_chance(r, o->stall_ppm)) us += o->stall_us;
+    if (io->lane == ENV_LANE_LOG) {
+        us += e->member->stall_us;
+        e->member->stall_us = 0;
+    }
     return us;
 }
 
@@ -697,14 +744,20 @@ int sim_disk_write_file(struct env *base, const char *path, struct slice data, s
 {
     struct sim_env *e = sim_env_of(base);
     struct sim_disk *d = e->disk;
-    sim_disk_begins(e);
+    bool died = sim_disk_begins(e, SIM_OP_WRITE_FILE, path);
     if (!has_dir(d, path, dir_len(path)))
         return err_set(err, ERR_NOT_FOUND, "%s: no such folder", path);
-    if (fails_now(e, true)) return err_set(err, ERR_IO, "%s: input/output error", path);
+    /* Whoever dies in it, or is told of a failure, may have the new file all the same. */
+    if (died && sim_chance(&e->sim->disk_random, 500000)) put_file(e->member->disk, path, data);
+    if (fails_now(e, true)) {
+        if (sim_chance(&e->sim->disk_random, 300000)) put_file(d, path, data);
+        return err_set(err, ERR_IO, "%s: input/output error", path);
+    }
     if (d->capacity && disk_used(d) + data.len > d->capacity) {
         return err_set(err, ERR_NO_SPACE, "%s: no space left on device", path);
     }
     sim_mix(e->sim, data.data, data.len < 64 ? data.len : 64);
+    if (!e->zombie) sim_trace_line(e->sim, "m%d writes %s (%zu bytes), whole and durable", (int)e->member->id, path, data.len);
     put_file(d, path, data);
     mem_free(d->last_write_file);
     d->last_write_file = mem_must_strdup(path);
@@ -714,7 +767,7 @@ int sim_disk_write_file(struct env *base, const char *path, struct slice data, s
 int sim_disk_unlink_file(struct env *base, const char *path, struct err *err)
 {
     struct sim_env *e = sim_env_of(base);
-    sim_disk_begins(e);
+    (void)sim_disk_begins(e, SIM_OP_UNLINK_FILE, path);
     if (!names_get(&e->disk->live, path))
         return err_set(err, ERR_NOT_FOUND, "%s: no such file", path);
     if (fails_now(e, true)) return err_set(err, ERR_IO, "%s: input/output error", path);
@@ -756,32 +809,16 @@ void sim_disk_fail_nth(struct sim *s, uint64_t id, unsigned nth)
     sim_member(s, id)->fail_nth = nth;
 }
 
-bool sim_disk_flip(struct sim *s, uint64_t id, const char *prefix, const char **ret_path,
-                   uint64_t *ret_offset)
+void sim_disk_stall(struct sim *s, uint64_t id, uint64_t us)
 {
-    struct sim_disk *d = sim_member(s, id)->disk;
-    uint64_t total = 0;
-    for (size_t i = 0; i < d->live.n; i++) {
-        if (strncmp(d->live.names[i].path, prefix, strlen(prefix)) == 0)
-            total += d->live.names[i].inode->live.len;
-    }
-    if (total == 0) return false;
-    uint64_t at = sim_random_below(&s->disk_random, total);
-    for (size_t i = 0; i < d->live.n; i++) {
-        struct sim_inode *inode = d->live.names[i].inode;
-        if (strncmp(d->live.names[i].path, prefix, strlen(prefix)) != 0) continue;
-        if (at >= inode->live.len) {
-            at -= inode->live.len;
-            continue;
-        }
-        uint8_t bit = (uint8_t)(1u << sim_random_below(&s->disk_random, 8));
-        inode->live.data[at] ^= bit;
-        if (at < inode->durable.len) inode->durable.data[at] ^= bit;
-        if (ret_path) *ret_path = d->live.names[i].path;
-        if (ret_offset) *ret_offset = at;
-        return true;
-    }
-    return false;
+    sim_trace_line(s, "m%d's disk holds its breath for %.3f s", (int)id, (double)us / 1e6);
+    sim_member(s, id)->stall_us = us;
+}
+
+void sim_disk_forget(struct sim_disk *d, const char *path)
+{
+    names_remove(&d->live, path);
+    names_remove(&d->durable, path);
 }
 
 int sim_disk_read(struct sim *s, uint64_t id, const char *path, struct buf *out)

@@ -15,9 +15,19 @@ struct sim_write {
     struct buf bytes;
 };
 
+/* What a write replaced. */
+struct sim_old {
+    uint64_t offset;
+    struct buf before, after;
+};
+
+enum { SIM_OLD_WRITES = 6 };
+
 struct sim_inode {
     unsigned refs; /* names, durable names, open files */
     struct buf live, durable;
+    struct sim_old old[SIM_OLD_WRITES]; /* the newest writes, if they are remembered */
+    unsigned n_old;
     struct list writes;     /* of struct sim_write, in order */
     struct sim_inode *copy; /* while a disk is copied */
 };
@@ -81,6 +91,7 @@ struct sim_conn {
 struct sim_path {
     bool cut;
     uint64_t delay_us;
+    uint64_t told; /* hash of the last line of the story about it */
     struct sim_conn conns[ENV_CHANNELS];
 };
 
@@ -123,10 +134,11 @@ struct sim_member {
     uint64_t id;
     struct sim_env *env; /* the current life, or NULL */
     struct sim_disk *disk;
-    uint64_t lives, paused_until_us;
+    uint64_t lives, paused_until_us, operations, stall_us;
     unsigned slow, error_ppm, fail_nth, crash_nth;
     enum sim_crash_mode crash_mode;
     int64_t drift_ppm;
+    uint64_t clock_us, clock_at_us; /* its clock said clock_us when it was clock_at_us */
     struct sim_event *held; /* what came while it was paused, in order */
     size_t n_held, held_size;
 };
@@ -148,7 +160,12 @@ struct sim {
     void *crashed_ctx;
     bool (*look)(void *ctx, uint64_t from, uint64_t to, enum env_channel ch, struct slice frame);
     void *look_ctx;
-    bool trace;
+    void (*moment)(void *ctx, enum sim_moment what, uint64_t id, uint64_t other, struct slice frame,
+                   int op, const char *path);
+    void *moment_ctx;
+    bool (*describe)(struct slice frame, char *out, size_t size);
+    unsigned trace;
+    char words[256]; /* of sim_disk_damage */
     struct sim_stats stats;
 };
 
@@ -172,6 +189,9 @@ int sim_disk_write_file(struct env *e, const char *path, struct slice data, stru
 int sim_disk_unlink_file(struct env *e, const char *path, struct err *err);
 void sim_disk_close_files(struct sim_env *e);
 
+/* A file's name is gone, also the durable one. */
+void sim_disk_forget(struct sim_disk *d, const char *path);
+
 /* env_sim_net.c */
 void sim_net_init(struct sim *s);
 void sim_net_release(struct sim *s);
@@ -181,8 +201,9 @@ void sim_net_send(struct env *e, struct env_send *send);
 void sim_net_down(struct sim *s, struct sim_env *e);
 void sim_net_started(struct sim_env *e);
 
-/* env_sim.c: as each disk operation begins, for sim_crash_after */
-void sim_disk_begins(struct sim_env *e);
+/* env_sim.c: as each disk operation begins, for sim_crash_after; true if the member has just died of it */
+bool sim_disk_begins(struct sim_env *e, int op, const char *path);
+enum { SIM_OP_WRITE_FILE = 100, SIM_OP_UNLINK_FILE }; /* beside enum env_io_op */
 /* when nothing is under way any more after stop */
 void sim_env_settle(struct sim_env *e);
 

@@ -1,5 +1,7 @@
 /* The simulated network: for each direction and channel one connection that is up or down, a
  * sender's queue, and frames in flight. */
+#include <string.h>
+
 #include "base/check.h"
 #include "base/crc32c.h"
 #include "base/mem.h"
@@ -186,6 +188,7 @@ static void run_arrive(struct sim *s, struct sim_env *e, void *arg, uint64_t num
         struct slice bytes = slice_make(f->bytes, f->len);
         uint32_t crc = crc32c(0, f->bytes, f->len);
         sim_mix(s, &crc, sizeof crc);
+        if (s->moment) s->moment(s->moment_ctx, SIM_HEARS, c->to, c->from, bytes, 0, NULL);
         e->handlers.frame(e->handlers_ctx, c->from, c->channel, bytes);
     }
     frame_free(f);
@@ -218,6 +221,20 @@ static void frame_flies(struct sim *s, struct sim_conn *c, struct sim_frame *f)
     sim_schedule(s, at - s->now_us, "frame", to, run_arrive, f, c->from << 32 | (uint64_t)f->len);
 }
 
+/* One line for each frame that says something else than the one before it on this way. */
+static void tell_frame(struct sim *s, const struct sim_conn *c, const struct sim_frame *f)
+{
+    char text[256];
+    struct sim_path *p = &s->paths[c->from][c->to];
+    if (!s->trace || !s->describe || !s->describe(slice_make(f->bytes, f->len), text, sizeof text))
+        return;
+    uint64_t hash = crc32c(0, text, strlen(text)) + 1;
+    if (hash == p->told) return;
+    p->told = hash;
+    sim_trace_line(s, "m%d -> m%d: %s%s", (int)c->from, (int)c->to, text,
+                   p->cut ? " (stuck: the way is cut)" : "");
+}
+
 static struct sim_frame *frame_new(struct sim_conn *c, const struct env_send *send)
 {
     size_t len = send_bytes(send), at = 0;
@@ -240,6 +257,9 @@ static void frame_enters(struct sim *s, struct sim_conn *c, const struct env_sen
     if (sim_chance(&s->net_random, o->drop_ppm)) copies = 0;
     for (; copies > 0; copies--) {
         struct sim_frame *f = frame_new(c, send);
+        tell_frame(s, c, f);
+        if (s->moment)
+            s->moment(s->moment_ctx, SIM_SENDS, c->from, c->to, slice_make(f->bytes, f->len), 0, NULL);
         if (s->look &&
             !s->look(s->look_ctx, c->from, c->to, c->channel, slice_make(f->bytes, f->len))) {
             s->stats.frames_lost++;

@@ -2,11 +2,15 @@
  * on the simulated env, clients that write, read and watch, a nemesis that breaks things, and the
  * checks of all they see.
  *
+ *   options.c   what a seed stands for
+ *   plan.c      which faults come when, as data; nemesis.c carries them out; rot.c: disks that lie
  *   cluster.c   lives of members: boot, crash, restart, what they tell
- *   clients.c   requests with unknown outcomes, their answers against the model, the history for
- * linear.h backup.c    a client that saves snapshots watchers.c  watches that move between members,
- * their events against the model nemesis.c   faults; rot.c: bits that flip on disks run.c       the
- * options that a seed stands for, the phases of a run, the final checks
+ *   clients.c   requests with unknown outcomes, their answers against the model, the history for linear.h
+ *   backup.c    a client that saves snapshots
+ *   watchers.c  watches that move between members, their events against the model
+ *   calm.c      what must hold when nothing fails
+ *   run.c       the phases of a run, the final checks
+ *   shrink.c    fewer faults that still make it fail; story.c: frames in words
  *
  * Everything that is found wrong goes to `verdict`; the run stops at the first. */
 #ifndef PINTLE_TESTS_SIM_HARNESS_H
@@ -17,6 +21,7 @@
 #include "env_sim.h"
 #include "linear.h"
 #include "model.h"
+#include "plan.h"
 #include "watch/watch.h"
 
 enum {
@@ -24,34 +29,16 @@ enum {
     RUN_HASHES_MAX = 64,
     RUN_CLIENTS_MAX = 24,
     RUN_WATCHERS_MAX = 8,
-    RUN_LEASES_MAX = 4
-};
-
-/* Faults that a seed may switch on. */
-enum {
-    FAULT_KILL = 1 << 0,        /* the process dies, its page cache stays */
-    FAULT_POWER = 1 << 1,       /* the machine dies: writes that were not synced are lost or torn */
-    FAULT_CRASH_AT_IO = 1 << 2, /* the same, at a chosen disk operation */
-    FAULT_PARTITION = 1 << 3,
-    FAULT_ONE_WAY = 1 << 4,
-    FAULT_DELAY = 1 << 5,
-    FAULT_RESET = 1 << 6,
-    FAULT_PAUSE = 1 << 7,
-    FAULT_SLOW_DISK = 1 << 8,
-    FAULT_DISK_ERROR = 1 << 9,
-    FAULT_DISK_FULL = 1 << 10,
-    FAULT_TRANSFER = 1 << 11,
-    FAULT_SNAPSHOT = 1 << 12,
-    FAULT_HARSH_NET = 1 << 13, /* duplicates, reorders and drops frames */
-    FAULT_BIT_ROT = 1 << 14,
-    FAULT_STOP = 1 << 15, /* an orderly stop and start */
-    FAULT_ALL = (1 << 16) - 1,
+    RUN_LEASES_MAX = 4,
+    CALM_TRIALS = 4 /* of calm.c */
 };
 
 struct run_options {
     uint64_t seed;
     unsigned members, clients, keys, watchers;
-    unsigned faults;
+    unsigned faults;  /* a bit for each enum fault_kind that may come */
+    unsigned stories; /* and for each story of plan.c */
+    bool shaped;      /* the load has quiet hours and bursts */
     uint64_t fault_gap_us; /* mean time between faults */
     uint64_t fault_us;     /* mean time that one lasts */
     uint64_t length_us;    /* of the time with faults */
@@ -61,17 +48,27 @@ struct run_options {
     size_t segment_bytes;
     unsigned heartbeat_ms, election_ms, max_appends;
     int64_t auto_compaction_revisions;
+    unsigned timeout_min_ms, timeout_max_ms; /* of requests */
+    unsigned calm;                           /* which of the trials in calm.c it goes through, a bit each */
     struct sim_options sim;
-    bool trace;
+    unsigned trace; /* 1: the story, 2: every event */
+    const struct plan *plan; /* instead of the seed's own */
+    bool no_backup;
+};
+
+/* All uint64_t, so that they can be added up. */
+struct run_counts {
+    uint64_t calls, acked, unknown, refused, reads_checked, watch_events, watch_cancels, entries, snapshots_taken,
+        snapshots_sent, snapshots_installed, leader_changes, crashes, faults, undecided, masked_defects, damages,
+        damages_found, backups, failovers /* the leader went silent in calm */;
 };
 
 struct run_result {
     struct verdict verdict;
+    struct run_counts counts;
     uint64_t digest, events, simulated_us;
-    uint64_t calls, acked, unknown, refused, reads_checked, watch_events, watch_cancels, entries,
-        snapshots_taken, snapshots_sent, snapshots_installed, leader_changes, crashes, faults,
-        undecided, masked_defects, bit_flips, bit_flips_found, backups;
-    uint64_t recovery_us; /* from the end of the faults until all members agreed */
+    double failover_share; /* after how many election timeouts another led, all failovers together */
+    uint64_t recovery_us;  /* from the end of the faults until all members agreed */
 };
 
 struct run;
@@ -99,8 +96,14 @@ struct member {
     uint64_t last_index;    /* of its log when its last life ended */
     uint64_t snapshot_index; /* what its newest snapshot covers */
     struct sim_disk *saved; /* while it rots */
+    enum sim_damage damage_how;
+    const char *damage; /* in words */
+    unsigned deaths;        /* it dies so many times more, soon after it starts */
+    enum sim_crash_mode death_mode;
+    uint64_t downtime_us; /* after a crash at a disk operation; 0 = by chance */
 };
 
+struct armed;
 struct ask;
 struct client;
 struct watch_client;
@@ -141,6 +144,12 @@ struct run {
     size_t refused_size;
     int64_t next_lease;
     struct run_result *result;
+    struct plan plan;
+    struct armed *armed;
+    uint64_t led_us; /* when somebody last began to lead */
+    unsigned n_waiting; /* faults that wait for their moment */
+    uint64_t lease_tolerance_us;
+    struct surge *surge;
 };
 
 void run_options_from_seed(struct run_options *o, uint64_t seed);
@@ -164,7 +173,7 @@ int cluster_try(struct run *r, uint64_t id, struct err *e);
 uint64_t cluster_tried(struct run *r, uint64_t id);
 /* rot.c: stops a member, flips a bit somewhere on its disk, and opens it: it must refuse, or go on
  * as if nothing were. Then the bit is flipped back and the member goes on. */
-void bit_rot(struct run *r, uint64_t id);
+void bit_rot(struct run *r, uint64_t id, enum sim_damage how);
 /* Stops it in an orderly way. */
 void cluster_stop(struct run *r, uint64_t id, uint64_t restart_us);
 void cluster_on_crash(void *ctx, uint64_t id);
@@ -203,8 +212,19 @@ bool watchers_caught_up(const struct run *r, int64_t revision);
 void hub_open(struct life *l);
 void hub_close(struct life *l);
 
+/* calm.c */
+void calm_trials(struct run *r);
+/* run.c: the verdict that something does not come, with the state of all members. */
+void run_stuck(struct run *r, const char *what);
+
+/* story.c: a frame in words. */
+bool story_frame(struct slice frame, char *out, size_t size);
+
 /* nemesis.c */
 void nemesis_start(struct run *r);
+void nemesis_free(struct run *r);
+/* A watcher on this member asks for the past. */
+void nemesis_history(struct run *r, uint64_t id);
 /* Heals everything and starts what is down. */
 void nemesis_stop(struct run *r);
 

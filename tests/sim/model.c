@@ -43,6 +43,7 @@ bool verdict_fail(struct verdict *v, const char *format, ...)
 {
     if (v->failed) return false;
     v->failed = true;
+    v->format = format;
     va_list args;
     va_start(args, format);
     vsnprintf(v->text, sizeof v->text, format, args);
@@ -370,7 +371,10 @@ static bool do_command(struct model *m, const struct command *c)
     case COMMAND_LEASE_REVOKE: ok = do_revoke(m, c->lease_revoke.id, &sub); break;
     case COMMAND_LEASE_CHECKPOINT:
     case COMMAND_ALARM:
-    case COMMAND_MEMBER_ATTRIBUTES: break;
+    case COMMAND_MEMBER_ATTRIBUTES:
+    case COMMAND_CHECK:
+    case COMMAND_CHECK_REPORT:
+    case COMMAND_VERDICT: break;
     }
     if (sub) m->revision++;
     return ok;

@@ -13,6 +13,7 @@
 /* The first thing found wrong; later ones are not looked at. */
 struct verdict {
     bool failed;
+    const char *format; /* of the text: which of the checks */
     char text[1024];
 };
 /* Always false, so that a check can `return verdict_fail(...)`. */

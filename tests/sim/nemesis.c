@@ -1,136 +1,123 @@
-/* The nemesis: at times by chance it breaks one thing of those that the seed allows, and mends it
- * after a while. */
+/* The nemesis carries out the plan: each fault at its time or moment, and mends it after a while. */
 #include <inttypes.h>
 
 #include "base/check.h"
 #include "base/mem.h"
 #include "harness.h"
 
-static uint64_t some_time(struct run *r, uint64_t mean_us)
-{
-    return sim_random_range(&r->random, 1000, 2 * mean_us);
-}
+/* A fault of the plan on its way. */
+struct armed {
+    struct run *run;
+    const struct fault *f;
+    unsigned seen; /* moments so far */
+    bool waiting;  /* for its moment */
+    uint64_t subject, other;
+    uint64_t id;   /* whom it has hit */
+    unsigned left; /* FLAP: how often still */
+    uint64_t cut_from, cut_to; /* what it has cut: from and to its victim, a bit for each member */
+};
 
-static uint64_t some_member(struct run *r)
+static uint64_t victim(struct armed *a)
 {
-    uint64_t id = 1 + sim_random_below(&r->random, r->o.members);
-    struct life *leader = cluster_leader(r);
-    return leader && sim_chance(&r->random, 400000) ? leader->id : id;
-}
-
-static void heal(void *arg)
-{
-    struct run *r = arg;
-    sim_heal_all(r->sim);
-}
-
-static void break_crash(struct run *r, enum sim_crash_mode mode)
-{
-    unsigned n = sim_chance(&r->random, 850000)
-                     ? 1
-                     : 1 + (unsigned)sim_random_below(&r->random, r->o.members);
-    for (unsigned i = 0; i < n; i++)
-        cluster_crash(r, some_member(r), mode, some_time(r, r->o.fault_us));
-}
-
-static void break_partition(struct run *r)
-{
-    uint64_t side =
-        sim_chance(&r->random, 500000) ? 1u << some_member(r) : sim_random_u64(&r->random);
-    sim_partition(r->sim, side, sim_chance(&r->random, 500000));
-    sim_at(r->sim, some_time(r, r->o.fault_us), heal, r);
-}
-
-static void break_one_way(struct run *r)
-{
-    uint64_t id = some_member(r);
-    bool in = sim_chance(&r->random, 500000), reset = sim_chance(&r->random, 500000);
-    for (uint64_t other = 1; other <= r->o.members; other++) {
-        if (other == id || sim_chance(&r->random, 300000)) continue;
-        if (in) sim_cut(r->sim, other, id, reset);
-        else sim_cut(r->sim, id, other, reset);
+    struct run *r = a->run;
+    const struct fault *f = a->f;
+    struct life *leader = f->who == WHO_LEADER || f->who == WHO_FOLLOWER ? cluster_leader(r) : NULL;
+    switch (f->who) {
+    case WHO_SUBJECT: return a->subject ? a->subject : f->id;
+    case WHO_OTHER: return a->other ? a->other : f->id;
+    case WHO_LEADER: return leader ? leader->id : 1 + f->number % r->o.members;
+    case WHO_FOLLOWER: {
+        uint64_t from = leader ? leader->id : 1;
+        return r->o.members == 1 ? 1 : 1 + (from + (f->id - 1) % (r->o.members - 1)) % r->o.members;
     }
-    sim_at(r->sim, some_time(r, r->o.fault_us), heal, r);
-}
-
-static void break_delay(struct run *r)
-{
-    uint64_t id = some_member(r);
-    for (uint64_t other = 1; other <= r->o.members; other++) {
-        if (other == id) continue;
-        uint64_t us = sim_random_below(&r->random, 2ull * r->o.election_ms * 1000);
-        if (sim_chance(&r->random, 500000)) sim_link_delay(r->sim, id, other, us);
-        if (sim_chance(&r->random, 500000)) sim_link_delay(r->sim, other, id, us);
+    case WHO_ID: break;
     }
-    sim_at(r->sim, some_time(r, r->o.fault_us), heal, r);
+    return f->id;
 }
 
-static void calm_net(void *arg)
+/* ---- links
+ * --------------------------------------------------------------------------------------- */
+
+static void cut(struct armed *a, uint64_t from, uint64_t to)
 {
-    struct run *r = arg;
+    sim_cut(a->run->sim, from, to, a->f->a);
+}
+
+static void cut_off(struct armed *a, bool in, bool out, uint64_t others)
+{
+    for (uint64_t other = 1; other <= a->run->o.members; other++) {
+        if (other == a->id || !(others >> other & 1)) continue;
+        if (in) cut(a, other, a->id);
+        if (out) cut(a, a->id, other);
+        a->cut_from |= in ? 1u << other : 0;
+        a->cut_to |= out ? 1u << other : 0;
+    }
+}
+
+static void heal(struct armed *a)
+{
+    for (uint64_t other = 1; other <= a->run->o.members; other++) {
+        if (a->cut_from >> other & 1) sim_heal(a->run->sim, other, a->id);
+        if (a->cut_to >> other & 1) sim_heal(a->run->sim, a->id, other);
+    }
+    a->cut_from = a->cut_to = 0;
+}
+
+static void partition(struct armed *a, bool heals)
+{
+    struct run *r = a->run;
+    for (uint64_t x = 1; x <= r->o.members; x++) {
+        for (uint64_t y = 1; y <= r->o.members; y++) {
+            if ((a->f->b >> x & 1) == (a->f->b >> y & 1)) continue;
+            if (heals) sim_heal(r->sim, x, y);
+            else cut(a, x, y);
+        }
+    }
+}
+
+static void flap(void *arg)
+{
+    struct armed *a = arg;
+    struct run *r = a->run;
+    if (a->cut_from) heal(a);
+    else if (a->left-- > 0 && !r->winding_down) cut_off(a, true, true, UINT64_MAX);
+    else return;
+    sim_at(r->sim, 1000 + a->f->lasts_us / (2 * a->f->b), flap, a);
+}
+
+static void delay(struct armed *a, uint64_t us)
+{
+    struct run *r = a->run;
+    for (uint64_t other = 1; other <= r->o.members; other++) {
+        if (other == a->id) continue;
+        if (a->f->b & 1) sim_link_delay(r->sim, other, a->id, us);
+        if (a->f->b & 2) sim_link_delay(r->sim, a->id, other, us);
+    }
+}
+
+static void calm_net(struct run *r)
+{
     struct sim_net_options *n = sim_net(r->sim);
     n->drop_ppm = n->duplicate_ppm = n->reorder_ppm = 0;
 }
 
-static void break_net(struct run *r)
+static void harsh_net(struct armed *a)
 {
-    struct sim_net_options *n = sim_net(r->sim);
-    n->duplicate_ppm = (unsigned)sim_random_below(&r->random, 200000);
-    n->reorder_ppm = (unsigned)sim_random_below(&r->random, 200000);
-    n->drop_ppm = (unsigned)sim_random_below(&r->random, 50000);
-    sim_at(r->sim, some_time(r, r->o.fault_us), calm_net, r);
+    struct sim_net_options *n = sim_net(a->run->sim);
+    n->duplicate_ppm = (unsigned)a->f->a;
+    n->reorder_ppm = (unsigned)a->f->b;
+    n->drop_ppm = (unsigned)(a->f->b / 4);
 }
 
-static void fast_disk(void *arg)
-{
-    struct member *m = arg;
-    sim_disk_slow(m->run->sim, m->id, 1);
-}
+/* ---- members
+ * ------------------------------------------------------------------------------------- */
 
-static void break_slow_disk(struct run *r)
+static void ask_snapshot(struct armed *a)
 {
-    struct member *m = &r->members[some_member(r)];
-    sim_disk_slow(r->sim, m->id, (unsigned)sim_random_range(&r->random, 10, 1000));
-    sim_at(r->sim, some_time(r, r->o.fault_us), fast_disk, m);
-}
-
-static void mend_disk(void *arg)
-{
-    struct member *m = arg;
-    sim_disk_capacity(m->run->sim, m->id, 0);
-    sim_disk_fail_nth(m->run->sim, m->id, 0);
-}
-
-static void break_full_disk(struct run *r)
-{
-    struct member *m = &r->members[some_member(r)];
-    m->disk_trouble = true;
-    sim_disk_capacity(r->sim, m->id,
-                      sim_disk_used(r->sim, m->id) +
-                          sim_random_below(&r->random, 4 * r->o.segment_bytes));
-    sim_at(r->sim, some_time(r, r->o.fault_us), mend_disk, m);
-}
-
-static void break_disk(struct run *r)
-{
-    struct member *m = &r->members[some_member(r)];
-    m->disk_trouble = true;
-    sim_disk_fail_nth(r->sim, m->id, 1 + (unsigned)sim_random_below(&r->random, 20));
-    sim_at(r->sim, some_time(r, r->o.fault_us), mend_disk, m);
-}
-
-static void break_at_io(struct run *r)
-{
-    enum sim_crash_mode mode = sim_chance(&r->random, 700000) ? SIM_POWER : SIM_KILL;
-    sim_crash_after(r->sim, some_member(r), mode, 1 + (unsigned)sim_random_below(&r->random, 60));
-}
-
-static void ask_snapshot(struct run *r)
-{
-    struct life *l = cluster_some(r, &r->random);
-    if (!l) return;
+    struct life *l = a->run->members[a->id].life;
+    if (!l || !l->core || life_gone(l)) return;
     int rv = consensus_snapshot((struct consensus *)(uintptr_t)core_consensus(l->core));
-    run_trace(r, "m%" PRIu64 " is asked for a snapshot: %s", l->id, rv ? err_name(rv) : "yes");
+    run_trace(a->run, "m%" PRIu64 " is asked for a snapshot: %s", l->id, rv ? err_name(rv) : "yes");
 }
 
 static void moved(struct core_request *q)
@@ -139,72 +126,206 @@ static void moved(struct core_request *q)
     mem_free(q);
 }
 
-static void ask_transfer(struct run *r)
+static void ask_transfer(struct armed *a)
 {
-    struct life *l = cluster_leader(r);
+    struct life *l = cluster_leader(a->run);
     if (!l) return;
     struct core_request *q = mem_must_calloc(1, sizeof *q);
     q->type = CORE_MOVE_LEADER;
-    q->member_id = 1 + sim_random_below(&r->random, r->o.members);
+    q->member_id = a->f->a;
     q->done = moved;
-    run_trace(r, "m%" PRIu64 " is asked to move leadership to m%" PRIu64, l->id, q->member_id);
+    run_trace(a->run, "m%" PRIu64 " is asked to move leadership to m%" PRIu64, l->id, q->member_id);
     core_submit(l->core, q);
+}
+
+static void blackout(struct armed *a)
+{
+    for (uint64_t id = 1; id <= a->run->o.members; id++)
+        cluster_crash(a->run, id, SIM_POWER, 1000 + a->f->lasts_us / id);
+}
+
+static void mend_disk(struct run *r, uint64_t id)
+{
+    sim_disk_capacity(r->sim, id, 0);
+    sim_disk_fail_nth(r->sim, id, 0);
+}
+
+/* ---- a fault comes, and goes
+ * ---------------------------------------------------------------------- */
+
+static void fault_ends(void *arg)
+{
+    struct armed *a = arg;
+    struct run *r = a->run;
+    switch (a->f->kind) {
+    case FAULT_ISOLATE:
+    case FAULT_DEAF:
+    case FAULT_MUTE: heal(a); break;
+    case FAULT_PARTITION: partition(a, true); break;
+    case FAULT_DELAY: delay(a, 0); break;
+    case FAULT_HARSH_NET: calm_net(r); break;
+    case FAULT_SLOW_DISK: sim_disk_slow(r->sim, a->id, 1); break;
+    case FAULT_DISK_ERROR:
+    case FAULT_DISK_FULL: mend_disk(r, a->id); break;
+    default: break;
+    }
+}
+
+static void strike_member(struct armed *a)
+{
+    struct run *r = a->run;
+    const struct fault *f = a->f;
+    struct member *m = &r->members[a->id];
+    switch (f->kind) {
+    case FAULT_KILL: cluster_crash(r, a->id, SIM_KILL, f->lasts_us); break;
+    case FAULT_POWER: cluster_crash(r, a->id, SIM_POWER, f->lasts_us); break;
+    case FAULT_CRASH_AT_IO:
+        m->downtime_us = f->lasts_us;
+        sim_crash_after(r->sim, a->id, (enum sim_crash_mode)f->b, (unsigned)f->a);
+        break;
+    case FAULT_RESTARTS:
+        m->deaths = (unsigned)f->a;
+        m->downtime_us = f->lasts_us;
+        m->death_mode = (enum sim_crash_mode)f->b;
+        sim_crash_after(r->sim, a->id, m->death_mode, 1);
+        break;
+    case FAULT_STOP: cluster_stop(r, a->id, f->lasts_us); break;
+    case FAULT_BLACKOUT: blackout(a); break;
+    case FAULT_PAUSE: sim_pause(r->sim, a->id, f->lasts_us); break;
+    case FAULT_CLOCK_JUMP:
+        model_lease_tolerance(r->model, r->lease_tolerance_us += f->a);
+        sim_clock_jump(r->sim, a->id, f->a);
+        break;
+    case FAULT_CLOCK_DRIFT: sim_clock_drift(r->sim, a->id, (int64_t)f->a - 1000000); break;
+    case FAULT_ROT: bit_rot(r, a->id, (enum sim_damage)f->a); break;
+    case FAULT_TRANSFER: ask_transfer(a); break;
+    case FAULT_SNAPSHOT: ask_snapshot(a); break;
+    default: break;
+    }
+}
+
+static void strike_world(struct armed *a)
+{
+    struct run *r = a->run;
+    const struct fault *f = a->f;
+    struct member *m = &r->members[a->id];
+    switch (f->kind) {
+    case FAULT_ISOLATE: cut_off(a, true, true, UINT64_MAX); break;
+    case FAULT_DEAF: cut_off(a, true, false, f->b); break;
+    case FAULT_MUTE: cut_off(a, false, true, f->b); break;
+    case FAULT_PARTITION: partition(a, false); break;
+    case FAULT_FLAP:
+        a->left = (unsigned)f->b;
+        flap(a);
+        return;
+    case FAULT_DELAY: delay(a, f->a); break;
+    case FAULT_RESET:
+        for (uint64_t other = 1; other <= r->o.members; other++) sim_reset(r->sim, a->id, other);
+        break;
+    case FAULT_HARSH_NET: harsh_net(a); break;
+    case FAULT_SLOW_DISK: sim_disk_slow(r->sim, a->id, (unsigned)f->a); break;
+    case FAULT_STALL_DISK: sim_disk_stall(r->sim, a->id, f->a); break;
+    case FAULT_DISK_ERROR:
+        m->disk_trouble = true;
+        sim_disk_fail_nth(r->sim, a->id, (unsigned)f->a);
+        break;
+    case FAULT_DISK_FULL:
+        m->disk_trouble = true;
+        sim_disk_capacity(r->sim, a->id, sim_disk_used(r->sim, a->id) + f->a);
+        break;
+    default: return;
+    }
+    sim_at(r->sim, f->lasts_us, fault_ends, a);
+}
+
+static void strike(void *arg)
+{
+    struct armed *a = arg;
+    struct run *r = a->run;
+    char text[256];
+    if (r->winding_down) return;
+    r->result->counts.faults++;
+    a->id = victim(a);
+    if (r->o.trace) {
+        fault_print(a->f, text, sizeof text);
+        run_trace(r, "** fault %s: hits m%" PRIu64, text, a->id);
+    }
+    strike_member(a);
+    strike_world(a);
 }
 
 /* ---- when
  * ---------------------------------------------------------------------------------------- */
 
-static void inject(struct run *r, unsigned fault)
+static void wait_for_moment(void *arg)
 {
-    r->result->faults++;
-    switch (fault) {
-    case FAULT_KILL: break_crash(r, SIM_KILL); break;
-    case FAULT_POWER: break_crash(r, SIM_POWER); break;
-    case FAULT_CRASH_AT_IO: break_at_io(r); break;
-    case FAULT_PARTITION: break_partition(r); break;
-    case FAULT_ONE_WAY: break_one_way(r); break;
-    case FAULT_DELAY: break_delay(r); break;
-    case FAULT_RESET: sim_reset(r->sim, some_member(r), some_member(r)); break;
-    case FAULT_PAUSE: sim_pause(r->sim, some_member(r), some_time(r, r->o.fault_us)); break;
-    case FAULT_SLOW_DISK: break_slow_disk(r); break;
-    case FAULT_DISK_ERROR: break_disk(r); break;
-    case FAULT_DISK_FULL: break_full_disk(r); break;
-    case FAULT_TRANSFER: ask_transfer(r); break;
-    case FAULT_SNAPSHOT: ask_snapshot(r); break;
-    case FAULT_HARSH_NET: break_net(r); break;
-    case FAULT_STOP: cluster_stop(r, some_member(r), some_time(r, r->o.fault_us)); break;
-    case FAULT_BIT_ROT: bit_rot(r, some_member(r)); break;
-    default: break;
+    struct armed *a = arg;
+    a->waiting = true;
+    a->run->n_waiting++;
+}
+
+static void moment_comes(struct run *r, enum fault_when when, unsigned detail, uint64_t id, uint64_t other)
+{
+    for (unsigned i = 0; i < r->plan.n; i++) {
+        struct armed *a = &r->armed[i];
+        if (!a->waiting || a->f->when != when || a->f->detail != detail) continue;
+        if (++a->seen < a->f->nth) continue;
+        a->waiting = false;
+        r->n_waiting--;
+        a->subject = id;
+        a->other = other;
+        sim_at(r->sim, a->f->delay_us, strike, a);
     }
 }
 
-static void run_fault(void *arg)
+static void on_moment(void *ctx, enum sim_moment what, uint64_t id, uint64_t other, struct slice frame,
+                      int op, const char *path)
 {
-    struct run *r = arg;
-    if (r->winding_down) return;
-    unsigned allowed[32], n = 0;
-    for (unsigned bit = 1; bit <= FAULT_ALL; bit <<= 1) {
-        if (r->o.faults & bit) allowed[n++] = bit;
+    struct run *r = ctx;
+    if (r->n_waiting == 0) return;
+    if (what == SIM_DISK) {
+        enum disk_class class = disk_class_of(op, path);
+        if (class != DISK_CLASSES) moment_comes(r, WHEN_DISK, class, id, other);
+    } else if (frame.len > 1) {
+        moment_comes(r, what == SIM_SENDS ? WHEN_SENDS : WHEN_HEARS, frame.data[1], id, other);
     }
-    if (n) inject(r, allowed[sim_random_below(&r->random, n)]);
-    sim_at(r->sim, some_time(r, r->o.fault_gap_us), run_fault, r);
+}
+
+void nemesis_history(struct run *r, uint64_t id)
+{
+    if (r->n_waiting) moment_comes(r, WHEN_HISTORY, 0, id, id);
 }
 
 void nemesis_start(struct run *r)
 {
-    sim_at(r->sim, some_time(r, r->o.fault_gap_us), run_fault, r);
+    r->armed = mem_must_calloc(r->plan.n + 1, sizeof *r->armed);
+    for (unsigned i = 0; i < r->plan.n; i++) {
+        struct armed *a = &r->armed[i];
+        *a = (struct armed){.run = r, .f = &r->plan.faults[i]};
+        sim_at(r->sim, a->f->at_us, a->f->when == WHEN_TIME ? strike : wait_for_moment, a);
+    }
+    sim_on_moment(r->sim, on_moment, r);
+}
+
+void nemesis_free(struct run *r)
+{
+    mem_free(r->armed);
 }
 
 void nemesis_stop(struct run *r)
 {
     r->winding_down = true;
-    heal(r);
+    for (unsigned i = 0; i < r->plan.n; i++) r->armed[i].waiting = false;
+    r->n_waiting = 0;
+    sim_heal_all(r->sim);
     calm_net(r);
     for (uint64_t id = 1; id <= r->o.members; id++) {
-        struct member *m = &r->members[id];
-        fast_disk(m);
-        mend_disk(m);
+        sim_disk_slow(r->sim, id, 1);
+        sim_disk_stall(r->sim, id, 0);
+        mend_disk(r, id);
+        r->members[id].deaths = 0;
         sim_crash_after(r->sim, id, SIM_KILL, 0);
         sim_pause(r->sim, id, 0);
+        sim_clock_drift(r->sim, id, 0);
     }
 }

@@ -1,4 +1,4 @@
-/* A run: what a seed stands for; the time with faults; the time after them, in which all must come
+/* A run: the time with faults; the time after them, in which all must come
  * right; the last checks. */
 #include <inttypes.h>
 #include <stdio.h>
@@ -8,77 +8,6 @@
 #include "harness.h"
 
 enum { RECOVERY_US = 60000000, SETTLE_US = 3000000, STEADY_US = 3000000, SLICE_US = 50000 };
-
-/* ---- options
- * ------------------------------------------------------------------------------------- */
-
-static uint64_t one_of(struct sim_random *r, const uint64_t *list, size_t n)
-{
-    return list[sim_random_below(r, n)];
-}
-#define ONE_OF(r, ...)                                                                             \
-    one_of((r), (const uint64_t[]){__VA_ARGS__},                                                   \
-           sizeof((uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t))
-
-static void choose_world(struct run_options *o, struct sim_random *r)
-{
-    struct sim_disk_options *d = &o->sim.disk;
-    struct sim_net_options *n = &o->sim.net;
-    sim_options_default(&o->sim, o->seed, o->members);
-    d->sync_max_us = (unsigned)ONE_OF(r, 300, 1000, 1000, 5000, 20000);
-    d->stall_ppm = (unsigned)ONE_OF(r, 0, 0, 1000, 10000);
-    d->stall_us = (unsigned)sim_random_range(r, 1000, 500000);
-    n->latency_max_us = (unsigned)ONE_OF(r, 200, 400, 1000, 5000, 20000);
-    n->spike_ppm = (unsigned)ONE_OF(r, 0, 0, 1000, 20000);
-    n->spike_us = (unsigned)sim_random_range(r, 1000, 300000);
-    n->reset_ppm = (unsigned)ONE_OF(r, 0, 0, 100, 1000);
-    n->queue_bytes = (size_t)ONE_OF(r, 64 * 1024 * 1024, 64 * 1024 * 1024, 9 * 1024 * 1024);
-    n->stall_limit_us = (unsigned)ONE_OF(r, 500000, 2000000, 5000000, 0);
-    o->sim.clock_drift_ppm = (unsigned)ONE_OF(r, 0, 100, 1000, 10000);
-}
-
-void run_options_from_seed(struct run_options *o, uint64_t seed)
-{
-    struct sim_random random, *r = &random;
-    sim_random_init(r, seed, 0x0b7105);
-    *o = (struct run_options){.seed = seed};
-    o->members = (unsigned)ONE_OF(r, 1, 3, 3, 3, 3, 3, 5, 5);
-    o->clients = (unsigned)(sim_chance(r, 100000) ? RUN_CLIENTS_MAX : sim_random_range(r, 2, 10));
-    o->keys = (unsigned)sim_random_range(r, 2, 10);
-    o->watchers = (unsigned)sim_random_range(r, 0, 6);
-    /* A swarm: each seed has its own choice of faults, so that no fault always hides another. */
-    for (unsigned bit = 1; bit <= FAULT_ALL; bit <<= 1)
-        o->faults |= sim_chance(r, 350000) ? bit : 0;
-    o->fault_gap_us = ONE_OF(r, 300000, 1000000, 2000000, 5000000);
-    o->fault_us = ONE_OF(r, 200000, 1000000, 3000000);
-    o->length_us = ONE_OF(r, 10000000, 20000000, 30000000, 60000000);
-    o->think_us = ONE_OF(r, 2000, 10000, 50000, 200000);
-    o->value_bytes = (size_t)ONE_OF(r, 0, 50, 500, 4000);
-    if (sim_chance(r, 50000)) { /* entries larger than segments, frames and pieces of snapshots */
-        o->value_bytes = 400000;
-        o->think_us = 200000;
-    }
-    o->snapshot_log_bytes = ONE_OF(r, 2048, 8192, 32768, 65536, 1048576);
-    o->trailing_log_bytes = ONE_OF(r, 512, 2048, 8192, 65536);
-    o->segment_bytes = (size_t)ONE_OF(r, 65536, 65536, 262144);
-    o->election_ms = (unsigned)ONE_OF(r, 200, 500, 1000);
-    o->heartbeat_ms = o->election_ms / 5;
-    o->max_appends = (unsigned)ONE_OF(r, 0, 1, 2, 16, 64);
-    o->auto_compaction_revisions = (int64_t)ONE_OF(r, 0, 0, 0, 50, 500);
-    choose_world(o, r);
-}
-
-void run_options_print(const struct run_options *o, char *out, size_t size)
-{
-    snprintf(out, size,
-             "members=%u clients=%u keys=%u watchers=%u faults=%04x gap=%.1fs fault=%.1fs "
-             "length=%.0fs think=%.0fms value=%zu "
-             "snapshot=%" PRIu64 " trailing=%" PRIu64 " segment=%zu election=%ums appends=%u",
-             o->members, o->clients, o->keys, o->watchers, o->faults, (double)o->fault_gap_us / 1e6,
-             (double)o->fault_us / 1e6, (double)o->length_us / 1e6, (double)o->think_us / 1e3,
-             o->value_bytes, o->snapshot_log_bytes, o->trailing_log_bytes, o->segment_bytes,
-             o->election_ms, o->max_appends);
-}
 
 /* ---- phases
  * -------------------------------------------------------------------------------------- */
@@ -115,7 +44,7 @@ static bool leases_ended(struct run *r)
     return true;
 }
 
-static void say_why(struct run *r, const char *what)
+void run_stuck(struct run *r, const char *what)
 {
     char text[700];
     size_t at = 0;
@@ -149,49 +78,20 @@ static void calm_down(struct run *r)
     if (n->latency_max_us > 1000) n->latency_max_us = 1000;
 }
 
-static void on_transfer(struct core_request *q)
-{
-    bool *done = q->data;
-    *done = true;
-}
-
-/* In calm, leadership moves when it is asked to. */
-static void check_transfer(struct run *r)
-{
-    struct life *l = cluster_leader(r);
-    if (r->o.members == 1 || run_failed(r) || !l) return;
-    struct core_request q = {
-        .type = CORE_MOVE_LEADER, .member_id = l->id % r->o.members + 1, .done = on_transfer};
-    bool done = false;
-    uint64_t began = sim_now_us(r->sim), id = l->id;
-    q.data = &done;
-    core_submit(l->core, &q);
-    while (!done && !run_failed(r) && !overdue(r, began, RECOVERY_US)) run_phase(r, SLICE_US);
-    if (!done) {
-        say_why(r, "a transfer of leadership is not answered");
-        CHECK(r->verdict.failed);
-    } else if (q.code != 0) {
-        verdict_fail(&r->verdict,
-                     "in calm, leadership does not move from member %" PRIu64 " to %" PRIu64 ": %s",
-                     id, q.member_id, err_name(q.code));
-    }
-    if (done) core_request_release(&q);
-}
-
 /* Faults are over: writes must succeed again, and all members and watchers catch up, in bounded
  * time. */
 static void recover(struct run *r)
 {
-    uint64_t began = sim_now_us(r->sim), acked = r->result->acked;
+    uint64_t began = sim_now_us(r->sim), acked = r->result->counts.acked;
     nemesis_stop(r);
     calm_down(r);
     uint64_t index =
         model_last_index(r->model); /* members are always a little behind while clients go on */
     int64_t revision = model_revision(r->model);
-    while (!run_failed(r) && !(r->result->acked >= acked + 20 && agreed(r, index) &&
+    while (!run_failed(r) && !(r->result->counts.acked >= acked + 20 && agreed(r, index) &&
                                watchers_caught_up(r, revision))) {
         if (overdue(r, began, RECOVERY_US)) {
-            say_why(r, r->result->acked < acked + 20 ? "clients make no progress"
+            run_stuck(r, r->result->counts.acked < acked + 20 ? "clients make no progress"
                        : !agreed(r, index)           ? "members do not agree"
                                                      : "watchers do not catch up");
         }
@@ -210,18 +110,18 @@ static bool at_rest(struct run *r)
 static void steady(struct run *r)
 {
     run_phase(r, 1000000);
-    check_transfer(r);
+    calm_trials(r);
     run_phase(r, SETTLE_US);
     r->steady_us = sim_now_us(r->sim);
-    uint64_t changes = r->result->leader_changes;
+    uint64_t changes = r->result->counts.leader_changes;
     run_phase(r, STEADY_US);
-    if (r->result->leader_changes != changes)
+    if (r->result->counts.leader_changes != changes)
         verdict_fail(&r->verdict, "in calm, the leader changes");
     r->ending = true;
     uint64_t began = sim_now_us(r->sim);
     while (!run_failed(r) && !at_rest(r)) {
         if (overdue(r, began, RECOVERY_US)) {
-            say_why(r, !clients_idle(r)                         ? "requests are not answered"
+            run_stuck(r, !clients_idle(r)                         ? "requests are not answered"
                        : !backup_idle(r)                        ? "a backup does not end"
                        : !leases_ended(r)                       ? "leases do not end"
                        : !agreed(r, model_last_index(r->model)) ? "members do not agree"
@@ -278,7 +178,7 @@ static void sum_up(struct run *r)
     t->digest = sim_digest(r->sim);
     t->events = sim_events(r->sim);
     t->simulated_us = sim_now_us(r->sim);
-    t->entries = m->entries;
+    t->counts.entries = m->entries;
 }
 
 bool run(const struct run_options *o, struct run_result *ret)
@@ -289,9 +189,13 @@ bool run(const struct run_options *o, struct run_result *ret)
     r->result = ret;
     r->sim = sim_new(&o->sim);
     r->model = model_new(&r->verdict);
-    model_lease_tolerance(r->model, 2000ull * o->election_ms + 1000000);
+    r->lease_tolerance_us = 2000ull * o->election_ms + 1000000;
+    model_lease_tolerance(r->model, r->lease_tolerance_us);
     sim_random_init(&r->random, o->seed, 4);
     sim_trace(r->sim, o->trace);
+    sim_on_describe(r->sim, story_frame);
+    if (o->plan) r->plan = *o->plan;
+    else plan_make(&r->plan, o);
     sim_on_crash(r->sim, cluster_on_crash, r);
     sim_on_turn(r->sim, cluster_on_turn, r);
     for (uint64_t id = 1; id <= o->members; id++) {
@@ -300,7 +204,7 @@ bool run(const struct run_options *o, struct run_result *ret)
     }
     for (uint64_t id = 1; id <= o->members; id++) cluster_boot(r, id);
     clients_start(r);
-    backup_start(r);
+    if (!o->no_backup) backup_start(r);
     watchers_start(r);
     nemesis_start(r);
     run_phase(r, o->length_us);
@@ -317,6 +221,8 @@ bool run(const struct run_options *o, struct run_result *ret)
     clients_free(r);
     backup_free(r);
     watchers_free(r);
+    nemesis_free(r);
+    mem_free(r->surge);
     model_free(r->model);
     bool ok = !r->verdict.failed;
     mem_free(r);

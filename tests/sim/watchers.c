@@ -72,7 +72,7 @@ static bool check_next(void *ctx, const struct model_event *ev)
                                                   : "another event than the log says",
                    ev->rev);
     }
-    x->w->run->result->watch_events++;
+    x->w->run->result->counts.watch_events++;
     return check_prev(x->w, got, ev);
 }
 
@@ -135,7 +135,7 @@ static void on_canceled(struct watch_sink *sink, struct watcher *watcher, int co
     struct watch_client *w = container_of(sink, struct watch_client, sink);
     struct run *r = w->run;
     (void)watcher;
-    r->result->watch_cancels++;
+    r->result->counts.watch_cancels++;
     if (code != ERR_COMPACTED) bad(w, err_name(code), compact_rev);
     else if (compact_rev < w->next_rev)
         bad(w, "canceled as compacted, but it was not", compact_rev);
@@ -230,6 +230,7 @@ static void hub_request(void *ctx, uint64_t request_id, int64_t from_rev)
     h->request.done = on_history;
     list_push_back(&l->history, &h->node);
     if (life_gone(l)) return; /* freed with the hub */
+    nemesis_history(l->run, l->id);
     sim_at_member(l->run->sim, l->id, sim_random_range(&l->run->random, 0, 2000), history_submit,
                   h);
 }

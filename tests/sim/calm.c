@@ -1,0 +1,191 @@
+/* Trials in calm: the faults are over, disks and links are quick. One small thing is done to the cluster, of
+ * which it must take no harm: leadership is moved, a follower is cut off for a while and comes back, the leader
+ * goes silent, followers' disks are much slower than the leader's. */
+#include <inttypes.h>
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "harness.h"
+
+enum {
+    WAIT_US = 60000000,
+    SLICE_US = 10000,
+    SURGE_PUTS = 300,
+    SURGE_GAP_US = 5000,
+    SURGE_ANSWER_US = 600000,
+    SURGE_SYNC_US = 12000,
+};
+
+static bool failed(void *arg)
+{
+    return run_failed(arg);
+}
+
+static void pass(struct run *r, uint64_t us)
+{
+    sim_run_until(r->sim, failed, r, us);
+}
+
+static struct consensus_status status_of(const struct life *l)
+{
+    struct consensus_status s;
+    consensus_get_status(core_consensus(l->core), &s);
+    return s;
+}
+
+/* ---- leadership moves when it is asked to
+ * --------------------------------------------------------- */
+
+static void on_transfer(struct core_request *q)
+{
+    bool *done = q->data;
+    *done = true;
+}
+
+static void try_transfer(struct run *r)
+{
+    struct life *l = cluster_leader(r);
+    if (!l) return;
+    struct core_request q = {
+        .type = CORE_MOVE_LEADER, .member_id = l->id % r->o.members + 1, .done = on_transfer};
+    bool done = false;
+    uint64_t began = sim_now_us(r->sim), id = l->id;
+    q.data = &done;
+    core_submit(l->core, &q);
+    while (!done && !run_failed(r) && sim_now_us(r->sim) - began < WAIT_US) pass(r, SLICE_US);
+    if (!done) {
+        run_stuck(r, "a transfer of leadership is not answered");
+        CHECK(r->verdict.failed);
+    } else if (q.code != 0) {
+        verdict_fail(&r->verdict,
+                     "in calm, leadership does not move from member %" PRIu64 " to %" PRIu64 ": %s", id,
+                     q.member_id, err_name(q.code));
+    }
+    if (done) core_request_release(&q);
+}
+
+/* ---- a follower that was away does not depose the leader
+ * ------------------------------------------- */
+
+static void try_isolation(struct run *r)
+{
+    struct life *l = cluster_leader(r);
+    if (!l) return;
+    uint64_t id = l->id, term = status_of(l).term, election_us = 1000ull * r->o.election_ms;
+    uint64_t away = 1 + (id + sim_random_below(&r->random, r->o.members - 1)) % r->o.members;
+    CHECK(away != id);
+    sim_partition(r->sim, 1u << away, sim_chance(&r->random, 500000));
+    pass(r, 5 * election_us);
+    sim_heal_all(r->sim);
+    pass(r, 3 * election_us);
+    l = cluster_leader(r);
+    if (run_failed(r)) return;
+    if (!l || l->id != id || status_of(l).term != term) {
+        verdict_fail(&r->verdict,
+                     "in calm, member %" PRIu64 " comes back after a while, and leader %" PRIu64
+                     " of term %" PRIu64 " is deposed",
+                     away, id, term);
+    }
+}
+
+/* ---- another leads soon after the leader has gone silent
+ * ------------------------------------------- */
+
+static bool another_leads(struct run *r, uint64_t old)
+{
+    struct life *l = cluster_leader(r);
+    return l && l->id != old && r->led_us;
+}
+
+static void try_silence(struct run *r)
+{
+    struct life *l = cluster_leader(r);
+    if (!l) return;
+    uint64_t id = l->id, began = sim_now_us(r->sim), election_us = 1000ull * r->o.election_ms;
+    r->led_us = 0;
+    sim_partition(r->sim, 1u << id, false);
+    while (!run_failed(r) && !another_leads(r, id)) {
+        if (sim_now_us(r->sim) - began > 10 * election_us) {
+            verdict_fail(&r->verdict, "in calm, nobody follows leader %" PRIu64 " in %.1f election timeouts",
+                         id, 10.0);
+        }
+        pass(r, 1000);
+    }
+    sim_heal_all(r->sim);
+    if (run_failed(r)) return;
+    r->result->counts.failovers++;
+    r->result->failover_share += (double)(r->led_us - began) / (double)election_us;
+    pass(r, 4 * election_us);
+}
+
+/* ---- commits go on while followers' disks lag behind the leader's
+ * ---------------------------------- */
+
+struct surge {
+    struct run *run;
+    struct life *life;
+    unsigned n;
+};
+
+struct surge_put {
+    struct core_request request;
+    struct run *run;
+    uint64_t began_us;
+    struct buf command;
+};
+
+static void surge_done(struct core_request *q)
+{
+    struct surge_put *p = container_of(q, struct surge_put, request);
+    struct run *r = p->run;
+    uint64_t took = sim_now_us(r->sim) - p->began_us;
+    if (!run_failed(r) && !r->ending && (q->code || took > SURGE_ANSWER_US)) {
+        verdict_fail(&r->verdict,
+                     "in calm, with followers' disks slower than the leader's, a put is answered after "
+                     "%.3f s: %s",
+                     (double)took / 1e6, q->code ? err_name(q->code) : "late");
+    }
+    core_request_release(q);
+    buf_release(&p->command);
+    mem_free(p);
+}
+
+static void surge_next(void *arg)
+{
+    struct surge *s = arg;
+    struct run *r = s->run;
+    if (life_gone(s->life) || s->n++ == SURGE_PUTS) return;
+    struct surge_put *p = mem_must_calloc(1, sizeof *p);
+    struct command c = {.type = COMMAND_OP, .op = {.type = OP_PUT}};
+    c.op.put = (struct put_op){.key = SLICE_LIT("s"), .value = SLICE_LIT("surge")};
+    command_encode(&p->command, &c);
+    p->run = r;
+    p->began_us = sim_now_us(r->sim);
+    p->request = (struct core_request){.type = CORE_COMMAND, .done = surge_done};
+    p->request.command = buf_slice(&p->command);
+    core_submit(s->life->core, &p->request);
+    sim_at_member(r->sim, s->life->id, SURGE_GAP_US, surge_next, s);
+}
+
+static void try_lag(struct run *r)
+{
+    struct surge *s = r->surge = mem_must_calloc(1, sizeof *s);
+    *s = (struct surge){.run = r, .life = cluster_leader(r)};
+    if (!s->life) return;
+    for (uint64_t id = 1; id <= r->o.members; id++)
+        sim_disk_slow(r->sim, id, id == s->life->id ? 1 : 1 + SURGE_SYNC_US / (sim_disk(r->sim)->sync_max_us + 100));
+    sim_at_member(r->sim, s->life->id, 0, surge_next, s);
+    pass(r, SURGE_PUTS * SURGE_GAP_US + SURGE_ANSWER_US + 100000);
+    for (uint64_t id = 1; id <= r->o.members; id++) sim_disk_slow(r->sim, id, 1);
+}
+
+void calm_trials(struct run *r)
+{
+    if (r->o.members == 1) return;
+    static void (*const trials[])(struct run *r) = {try_transfer, try_isolation, try_silence, try_lag};
+    for (unsigned i = 0; i < CALM_TRIALS && !run_failed(r); i++) {
+        if (!(r->o.calm >> i & 1)) continue;
+        trials[i](r);
+        pass(r, 500000);
+    }
+}
