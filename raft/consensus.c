@@ -119,9 +119,8 @@ static void rolled_back(struct wal_append *a)
     struct consensus *c = a->data;
     c->guard.dead = true;
     consensus_fatal(
-        c, ERR_CONFLICT,
-        "a membership change that was never committed has been taken back at index %" PRIu64
-        "; start this member again",
+        c, ERR_RESTART,
+        "a membership change that was never committed has been taken back at index %" PRIu64,
         a->first_index);
 }
 
