@@ -24,6 +24,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/process.h"
 #include "base/url.h"
 #include "schemas/kube/kinds.h"
 
@@ -38,6 +39,8 @@ struct options {
     uint64_t heartbeat_ms, election_ms;
     int64_t quota, snapshot_log_bytes, segment_bytes;
     const char *compaction_mode, *compaction_retention;
+    uint64_t check_ms, compact_check_ms;
+    bool compact_check;
     const char *cert_file, *key_file, *trusted_ca_file;
     bool client_cert_auth;
     const char *peer_cert_file, *peer_key_file, *peer_trusted_ca_file;
@@ -89,6 +92,9 @@ static void set_defaults(struct options *o)
         .snapshot_log_bytes = 64 << 20,
         .segment_bytes = 16 << 20,
         .compaction_mode = "periodic",
+        .check_ms = 300000,
+        .compact_check_ms = 60000,
+        .compact_check = true,
         .log_level = "info",
     };
 }
@@ -112,6 +118,11 @@ static int parse_options(struct options *o, int argc, char **argv)
         {"wal-segment-bytes", FLAG_INT, &o->segment_bytes, "BYTES", "size of a log file"},
         {"auto-compaction-mode", FLAG_STRING, &o->compaction_mode, "periodic|revision", "what --auto-compaction-retention counts"},
         {"auto-compaction-retention", FLAG_STRING, &o->compaction_retention, "N", "a duration or a number of revisions to keep; 0 = off (default 5m with --kube-listen, else 0)"},
+        {"corrupt-check-time", FLAG_DURATION_MS, &o->check_ms, "TIME", "how often members compare their states; 0 = never"},
+        {"compact-hash-check-time", FLAG_DURATION_MS, &o->compact_check_ms, "TIME", "... and after a compaction, but not more often than this"},
+        {"experimental-corrupt-check-time", FLAG_DURATION_MS, &o->check_ms, "TIME", "etcd 3.5's name of --corrupt-check-time"},
+        {"experimental-compact-hash-check-enabled", FLAG_BOOL, &o->compact_check, NULL, "compare states after compactions (default true)"},
+        {"experimental-compact-hash-check-time", FLAG_DURATION_MS, &o->compact_check_ms, "TIME", "etcd 3.5's name of --compact-hash-check-time"},
         {"cert-file", FLAG_STRING, &o->cert_file, "FILE", "TLS certificate of the etcd API"},
         {"key-file", FLAG_STRING, &o->key_file, "FILE", "its key"},
         {"trusted-ca-file", FLAG_STRING, &o->trusted_ca_file, "FILE", "CA of client certificates"},
@@ -215,6 +226,8 @@ static int start_core(struct server *s, struct err *e)
                       .trailing_log_bytes = (uint64_t)o->snapshot_log_bytes / 4 + 1,
                       .segment_bytes = (size_t)o->segment_bytes},
         .store = {.quota_bytes = o->quota},
+        .check_ms = o->check_ms,
+        .compact_check_ms = o->compact_check ? o->compact_check_ms : 0,
         .name = o->name,
         .client_urls = urls,
         .n_client_urls = split_urls(&s->arena, o->advertise_client ? o->advertise_client : o->listen_client, urls, URLS_MAX),
@@ -400,8 +413,10 @@ int cmd_server(int argc, char **argv)
     sigaddset(&stop_signals, SIGINT);
     pthread_sigmask(SIG_BLOCK, &stop_signals, NULL);
     sem_init(&s->done, 0, 0);
+    core_thread_on_restart(process_restart);
     rv = check_options(&s->o, &e);
     if (rv == 0) rv = start_core(s, &e);
+    if (rv == ERR_RESTART) process_restart(e.text);
     if (rv == 0) rv = start_workers(s, &e);
     if (rv != 0) {
         fprintf(stderr, "pintle server: %s\n", e.text[0] ? e.text : err_text(rv));

@@ -117,6 +117,14 @@ static void encode_member(struct buf *out, const struct command *c)
         mp_write_bin(out, c->member.client_urls[i]);
 }
 
+static void encode_check(struct buf *out, const struct command *c)
+{
+    mp_write_uint(out, c->check.member_id);
+    mp_write_uint(out, c->check.index);
+    mp_write_uint(out, c->check.state);
+    mp_write_uint(out, c->check.log);
+}
+
 static const uint8_t command_fields[] = {
     [COMMAND_OP] = 1,
     [COMMAND_COMPACT] = 1,
@@ -125,11 +133,14 @@ static const uint8_t command_fields[] = {
     [COMMAND_LEASE_CHECKPOINT] = 1,
     [COMMAND_ALARM] = 3,
     [COMMAND_MEMBER_ATTRIBUTES] = 3,
+    [COMMAND_CHECK] = 0,
+    [COMMAND_CHECK_REPORT] = 4,
+    [COMMAND_VERDICT] = 5,
 };
 
 void command_encode(struct buf *out, const struct command *c)
 {
-    CHECK(c->type >= COMMAND_OP && c->type <= COMMAND_MEMBER_ATTRIBUTES);
+    CHECK(c->type >= COMMAND_OP && c->type <= COMMAND_VERDICT);
     mp_write_array(out, 1u + command_fields[c->type]);
     mp_write_uint(out, c->type);
     switch (c->type) {
@@ -147,6 +158,12 @@ void command_encode(struct buf *out, const struct command *c)
         mp_write_uint(out, c->alarm.activate);
         break;
     case COMMAND_MEMBER_ATTRIBUTES: encode_member(out, c); break;
+    case COMMAND_CHECK: break;
+    case COMMAND_CHECK_REPORT: encode_check(out, c); break;
+    case COMMAND_VERDICT:
+        encode_check(out, c);
+        mp_write_uint(out, c->check.corrupt);
+        break;
     }
 }
 
@@ -325,6 +342,14 @@ static void decode_member(struct decoder *d, struct command *c)
         c->member.client_urls[i] = mp_read_bin(&d->r);
 }
 
+static void decode_check(struct decoder *d, struct command *c)
+{
+    c->check.member_id = mp_read_uint(&d->r);
+    c->check.index = mp_read_uint(&d->r);
+    c->check.state = mp_read_uint(&d->r);
+    c->check.log = mp_read_uint(&d->r);
+}
+
 static void decode_fields(struct decoder *d, struct command *c)
 {
     switch (c->type) {
@@ -345,6 +370,12 @@ static void decode_fields(struct decoder *d, struct command *c)
         c->alarm.activate = read_enum(d, 1);
         return;
     case COMMAND_MEMBER_ATTRIBUTES: decode_member(d, c); return;
+    case COMMAND_CHECK: return;
+    case COMMAND_CHECK_REPORT: decode_check(d, c); return;
+    case COMMAND_VERDICT:
+        decode_check(d, c);
+        c->check.corrupt = read_enum(d, 1);
+        return;
     }
 }
 
@@ -355,7 +386,7 @@ int command_decode(struct arena *a, struct slice in, struct command *ret)
     uint32_t more = open_array(&d, 1);
     uint64_t type = mp_read_uint(&d.r);
     if (d.r.failed || type < COMMAND_OP) return ERR_CORRUPT;
-    if (type > COMMAND_MEMBER_ATTRIBUTES) return ERR_UNSUPPORTED;
+    if (type > COMMAND_VERDICT) return ERR_UNSUPPORTED;
     c.type = (enum command_type)type;
     if (more < command_fields[type]) return ERR_CORRUPT;
     decode_fields(&d, &c);

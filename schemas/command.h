@@ -82,6 +82,9 @@ enum command_type {
     COMMAND_LEASE_CHECKPOINT, /* remaining seconds of some leases, for the next leader */
     COMMAND_ALARM,        /* activate or clear an alarm of a member */
     COMMAND_MEMBER_ATTRIBUTES, /* a member publishes its name and client URLs */
+    COMMAND_CHECK,        /* every member hashes its state as it is at this place in the log */
+    COMMAND_CHECK_REPORT, /* ... and tells the hash */
+    COMMAND_VERDICT,      /* what the leader makes of the reports: raises or clears a member's CORRUPT alarm */
 };
 
 enum alarm_type { ALARM_NONE, ALARM_NOSPACE, ALARM_CORRUPT };
@@ -118,6 +121,12 @@ struct command {
             struct slice *client_urls;
             size_t n_client_urls;
         } member;
+        struct { /* COMMAND_CHECK_REPORT, COMMAND_VERDICT */
+            uint64_t member_id; /* VERDICT: 0 = it is not known whose state is wrong */
+            uint64_t index;     /* of the entry with the COMMAND_CHECK */
+            uint64_t state, log; /* hashes: of the state; of the entries since the check before, 0 = not all seen */
+            bool corrupt;       /* VERDICT only; then state and log are what that member reported */
+        } check;
     };
 };
 

@@ -195,8 +195,11 @@ int command_check(const struct command *c)
     case COMMAND_LEASE_CHECKPOINT: return c->checkpoint.count <= LIMIT_LEASES ? 0 : ERR_LIMIT;
     case COMMAND_ALARM: return (unsigned)c->alarm.alarm <= ALARM_CORRUPT ? 0 : ERR_INVALID;
     case COMMAND_MEMBER_ATTRIBUTES: return check_member(c);
+    case COMMAND_CHECK_REPORT: return c->check.member_id ? 0 : ERR_INVALID;
     case COMMAND_COMPACT:
-    case COMMAND_LEASE_REVOKE: return 0;
+    case COMMAND_LEASE_REVOKE:
+    case COMMAND_CHECK:
+    case COMMAND_VERDICT: return 0;
     }
     return ERR_INVALID;
 }

@@ -53,16 +53,29 @@ void quota_relax(struct store *s)
     if (a && a->automatic) drop(s, a);
 }
 
-/* An alarm that someone activated works as in etcd: NOSPACE refuses what grows, CORRUPT every
- * change. */
+void verdict_apply(struct store *s, uint64_t member_id, bool corrupt)
+{
+    struct alarm_record *a = find(s, member_id, ALARM_CORRUPT);
+    if (corrupt) alarm_add(s, (struct alarm){member_id, ALARM_CORRUPT}, true); /* at most one a member */
+    else if (!corrupt && a && a->automatic) drop(s, a);
+}
+
+bool store_member_corrupt(const struct store *s, uint64_t member_id)
+{
+    const struct alarm_record *a = find(s, member_id, ALARM_CORRUPT);
+    return a && a->automatic;
+}
+
+/* An alarm that someone activated works as in etcd: NOSPACE refuses what grows, CORRUPT every change. A comparison that names
+ * the member that is wrong leaves the others at work; one that cannot tell (member 0) stops changes. */
 int alarm_refusal(const struct store *s, const struct command *c)
 {
-    if (s->n_alarms == 0 || c->type == COMMAND_ALARM || c->type == COMMAND_MEMBER_ATTRIBUTES)
-        return 0;
+    if (s->n_alarms == 0 || c->type >= COMMAND_ALARM) return 0;
     bool no_space = false, corrupt = false;
     for (size_t i = 0; i < s->n_alarms; i++) {
-        no_space |= s->alarms[i].alarm.alarm == ALARM_NOSPACE && !s->alarms[i].automatic;
-        corrupt |= s->alarms[i].alarm.alarm == ALARM_CORRUPT;
+        const struct alarm_record *a = &s->alarms[i];
+        no_space |= a->alarm.alarm == ALARM_NOSPACE && !a->automatic;
+        corrupt |= a->alarm.alarm == ALARM_CORRUPT && (!a->automatic || a->alarm.member_id == 0);
     }
     if (corrupt) return ERR_CORRUPT;
     if (!no_space) return 0;

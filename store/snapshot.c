@@ -146,12 +146,10 @@ static void put_trailer(struct store_snapshot *snap, struct buf *out)
 
 /* ---- records -------------------------------------------------------------------------------- */
 
-/* Whether the record is part of what compaction at the pinned revision leaves, be it freed already
- * or not. */
-static bool belongs(const struct store_snapshot *snap, const struct record *r)
+bool pin_holds(const struct pin *p, const struct record *r)
 {
-    const struct store *s = snap->pin.store;
-    int64_t compact_rev = snap->pin.rev;
+    const struct store *s = p->store;
+    int64_t compact_rev = p->rev;
     if (r->mod_rev > compact_rev) return true;
     if (r->tombstone && r->mod_rev < compact_rev) return false;
     bool freed = s->work_target >= compact_rev && s->work_rev > compact_rev;
@@ -186,7 +184,7 @@ static bool put_records(struct store_snapshot *snap, size_t max_bytes, struct pl
     struct rlog_iter it;
     struct record *r = rlog_seek(&s->log, at->rev, at->sub, &it);
     for (; r && r->mod_rev <= snap->revision && steps > 0 && out->len - from < max_bytes; steps--) {
-        if (belongs(snap, r)) {
+        if (pin_holds(&snap->pin, r)) {
             put_record(out, r, rev_before);
             rev_before = r->mod_rev;
             n++;

@@ -16,6 +16,7 @@ struct store *store_new(const struct store_options *options)
     s->work_target = -1;
     s->work_rev = -1;
     list_init(&s->pins);
+    list_init(&s->checks);
     return s;
 }
 
@@ -121,6 +122,7 @@ static int apply_grant(struct store *s, int64_t id, int64_t ttl, struct result *
     if (rc) return rc;
     struct lease *l =
         lease_add(&s->leases, id, ttl < LIMIT_LEASE_MIN_TTL ? LIMIT_LEASE_MIN_TTL : ttl);
+    store_check_lease(s, l, true);
     ret->lease.id = id;
     ret->lease.ttl = l->ttl;
     return 0;
@@ -140,6 +142,7 @@ static int apply_revoke(struct store *s, int64_t id)
         write_tombstone(s, &path, r);
     }
     index_release(&keys);
+    store_check_lease(s, l, false);
     lease_remove(&s->leases, l);
     return 0;
 }
@@ -148,7 +151,10 @@ static void apply_checkpoint(struct store *s, const struct command *c)
 {
     for (size_t i = 0; i < c->checkpoint.count; i++) {
         struct lease *l = lease_find(&s->leases, c->checkpoint.leases[i].id);
-        if (l) l->remaining_ttl = c->checkpoint.leases[i].remaining_ttl;
+        if (!l) continue;
+        store_check_lease(s, l, false);
+        l->remaining_ttl = c->checkpoint.leases[i].remaining_ttl;
+        store_check_lease(s, l, true);
     }
 }
 
@@ -169,6 +175,9 @@ static int apply_command(struct store *s, const struct command *c, struct arena 
     case COMMAND_MEMBER_ATTRIBUTES:
         return member_apply(s, c->member.member_id, c->member.name, c->member.client_urls,
                             c->member.n_client_urls);
+    case COMMAND_VERDICT: verdict_apply(s, c->check.member_id, c->check.corrupt); return 0;
+    case COMMAND_CHECK:
+    case COMMAND_CHECK_REPORT: return 0; /* the core's */
     }
     return ERR_INVALID;
 }

@@ -138,6 +138,16 @@ int64_t store_hash_revision(const struct store_hash *h);
 int64_t store_hash_compact_revision(const struct store_hash *h);
 void store_hash_close(struct store_hash *h);
 
+/* A hash of the whole state at the call, equal on all members that have applied the same commands: what a snapshot holds and
+ * what reads find. In slices, from memory as it is then, while applies go on. */
+struct store_check;
+struct store_check *store_check_open(struct store *s);
+/* About `max_bytes` more; true when done. */
+bool store_check_step(struct store_check *c, size_t max_bytes);
+uint64_t store_check_value(const struct store_check *c); /* once done */
+int64_t store_check_revision(const struct store_check *c);
+void store_check_close(struct store_check *c); /* NULL is fine */
+
 /* ---- leases, alarms, members ----------------------------------------------------------------- */
 /* Time is not known here: the core keeps the clocks of leases and proposes their revocation. */
 
@@ -157,10 +167,12 @@ int store_lease_keys(const struct store *s, int64_t id, struct arena *a, struct 
 void store_on_lease(struct store *s, void (*changed)(void *ctx, int64_t id, bool granted), void *ctx);
 
 struct alarm {
-    uint64_t member_id;
+    uint64_t member_id; /* CORRUPT by a comparison: 0 = it is not known whose state is wrong */
     enum alarm_type alarm;
 };
 size_t store_alarms(const struct store *s, struct alarm *alarms, size_t max);
+/* Whether a comparison of states (COMMAND_VERDICT) raised CORRUPT for that member and has not cleared it. */
+bool store_member_corrupt(const struct store *s, uint64_t member_id);
 
 struct member_attributes {
     uint64_t member_id;

@@ -29,7 +29,8 @@ struct member_record {
 
 struct alarm_record {
     struct alarm alarm;
-    bool automatic; /* raised by the quota itself: clears itself, and blocks nothing by itself */
+    bool automatic; /* raised by the quota or a comparison of states: clears itself; blocks nothing by itself, but for CORRUPT of
+                       member 0 */
 };
 
 struct store {
@@ -45,6 +46,7 @@ struct store {
     uint32_t sub; /* next place within the revision under way */
 
     struct list pins;
+    struct list checks; /* open, whose walk may still come to leases */
     int64_t work_target; /* compaction up to here may have happened in memory */
     int64_t work_rev;    /* the next record it looks at */
     uint32_t work_sub;
@@ -73,6 +75,9 @@ static inline int64_t live_cost(const struct record *r)
 
 void pin_open(struct pin *p, struct store *s, int64_t rev);
 void pin_close(struct pin *p); /* twice is fine */
+/* Of a pin at the compact revision: whether the record is part of what compaction there leaves, be the rest freed already or
+ * not. */
+bool pin_holds(const struct pin *p, const struct record *r);
 
 /* The version of a key that revision `rev` shows, tombstone or not, from any newer one; NULL =
  * none. */
@@ -133,6 +138,9 @@ int64_t write_end(struct store *s);
 /* compact.c */
 int compact(struct store *s, int64_t rev) MUST_CHECK;
 
+/* check.c: the lease is about to change, or has changed (`after`). */
+void store_check_lease(const struct store *s, const struct lease *l, bool after);
+
 /* alarm.c */
 /* 0 or ERR_NO_SPACE for a write that adds `cost` bytes. Raises the alarm. */
 int quota_check(struct store *s, int64_t cost) MUST_CHECK;
@@ -142,6 +150,7 @@ void quota_relax(struct store *s);
 int alarm_refusal(const struct store *s, const struct command *c) MUST_CHECK;
 void alarm_apply(struct store *s, uint64_t member_id, enum alarm_type type, bool activate);
 void alarm_add(struct store *s, struct alarm alarm, bool automatic);
+void verdict_apply(struct store *s, uint64_t member_id, bool corrupt);
 int member_apply(struct store *s, uint64_t id, struct slice name, const struct slice *urls,
                  size_t n) MUST_CHECK;
 void members_release(struct store *s);

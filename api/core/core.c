@@ -157,6 +157,23 @@ static bool always_taken(const struct core_request *r)
     return r->type == CORE_CURSOR_CLOSE || r->type == CORE_SNAPSHOT_CLOSE || r->type == CORE_HISTORY;
 }
 
+/* A request of the core's own: it frees itself. */
+static void own_done(struct core_request *r)
+{
+    struct buf *bytes = r->data;
+    core_request_release(r);
+    buf_release(bytes);
+    mem_free(bytes);
+    mem_free(r);
+}
+
+/* What a member still does whose state is not to be believed: it says what it is, and gives back what it lent. */
+static bool served_when_refusing(const struct core_request *r)
+{
+    return r->type == CORE_STATUS || r->type == CORE_ALARMS || r->type == CORE_MEMBERS || r->type == CORE_HASH_KV ||
+           r->type == CORE_MOVE_LEADER || r->done == own_done || always_taken(r);
+}
+
 void core_submit(struct core *c, struct core_request *r)
 {
     r->code = 0;
@@ -166,6 +183,8 @@ void core_submit(struct core *c, struct core_request *r)
     c->pending_bytes += r->command.len;
     if (c->closing && r->type != CORE_CURSOR_CLOSE && r->type != CORE_SNAPSHOT_CLOSE)
         core_answer(c, r, ERR_STOPPED);
+    else if (c->refusing && !served_when_refusing(r))
+        core_answer(c, r, ERR_CORRUPT);
     else if (!always_taken(r) &&
              (c->pending > LIMIT_CORE_PENDING_REQUESTS || c->pending_bytes > LIMIT_CORE_PENDING_BYTES))
         core_answer(c, r, ERR_TOO_MANY_REQUESTS);
@@ -173,16 +192,6 @@ void core_submit(struct core *c, struct core_request *r)
         submit_command(c, r);
     else
         core_read_submit(c, r);
-}
-
-/* A request of the core's own: it frees itself. */
-static void own_done(struct core_request *r)
-{
-    struct buf *bytes = r->data;
-    core_request_release(r);
-    buf_release(bytes);
-    mem_free(bytes);
-    mem_free(r);
 }
 
 void core_propose_own(struct core *c, const struct command *command)
@@ -217,6 +226,7 @@ static void apply_one(struct core *c, struct slice bytes, struct core_request *r
         store_apply(c->state->store, &command, &c->scratch, &unasked);
         result_release(&unasked);
     }
+    core_check_command(c, &command);
     c->applied_commands++;
 }
 
@@ -250,6 +260,7 @@ static void on_apply(void *ctx, uint64_t index, uint64_t term, struct slice entr
     size_t i = 0;
     int rv = batch_open(&reader, entry);
     if (c->events.applying) c->events.applying(c->ctx, index, term, entry);
+    core_check_entry(c, index, term, entry);
     while (rv == 0 && (rv = batch_next(&reader, &seq, &bytes)) == 1) {
         struct core_request *r = NULL;
         if (own && i < own->count) {
@@ -417,6 +428,7 @@ static int on_restore_finish(void *ctx, void *restore, uint64_t index, struct er
     c->applied_index = index;
     store_on_lease(store, core_lease_changed, c);
     core_lease_reset(c);
+    core_check_restored(c);
     if (c->events.restored) c->events.restored(c->ctx, index);
     c->events.reset(c->ctx, store_revision(store));
     return 0;
@@ -510,6 +522,7 @@ void core_tick(struct core *c)
     publish_attributes(c);
     core_lease_tick(c);
     auto_compact(c, now);
+    core_check_tick(c);
     core_flush(c);
 }
 
@@ -531,7 +544,10 @@ int core_open(const struct core_config *config, struct env *env, const struct co
     list_init(&c->groups);
     list_init(&c->batch_list);
     list_init(&c->hashes);
+    list_init(&c->held);
+    c->check_work = (struct env_task){.run = core_check_work, .data = c};
     core_lease_open(c);
+    core_check_open(c);
     store_on_lease(c->state->store, core_lease_changed, c);
     int rv = consensus_open(&config->consensus, env, &callbacks, c, &c->consensus, e);
     if (rv != 0) {
@@ -551,6 +567,7 @@ static void on_consensus_closed(void *ctx)
     void *closed_ctx = c->closed_ctx;
     core_lease_close(c);
     core_read_close(c);
+    core_check_close(c);
     batch_release(&c->writer);
     map_release(&c->batches);
     arena_release(&c->scratch);
@@ -573,6 +590,7 @@ void core_close(struct core *c, void (*closed)(void *ctx), void *ctx)
     c->closed_ctx = ctx;
     answer_all(c, &c->queued);
     answer_all(c, &c->reads);
+    answer_all(c, &c->held);
     core_read_stop(c);
     list_for_each(g, &c->groups)
         answer_all(c, &container_of(g, struct core_read_group, node)->requests);

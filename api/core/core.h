@@ -59,6 +59,8 @@ struct core_status {
     size_t leases, pending, n_alarms;
     struct alarm alarms[8];
     uint64_t applied_entries, applied_commands, batches, slow_applies;
+    uint64_t check_index, checks, check_mismatches; /* of states: the newest one's index; made; that found a difference */
+    bool refusing; /* this member was found to differ from the others: it serves nothing */
 };
 
 /* How requests hang in the queues between threads. */
@@ -135,6 +137,9 @@ struct core_config {
      * than so many milliseconds; 0 = off. */
     int64_t auto_compaction_revisions;
     uint64_t auto_compaction_ms;
+    /* Members compare hashes of their states (core_check.c): every check_ms (0 = never), a tenth of it after the start and while
+     * they differ; and after a compaction, at least compact_check_ms after the check before (0 = not for that). */
+    uint64_t check_ms, compact_check_ms;
 };
 
 struct core_events {
@@ -145,6 +150,8 @@ struct core_events {
     /* Consensus or the state machine cannot go on. */
     void (*fatal)(void *ctx, int error, const char *text);
     void (*leader_changed)(void *ctx, uint64_t leader_id, bool is_self);
+    /* May be NULL. The others found this member's state wrong: every client is refused (ERR_CORRUPT) until they agree again. */
+    void (*refusing)(void *ctx, bool on);
     /* What the state machine goes through, for the simulation's checks; may be NULL: an entry is about to be applied;
      * the state is that of a snapshot at `index`. */
     void (*applying)(void *ctx, uint64_t index, uint64_t term, struct slice entry);

@@ -1,5 +1,5 @@
 /* What the files of the core share. core.c: requests, batches, apply. core_read.c: everything that reads. core_lease.c: the
- * clocks of leases. All on the core's thread. */
+ * clocks of leases. core_check.c: members compare their states. All on the core's thread. */
 #ifndef PINTLE_API_CORE_CORE_INT_H
 #define PINTLE_API_CORE_CORE_INT_H
 
@@ -36,6 +36,26 @@ struct core_read_group {
 struct core_compaction_sample {
     uint64_t ms;
     int64_t revision;
+};
+
+/* What a member says of its state at a check. */
+struct core_report {
+    uint64_t member_id, state, log; /* log 0 = not all of it seen */
+    bool accused;                   /* a verdict has said that it is wrong */
+};
+
+/* The newest check in the log. */
+struct core_check {
+    uint64_t index; /* of its entry; 0 = none yet */
+    uint64_t began_ms;
+    struct core_state *state; /* what is walked */
+    struct store_check *walk; /* NULL = done */
+    uint64_t hash, log;       /* of this member; hash 0 = not done */
+    bool reported;            /* and that is in the log */
+    bool accused;             /* a verdict on this member has come that was not looked at yet */
+    uint64_t accused_state, accused_log;
+    struct core_report reports[LIMIT_MEMBERS];
+    size_t n_reports;
 };
 
 struct core {
@@ -76,6 +96,18 @@ struct core {
     uint64_t next_message;
     uint64_t next_checkpoint_ms;
 
+    /* core_check.c */
+    struct core_check check;
+    struct env_task check_work;
+    uint64_t log_hash; /* of the entries since the newest check */
+    bool log_whole;    /* of all of them */
+    bool distrusted;   /* this member believes that its state is wrong */
+    bool refusing;     /* ... or the others do: clients are refused */
+    struct list held;  /* history that watches wait for meanwhile */
+    uint64_t applying_index;
+    uint64_t next_check_ms, next_report_ms, next_verdict_ms, next_transfer_ms;
+    uint64_t n_checks, n_mismatches;
+
     struct core_compaction_sample samples[CORE_COMPACTION_SAMPLES];
     size_t n_samples;
     uint64_t next_compaction_ms;
@@ -102,6 +134,20 @@ void core_read_flush(struct core *c);
 void core_read_stop(struct core *c);
 void core_read_close(struct core *c);
 void core_hash_step(struct env_task *t);
+
+/* Serves what was held back. */
+void core_read_held(struct core *c);
+
+/* core_check.c */
+void core_check_open(struct core *c);
+void core_check_close(struct core *c);
+void core_check_work(struct env_task *t);
+void core_check_tick(struct core *c);
+/* An entry is about to be applied; one of its commands was. */
+void core_check_entry(struct core *c, uint64_t index, uint64_t term, struct slice entry);
+void core_check_command(struct core *c, const struct command *command);
+/* The state was replaced by a snapshot. */
+void core_check_restored(struct core *c);
 
 /* core_lease.c */
 void core_lease_open(struct core *c);

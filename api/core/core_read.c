@@ -166,6 +166,10 @@ static int status(struct core *c, struct core_request *r)
     s->applied_commands = c->applied_commands;
     s->batches = c->n_batches;
     s->slow_applies = c->slow_applies;
+    s->check_index = c->check.index;
+    s->checks = c->n_checks;
+    s->check_mismatches = c->n_mismatches;
+    s->refusing = c->refusing;
     r->status = s;
     return 0;
 }
@@ -339,10 +343,18 @@ static void on_read_point(struct consensus_read *read, int error)
 
 void core_read_submit(struct core *c, struct core_request *r)
 {
-    if (needs_read_point(c, r))
+    if (c->refusing && r->type == CORE_HISTORY)
+        list_push_back(&c->held, &r->node);
+    else if (needs_read_point(c, r))
         list_push_back(&c->reads, &r->node);
     else
         serve(c, r);
+}
+
+void core_read_held(struct core *c)
+{
+    struct list *node;
+    while ((node = list_pop_front(&c->held)) != NULL) serve(c, container_of(node, struct core_request, node));
 }
 
 void core_read_flush(struct core *c)

@@ -50,6 +50,7 @@ struct core_thread {
     size_t n_clients;
     int64_t revision;
     _Atomic uint64_t leader_id, term;
+    atomic_bool refusing;
 };
 
 struct core_client {
@@ -135,7 +136,9 @@ static void send_live(struct core_client *client, struct event_batch *batch, int
 static void live_to_client(struct core_thread *t, struct core_client *client, struct event_batch *batch)
 {
     size_t lag = atomic_load_explicit(&client->lag, memory_order_relaxed);
-    if (client->skipping) {
+    if (atomic_load(&t->refusing)) {
+        client->skipping = true; /* watchers are told nothing that may be wrong */
+    } else if (client->skipping) {
         if (lag > LIMIT_WATCH_LAG_BATCHES / 2) return;
         client->skipping = false;
         send_live(client, NULL, t->revision);
@@ -171,6 +174,7 @@ static void on_reset(void *ctx, int64_t revision)
 /* Live batches that a lagging worker was not sent must still lead to a reset when nothing more is written. */
 static void end_skipping(struct core_thread *t)
 {
+    if (atomic_load(&t->refusing)) return;
     pthread_mutex_lock(&t->lock);
     for (size_t i = 0; i < t->n_clients; i++) {
         struct core_client *client = t->clients[i];
@@ -181,9 +185,17 @@ static void end_skipping(struct core_thread *t)
     pthread_mutex_unlock(&t->lock);
 }
 
+static void (*restart)(const char *why);
+
+void core_thread_on_restart(void (*again)(const char *why))
+{
+    restart = again;
+}
+
 static void on_fatal(void *ctx, int error, const char *text)
 {
     (void)ctx;
+    if (error == ERR_RESTART && restart) restart(text);
     log_fatal("stopped, it cannot go on safely: %s error=%s", text, err_name(error));
 }
 
@@ -196,6 +208,12 @@ static void on_leader_changed(void *ctx, uint64_t leader_id, bool is_self)
     atomic_store(&t->term, status.term);
     log_info("leader changed leader=%llx self=%d term=%llu", (unsigned long long)leader_id, is_self,
              (unsigned long long)status.term);
+}
+
+static void on_refusing(void *ctx, bool on)
+{
+    struct core_thread *t = ctx;
+    atomic_store(&t->refusing, on);
 }
 
 static void on_closed_env(void *ctx)
@@ -307,7 +325,8 @@ int core_thread_start(const struct core_config *config, const struct env_uv_opti
                       struct err *e)
 {
     static const struct core_events events = {
-        .live = on_live, .reset = on_reset, .fatal = on_fatal, .leader_changed = on_leader_changed};
+        .live = on_live, .reset = on_reset, .fatal = on_fatal, .leader_changed = on_leader_changed,
+        .refusing = on_refusing};
     struct core_thread *t = mem_must_calloc(1, sizeof(*t));
     atomic_init(&t->refs, 1);
     pthread_mutex_init(&t->lock, NULL);
@@ -496,6 +515,11 @@ uint64_t core_client_cluster_id(const struct core_client *client)
 uint64_t core_client_leader_id(const struct core_client *client)
 {
     return atomic_load_explicit(&client->t->leader_id, memory_order_relaxed);
+}
+
+bool core_client_refusing(const struct core_client *client)
+{
+    return atomic_load_explicit(&client->t->refusing, memory_order_relaxed);
 }
 
 uint64_t core_client_term(const struct core_client *client)

@@ -16,6 +16,9 @@ struct core_client;
 
 /* Opens the data folder and replays on the calling thread (so that errors are the caller's to print), then starts the thread. */
 int core_thread_start(const struct core_config *config, const struct env_uv_options *env, struct core_thread **ret, struct err *e) MUST_CHECK;
+/* What to do when the member has to be started again (its state is to be set aside, and healed from the others). Does not return.
+ * Without it that ends the process, as every other fatal error does. */
+void core_thread_on_restart(void (*again)(const char *why));
 /* Stops and joins; every open request is answered first. Clients must be closed by their workers after this. */
 void core_thread_stop(struct core_thread *t);
 
@@ -33,5 +36,7 @@ uint64_t core_client_cluster_id(const struct core_client *c);
 /* As last published by the core (any thread): 0 = none known. */
 uint64_t core_client_leader_id(const struct core_client *c);
 uint64_t core_client_term(const struct core_client *c);
+/* Whether this member's state was found wrong: requests get ERR_CORRUPT, watches stand still. */
+bool core_client_refusing(const struct core_client *c);
 
 #endif

@@ -79,6 +79,21 @@ static void raft_metrics(struct etcd_api *api, const struct core_status *s, stru
                r->fsync_us_total / 1000000, r->fsync_us_total % 1000000, r->fsyncs);
 }
 
+static void check_metrics(const struct core_status *s, struct buf *out)
+{
+    static const char *const kinds[] = {[ALARM_NOSPACE] = "NOSPACE", [ALARM_CORRUPT] = "CORRUPT"};
+    metric(out, "pintle_state_checks_total", "counter", "Comparisons of the members' states.", (int64_t)s->checks);
+    metric(out, "pintle_state_check_index", "gauge", "Index of the newest comparison.", (int64_t)s->check_index);
+    metric(out, "pintle_state_mismatches_total", "counter", "Verdicts that a state is wrong.",
+           (int64_t)s->check_mismatches);
+    metric(out, "pintle_state_refused", "gauge",
+           "Whether this member serves nothing because its state was found wrong.", s->refusing);
+    buf_printf(out, "# HELP pintle_alarms Alarms that are raised.\n# TYPE pintle_alarms gauge\n");
+    for (size_t i = 0; i < s->n_alarms; i++)
+        buf_printf(out, "pintle_alarms{server_id=\"%" PRIx64 "\",alarm=\"%s\"} 1\n", s->alarms[i].member_id,
+                   kinds[s->alarms[i].alarm]);
+}
+
 static void store_metrics(const struct core_status *s, struct buf *out)
 {
     metric(out, "etcd_mvcc_db_total_size_in_bytes", "gauge", "Bytes of the store.", s->db_size);
@@ -116,6 +131,7 @@ void etcd_metrics_write(struct etcd_api *api, const struct core_status *s, struc
 {
     uint64_t cpu = clock_cpu_us();
     raft_metrics(api, s, out);
+    check_metrics(s, out);
     store_metrics(s, out);
     metric(out, "process_resident_memory_bytes", "gauge", "Resident memory.", (int64_t)mem_rss());
     buf_printf(out,

@@ -150,7 +150,8 @@ static void create(struct watch_stream *ws, struct etcd_watch_request *q)
 {
     struct etcd_api *api = api_of(ws);
     if (q->key.len == 0) q->key = slice_make("", 1); /* the smallest key */
-    const char *problem = create_problem(ws, q);
+    const char *problem =
+        core_client_refusing(api->core) ? etcd_status_of(ERR_CORRUPT).text : create_problem(ws, q);
     struct etcd_watch *w = problem ? NULL : mem_calloc(1, sizeof(*w));
     if (!w) {
         refuse(ws, problem ? problem : "etcdserver: out of memory");

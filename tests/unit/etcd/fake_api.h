@@ -256,6 +256,12 @@ uint64_t core_client_leader_id(const struct core_client *c)
     return leader;
 }
 
+bool core_client_refusing(const struct core_client *c)
+{
+    (void)c;
+    return false;
+}
+
 uint64_t core_client_term(const struct core_client *c)
 {
     (void)c;

@@ -37,6 +37,8 @@ struct run {
     struct buf stream;
     struct store_hash *hash;
     uint32_t expect_hash;
+    struct store_check *check;
+    uint64_t expect_check, snapshot_check; /* the check's value at the open of itself, and of the snapshot */
     unsigned keys; /* how many different ones */
 };
 
@@ -401,9 +403,22 @@ static void close_all(struct run *t)
     for (int i = 0; i < CURSORS; i++) close_cursor(&t->cursors[i]);
     store_hash_close(t->hash);
     t->hash = NULL;
+    store_check_close(t->check);
+    t->check = NULL;
     store_snapshot_close(t->snapshot);
     t->snapshot = NULL;
     buf_release(&t->stream);
+}
+
+/* At once, with nothing between its steps. */
+static uint64_t check_value(struct store *s)
+{
+    struct store_check *c = store_check_open(s);
+    while (!store_check_step(c, 1 + rnd(2000))) {
+    }
+    uint64_t value = store_check_value(c);
+    store_check_close(c);
+    return value;
 }
 
 static struct store *load(struct run *t, struct slice stream)
@@ -429,6 +444,7 @@ static void finish_snapshot(struct run *t)
     struct store *s = load(t, buf_slice(&t->stream));
     for (int i = 0; i < 3; i++) {
         check_all(t, s, &t->at_open);
+        assert_true(check_value(s) == t->snapshot_check);
         store_work(s, rnd(50));
     }
     if (rnd(2)) { /* go on from there */
@@ -452,6 +468,7 @@ static void step_snapshot(struct run *t)
         if (rnd(50)) return;
         t->snapshot = store_snapshot_open(t->s);
         t->at_open = model_copy(&t->m);
+        t->snapshot_check = check_value(t->s);
     }
     bool done;
     assert_int_equal(store_snapshot_next(t->snapshot, 4096, &t->stream, &done), 0);
@@ -471,6 +488,20 @@ static void step_hash(struct run *t)
     t->hash = NULL;
 }
 
+/* Whatever is applied between its steps, its value is that of the moment it was opened at. */
+static void step_check(struct run *t)
+{
+    if (!t->check) {
+        if (rnd(6)) return;
+        t->check = store_check_open(t->s);
+        t->expect_check = check_value(t->s);
+    }
+    if (!store_check_step(t->check, 1 + rnd(1500))) return;
+    assert_true(store_check_value(t->check) == t->expect_check);
+    store_check_close(t->check);
+    t->check = NULL;
+}
+
 static void one_run(uint64_t seed, unsigned steps)
 {
     random_state = seed * 0x9e3779b97f4a7c15u + 1;
@@ -484,6 +515,7 @@ static void one_run(uint64_t seed, unsigned steps)
         if (!o->c) open_cursor(&t, o);
         else step_cursor(&t, o);
         step_hash(&t);
+        step_check(&t);
         step_snapshot(&t);
         arena_reset(&t.arena);
     }
