@@ -36,7 +36,7 @@ static void test_unmasked_defects_are_found(void **state)
     assert_true(seed < FIRST_SEED + SEEDS_MAX);
     assert_true(r.verdict.failed && r.verdict.text[0]);
     assert_true(seed_passes(seed, &r));
-    assert_true(r.acked > 0 && r.reads_checked > 0);
+    assert_true(r.counts.acked > 0 && r.counts.reads_checked > 0);
 }
 
 static void test_a_seed_is_a_run(void **state)
