@@ -48,6 +48,8 @@ struct node {
     uint64_t own_tag, failed_tag, writable, messages, last_message, memberships;
     int failed_error;
     unsigned restores, opened_snapshots;
+    unsigned crash_nth; /* its next life ends at that operation of the disk */
+    enum sim_crash_mode crash_mode;
     size_t padding; /* bytes added to each entry of a snapshot, to make it large */
 };
 
@@ -225,9 +227,12 @@ static int node_try_boot(struct cluster *k, uint64_t id, struct err *e)
 {
     struct node *n = &k->nodes[id];
     size_t padding = n->padding;
+    unsigned crash_nth = n->crash_nth;
+    enum sim_crash_mode crash_mode = n->crash_mode;
     mem_free(n->log);
     *n = (struct node){.cluster = k, .id = id, .padding = padding};
     n->env = sim_boot(k->sim, id);
+    if (crash_nth) sim_crash_after(k->sim, id, crash_mode, crash_nth);
     k->config.id = id;
     int rv = consensus_open(&k->config, n->env, &node_callbacks, n, &n->c, e);
     if (rv) {

@@ -1,0 +1,383 @@
+/* Damaged, old and lost states: found, set aside, brought back by the others; and what a member must not do meanwhile. */
+#include "cluster.h"
+
+#define VALUES 60u
+
+static void write_many(struct node *n, uint64_t from, uint64_t count, size_t size)
+{
+    for (uint64_t v = from; v < from + count; v++) node_write_sized(n, v, size);
+}
+
+static struct node *other_than(struct cluster *k, const struct node *a, const struct node *b)
+{
+    for (unsigned i = 1; i <= k->n; i++)
+        if (&k->nodes[i] != a && &k->nodes[i] != b) return &k->nodes[i];
+    return NULL;
+}
+
+static struct consensus_status status_of(const struct node *n)
+{
+    struct consensus_status s;
+    consensus_get_status(n->c, &s);
+    return s;
+}
+
+static bool is_whole(void *arg)
+{
+    struct node *n = arg;
+    return n->c && !status_of(n).recovering && status_of(n).ready;
+}
+
+static bool is_fatal(void *arg)
+{
+    return ((struct node *)arg)->fatal;
+}
+
+/* Flips a bit in the middle of what is written of the file. */
+static void damage(struct cluster *k, uint64_t id, const char *path)
+{
+    struct buf b;
+    buf_init(&b, 64u << 20);
+    assert_int_equal(sim_disk_read(k->sim, id, path, &b), 0);
+    size_t end = b.len;
+    while (end > 0 && b.data[end - 1] == 0) end--;
+    size_t at = end / 2;
+    while (b.data[at] == 0) at++;
+    b.data[at] ^= 0x10;
+    sim_disk_write(k->sim, id, path, buf_slice(&b));
+    buf_release(&b);
+}
+
+static char first_path[200];
+
+static void find_first(void *ctx, const char *path, uint64_t size)
+{
+    const char *prefix = ctx;
+    (void)size;
+    if (strncmp(path, prefix, strlen(prefix))) return;
+    if (!first_path[0] || strcmp(path, first_path) < 0) snprintf(first_path, sizeof first_path, "%s", path);
+}
+
+static const char *first_of(struct cluster *k, uint64_t id, const char *prefix)
+{
+    first_path[0] = 0;
+    sim_disk_each(k->sim, id, find_first, (void *)(uintptr_t)prefix);
+    return first_path[0] ? first_path : NULL;
+}
+
+/* What was found wrong asks for another start, and that one for the others' help. */
+static void restart_healing(struct cluster *k, struct node *n)
+{
+    struct err e = {{0}};
+    int rv = node_try_boot(k, n->id, &e);
+    assert_int_equal(rv, ERR_RESTART);
+    assert_non_null(strstr(e.text, "offset"));
+    node_boot(k, n->id);
+    assert_true(status_of(n).recovering);
+}
+
+static void wait_healed(struct cluster *k, struct node *n)
+{
+    assert_true(sim_run_until(k->sim, is_whole, n, 60 * SECOND));
+}
+
+static void test_damaged_log(void **state)
+{
+    (void)state;
+    struct cluster k;
+    cluster_start(&k, 3, 1);
+    struct node *leader = cluster_wait_leader(&k), *n = &k.nodes[leader->id % 3 + 1];
+    write_many(leader, 1, VALUES, 100);
+    assert_true(cluster_wait_value(&k, VALUES, 0));
+    node_close(n);
+    damage(&k, n->id, first_of(&k, n->id, "wal/0000000000000001"));
+    restart_healing(&k, n);
+    assert_non_null(first_of(&k, n->id, "damaged/"));
+    wait_healed(&k, n);
+    assert_same_logs(&k);
+    assert_int_equal(status_of(n).healed, 1);
+    /* it votes again: the two that remain elect a leader and take writes */
+    leader = cluster_leader(&k);
+    node_crash(leader, SIM_KILL);
+    struct node *other = other_than(&k, leader, n);
+    sim_run_for(k.sim, 5 * SECOND);
+    node_write(other, 1000);
+    node_boot(&k, leader->id);
+    assert_true(cluster_wait_value(&k, 1000, 0));
+    assert_same_logs(&k);
+    cluster_stop(&k);
+}
+
+/* The leader still leads, and believes that all it sent is stored there; its log no longer begins at 1. */
+static void test_same_leader_sends_a_snapshot(void **state)
+{
+    (void)state;
+    struct cluster k;
+    cluster_init(&k, 3, 2);
+    k.config.snapshot_log_bytes = 4096;
+    k.config.trailing_log_bytes = 512;
+    cluster_boot(&k);
+    struct node *leader = cluster_wait_leader(&k), *n = &k.nodes[leader->id % 3 + 1];
+    write_many(leader, 1, 200, 100);
+    assert_true(cluster_wait_value(&k, 200, 0));
+    sim_run_for(k.sim, SECOND);
+    uint64_t term = status_of(leader).term;
+    node_close(n);
+    damage(&k, n->id, first_of(&k, n->id, "wal/"));
+    restart_healing(&k, n);
+    wait_healed(&k, n);
+    assert_int_equal(status_of(leader).term, term);
+    assert_int_equal(status_of(n).snapshots_installed, 1);
+    assert_same_logs(&k);
+    cluster_stop(&k);
+}
+
+/* Entry acknowledged by the leader and n; n loses it, the leader dies: the third must not win with n's vote. */
+static void test_no_vote_while_recovering(void **state)
+{
+    (void)state;
+    struct cluster k;
+    cluster_start(&k, 3, 3);
+    struct node *leader = cluster_wait_leader(&k), *n = &k.nodes[leader->id % 3 + 1];
+    struct node *third = other_than(&k, leader, n);
+    write_many(leader, 1, 10, 100);
+    assert_true(cluster_wait_value(&k, 10, 0));
+    node_crash(third, SIM_KILL);
+    write_many(leader, 11, 10, 100); /* on the leader and n only */
+    assert_true(cluster_wait_value(&k, 20, 0));
+    node_close(n);
+    node_crash(leader, SIM_KILL);
+    damage(&k, n->id, first_of(&k, n->id, "wal/0000000000000001"));
+    restart_healing(&k, n);
+    node_boot(&k, third->id);
+    sim_run_for(k.sim, 60 * SECOND);
+    assert_null(cluster_leader(&k)); /* rather nothing than without what was acknowledged */
+    assert_true(status_of(n).recovering);
+    node_boot(&k, leader->id);
+    wait_healed(&k, n);
+    assert_true(cluster_wait_value(&k, 20, 0));
+    assert_same_logs(&k);
+    cluster_stop(&k);
+}
+
+static void test_distrust(void **state)
+{
+    (void)state;
+    struct cluster k;
+    cluster_start(&k, 3, 4);
+    struct node *leader = cluster_wait_leader(&k);
+    write_many(leader, 1, VALUES, 50);
+    assert_true(cluster_wait_value(&k, VALUES, 0));
+    consensus_distrust(leader->c, "its hash is another");
+    assert_true(leader->fatal);
+    assert_int_equal(leader->fatal_error, ERR_RESTART);
+    assert_string_equal(leader->fatal_text, "its hash is another");
+    node_close(leader);
+    node_boot(&k, leader->id);
+    assert_true(status_of(leader).recovering);
+    wait_healed(&k, leader);
+    assert_true(cluster_wait_value(&k, VALUES, 0));
+    assert_same_logs(&k);
+    cluster_stop(&k);
+}
+
+static void test_one_member(void **state)
+{
+    (void)state;
+    struct cluster k;
+    struct err e = {{0}};
+    cluster_start(&k, 1, 5);
+    struct node *n = cluster_wait_leader(&k);
+    write_many(n, 1, VALUES, 100);
+    node_close(n);
+    struct sim_disk *whole = sim_disk_save(k.sim, 1);
+    damage(&k, 1, first_of(&k, 1, "wal/0000000000000001"));
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(node_try_boot(&k, 1, &e), ERR_CORRUPT);
+        assert_non_null(strstr(e.text, "wal/"));
+        assert_non_null(strstr(e.text, "offset"));
+    }
+    sim_disk_put_back(k.sim, 1, whole);
+    node_boot(&k, 1);
+    assert_true(cluster_wait_value(&k, VALUES, 0));
+    n = cluster_wait_leader(&k);
+    consensus_distrust(n->c, "found by the scrub");
+    assert_int_equal(n->fatal_error, ERR_CORRUPT);
+    node_close(n);
+    assert_int_equal(node_try_boot(&k, 1, &e), ERR_CORRUPT);
+    assert_non_null(strstr(e.text, "backup"));
+    cluster_stop(&k);
+}
+
+/* A folder as it was some starts ago. */
+static void test_old_folder(void **state)
+{
+    (void)state;
+    struct cluster k;
+    cluster_start(&k, 3, 6);
+    struct node *leader = cluster_wait_leader(&k), *n = &k.nodes[leader->id % 3 + 1];
+    write_many(leader, 1, 20, 100);
+    assert_true(cluster_wait_value(&k, 20, 0));
+    node_close(n);
+    struct sim_disk *old = sim_disk_save(k.sim, n->id);
+    node_boot(&k, n->id);
+    write_many(cluster_wait_leader(&k), 21, 20, 100);
+    assert_true(cluster_wait_value(&k, 40, 0));
+    node_close(n);
+    sim_disk_put_back(k.sim, n->id, old);
+    node_boot(&k, n->id);
+    assert_true(sim_run_until(k.sim, is_fatal, n, 10 * SECOND));
+    assert_int_equal(n->fatal_error, ERR_RESTART);
+    assert_non_null(strstr(n->fatal_text, "has seen start number 2"));
+    node_close(n);
+    node_boot(&k, n->id);
+    wait_healed(&k, n);
+    assert_true(cluster_wait_value(&k, 40, 0));
+    assert_same_logs(&k);
+    cluster_stop(&k);
+}
+
+/* Copied while it ran, put back after the same start: the others know what it had applied. */
+static void test_old_folder_of_the_same_start(void **state)
+{
+    (void)state;
+    struct cluster k;
+    cluster_start(&k, 3, 7);
+    struct node *leader = cluster_wait_leader(&k), *n = &k.nodes[leader->id % 3 + 1];
+    write_many(leader, 1, 20, 100);
+    assert_true(cluster_wait_value(&k, 20, 0));
+    node_crash(n, SIM_KILL);
+    struct sim_disk *old = sim_disk_save(k.sim, n->id);
+    /* what the copy misses is written in a start that the copy's own number hides */
+    node_boot(&k, n->id);
+    write_many(cluster_wait_leader(&k), 21, 20, 100);
+    assert_true(cluster_wait_value(&k, 40, 0));
+    sim_run_for(k.sim, 3 * SECOND);
+    node_crash(n, SIM_KILL);
+    sim_disk_put_back(k.sim, n->id, old);
+    node_boot(&k, n->id);
+    assert_true(sim_run_until(k.sim, is_fatal, n, 10 * SECOND));
+    assert_non_null(strstr(n->fatal_text, "not what this member left"));
+    node_close(n);
+    node_boot(&k, n->id);
+    wait_healed(&k, n);
+    assert_same_logs(&k);
+    cluster_stop(&k);
+}
+
+/* Everything is gone, term and vote as well: not before every other voter has told what it knows. */
+static void test_lost_folder(void **state)
+{
+    (void)state;
+    struct cluster k;
+    cluster_start(&k, 3, 8);
+    struct node *leader = cluster_wait_leader(&k), *n = &k.nodes[leader->id % 3 + 1];
+    struct node *third = other_than(&k, leader, n);
+    write_many(leader, 1, 20, 100);
+    assert_true(cluster_wait_value(&k, 20, 0));
+    node_close(n);
+    sim_disk_wipe(k.sim, n->id);
+    node_boot(&k, n->id);
+    assert_true(sim_run_until(k.sim, is_fatal, n, 10 * SECOND));
+    assert_int_equal(n->fatal_error, ERR_RESTART);
+    node_close(n);
+    node_crash(third, SIM_KILL);
+    node_boot(&k, n->id);
+    sim_run_for(k.sim, 20 * SECOND);
+    assert_true(status_of(n).recovering);
+    assert_int_equal(n->n, 0); /* it took nothing */
+    node_boot(&k, third->id);
+    wait_healed(&k, n);
+    assert_true(cluster_wait_value(&k, 20, 0));
+    assert_same_logs(&k);
+    cluster_stop(&k);
+}
+
+static void test_both_metas_damaged(void **state)
+{
+    (void)state;
+    struct cluster k;
+    struct err e = {{0}};
+    cluster_start(&k, 3, 9);
+    struct node *leader = cluster_wait_leader(&k), *n = &k.nodes[leader->id % 3 + 1];
+    write_many(leader, 1, 20, 100);
+    assert_true(cluster_wait_value(&k, 20, 0));
+    uint64_t term = status_of(n).term;
+    node_close(n);
+    damage(&k, n->id, "meta");
+    damage(&k, n->id, "meta2");
+    assert_int_equal(node_try_boot(&k, n->id, &e), ERR_RESTART);
+    assert_non_null(strstr(e.text, "meta"));
+    for (int i = 0; i < 5 && !is_whole(n); i++) { /* once more for each that knows a later start or term */
+        node_boot(&k, n->id);
+        sim_run_for(k.sim, 5 * SECOND);
+        if (n->fatal) {
+            assert_int_equal(n->fatal_error, ERR_RESTART);
+            node_close(n);
+        }
+    }
+    assert_true(is_whole(n));
+    assert_true(status_of(n).term >= term);
+    assert_same_logs(&k);
+    cluster_stop(&k);
+}
+
+/* One that is damaged, with a crash at the disk operation `nth` of its start number `start`; whether it came to that. */
+static bool crashed_while_healing(unsigned start, unsigned nth)
+{
+    struct cluster k;
+    struct err e = {{0}};
+    bool crashed = false;
+    cluster_start(&k, 3, 100 + nth);
+    struct node *leader = cluster_wait_leader(&k), *n = &k.nodes[leader->id % 3 + 1];
+    write_many(leader, 1, 30, 1000);
+    assert_true(cluster_wait_value(&k, 30, 0));
+    node_close(n);
+    damage(&k, n->id, first_of(&k, n->id, "wal/0000000000000001"));
+    for (unsigned i = 0; i < 6 && !is_whole(n); i++) {
+        n->crash_nth = i == start ? nth : 0;
+        n->crash_mode = nth % 2 ? SIM_POWER : SIM_KILL;
+        uint64_t before = sim_disk_operations(k.sim, n->id);
+        if (node_try_boot(&k, n->id, &e)) {
+            crashed |= i == start && sim_disk_operations(k.sim, n->id) - before >= nth;
+            continue;
+        }
+        (void)sim_run_until(k.sim, is_whole, n, 5 * SECOND);
+        if (sim_env(k.sim, n->id) == n->env) continue;
+        crashed = true;
+        node_close(n);
+    }
+    if (!is_whole(n)) fail_msg("crash at operation %u of start %u: not healed: %s", nth, start, e.text);
+    assert_true(cluster_wait_value(&k, 30, 0));
+    assert_same_logs(&k);
+    cluster_stop(&k);
+    return crashed;
+}
+
+/* From the finding to the last byte brought back. */
+static void test_crash_anywhere(void **state)
+{
+    (void)state;
+    unsigned crashes = 0;
+    for (unsigned start = 0; start < 2; start++)
+        for (unsigned nth = 1; nth <= 40; nth++) crashes += crashed_while_healing(start, nth);
+    print_message("# %u crashes\n", crashes);
+    assert_true(crashes > 20);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_damaged_log),
+        cmocka_unit_test(test_same_leader_sends_a_snapshot),
+        cmocka_unit_test(test_no_vote_while_recovering),
+        cmocka_unit_test(test_distrust),
+        cmocka_unit_test(test_one_member),
+        cmocka_unit_test(test_old_folder),
+        cmocka_unit_test(test_old_folder_of_the_same_start),
+        cmocka_unit_test(test_lost_folder),
+        cmocka_unit_test(test_both_metas_damaged),
+        cmocka_unit_test(test_crash_anywhere),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
