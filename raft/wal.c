@@ -6,6 +6,9 @@
  * What makes it wait: a record under way; a segment that is full while the next one is not ready
  * yet; an extension that is writing zeros where the record would go. What makes it fail: any error
  * from the disk, for good. */
+#define XXH_STATIC_LINKING_ONLY /* its state, to have it on the stack */
+#include <xxhash.h>
+
 #include "base/check.h"
 #include "base/crc32c.h"
 #include "base/mem.h"
@@ -36,7 +39,24 @@ void wal_head_encode(uint8_t out[WAL_RECORD_HEAD], const struct wal_head *h)
     put32(out + 40, h->kind);
     put32(out + 44, h->count);
     put32(out + 48, h->length);
-    put32(out + 52, 0);
+    put32(out + 52, h->check);
+}
+
+struct wal_sums wal_record_sums(const uint8_t head[WAL_RECORD_HEAD], const struct slice *pieces,
+                                size_t n)
+{
+    struct wal_sums sums;
+    uint8_t field[4] = {0};
+    XXH64_state_t x;
+    XXH64_reset(&x, 0);
+    XXH64_update(&x, head + 12, WAL_RECORD_HEAD - 16);
+    for (size_t i = 0; i < n; i++) XXH64_update(&x, pieces[i].data, pieces[i].len);
+    sums.check = (uint32_t)XXH64_digest(&x);
+    if (sums.check == 0) sums.check = 1; /* 0: a record of an earlier version, which has none */
+    put32(field, sums.check);
+    sums.crc = crc32c(crc32c(0, head + 12, WAL_RECORD_HEAD - 16), field, sizeof field);
+    for (size_t i = 0; i < n; i++) sums.crc = crc32c(sums.crc, pieces[i].data, pieces[i].len);
+    return sums;
 }
 
 void wal_fatal(struct wal *w, const struct env_io *io, const char *what)
@@ -118,16 +138,15 @@ static uint64_t gather(struct wal *w)
     return length;
 }
 
-static uint32_t add_piece(struct env_io *io, uint32_t crc, struct slice s)
+static void add_piece(struct env_io *io, struct slice s)
 {
-    if (s.len == 0) return crc;
+    if (s.len == 0) return;
     CHECK(io->n_iov < ENV_IOV_MAX);
     io->iov[io->n_iov++] = s;
-    return crc32c(crc, s.data, s.len);
 }
 
 /* The payloads, by reference while they are few. */
-static uint32_t add_payloads(struct wal *w, struct env_io *io, uint32_t crc)
+static void add_payloads(struct wal *w, struct env_io *io)
 {
     bool copy = w->record.count > REFERENCED_MAX;
     buf_clear(&w->copy);
@@ -137,10 +156,10 @@ static uint32_t add_payloads(struct wal *w, struct env_io *io, uint32_t crc)
         for (unsigned i = 0; i < a->n; i++) {
             struct slice s = slice_make(a->entries[i].buf.base, a->entries[i].buf.len);
             if (copy) (void)buf_append_slice(&w->copy, s);
-            else crc = add_piece(io, crc, s);
+            else add_piece(io, s);
         }
     }
-    return copy ? add_piece(io, crc, buf_slice(&w->copy)) : crc;
+    if (copy) add_piece(io, buf_slice(&w->copy));
 }
 
 static void encode_table(struct wal *w)
@@ -159,22 +178,46 @@ static void encode_table(struct wal *w)
     }
 }
 
+/* Fills in where the record stands, and its checksums; `pieces` follow the head. */
+static void finish_head(struct wal *w, struct wal_head *h, uint8_t out[WAL_RECORD_HEAD],
+                        const struct slice *pieces, size_t n)
+{
+    h->salt = current(w)->salt;
+    h->prev_crc = w->at.crc;
+    h->seq = w->at.seq;
+    wal_head_encode(out, h);
+    struct wal_sums sums = wal_record_sums(out, pieces, n);
+    h->crc = sums.crc;
+    h->check = sums.check;
+    wal_head_encode(out, h);
+}
+
+/* Of a record with so much payload; the first of a segment has a BEGIN before it. */
+static uint64_t span(const struct wal *w, uint64_t length)
+{
+    return wal_record_bytes(length) + (w->pos == WAL_SEGMENT_HEAD ? WAL_RECORD_HEAD : 0);
+}
+
 static int encode_record(struct wal *w, struct env_io *io)
 {
     struct wal_head *h = &w->record;
-    encode_table(w);
-    h->salt = current(w)->salt;
-    h->prev_crc = w->last_crc;
-    h->seq = w->seq;
     io->n_iov = 0;
+    if (w->pos == WAL_SEGMENT_HEAD) {
+        struct wal_head begin = {.kind = WAL_BEGIN};
+        finish_head(w, &begin, w->begin, NULL, 0);
+        add_piece(io, slice_make(w->begin, WAL_RECORD_HEAD));
+    }
+    encode_table(w);
     if (w->head.failed) return w->head.failed;
-    wal_head_encode(w->head.data, h);
-    uint32_t crc = crc32c(0, w->head.data + 12, w->head.len - 12);
+    unsigned head = io->n_iov;
     io->iov[io->n_iov++] = buf_slice(&w->head);
-    crc = add_payloads(w, io, crc);
+    add_payloads(w, io);
     if (w->copy.failed) return w->copy.failed;
-    h->crc = crc;
-    put32(w->head.data + 8, crc);
+    /* The table lies behind the head in one buffer: as a piece of its own only for the sums. */
+    struct slice all = io->iov[head];
+    io->iov[head] = slice_sub(all, WAL_RECORD_HEAD, SIZE_MAX);
+    finish_head(w, h, w->head.data, io->iov + head, io->n_iov - head);
+    io->iov[head] = all;
     uint64_t bytes = WAL_RECORD_HEAD + h->length, padding = wal_record_bytes(h->length) - bytes;
     if (padding) io->iov[io->n_iov++] = slice_make(wal_zeros, padding);
     return 0;
@@ -188,8 +231,9 @@ static void remember(struct wal *w)
 {
     const struct wal_head *h = &w->record;
     struct wal_segment *s = current(w);
-    w->seq++;
-    w->last_crc = h->crc;
+    w->at = (struct wal_place){h->seq + 1, h->crc};
+    s->end = w->pos;
+    s->to = w->at;
     if (h->kind == WAL_ENTRIES) w->last_index = h->index + h->count - 1;
     if (h->kind == WAL_TRUNCATE) w->last_index = h->index - 1;
     if (h->kind == WAL_RESET) {
@@ -213,8 +257,6 @@ static void submit(struct wal *w, uint64_t bytes)
     io->data = w;
     w->writing = true;
     w->busy++;
-    w->sealed = false;
-    w->quiet = false;
     w->pos += bytes;
     if (w->prepared < w->pos) w->prepared = w->pos;
     w->write_started_ms = w->o.env->ops->now_ms(w->o.env);
@@ -242,12 +284,12 @@ static uint64_t peek_bytes(struct wal *w)
         if (length && length + more > WAL_GROUP_BYTES) break;
         length += more;
     }
-    return wal_record_bytes(length);
+    return span(w, length);
 }
 
 void wal_flush(struct wal *w)
 {
-    if (w->failed || w->writing || w->sealing || list_empty(&w->queue)) return;
+    if (w->failed || w->writing || list_empty(&w->queue)) return;
     if (!has_room(w, peek_bytes(w))) return;
     uint64_t length = gather(w);
     CHECK(length <= UINT32_MAX);
@@ -259,7 +301,7 @@ void wal_flush(struct wal *w)
         wal_fatal(w, &w->io, "record");
         return;
     }
-    submit(w, wal_record_bytes(length));
+    submit(w, span(w, length));
     wal_extend(w);
     if (w->pos > w->o.segment_bytes / 2) wal_prepare_next(w);
 }
@@ -316,7 +358,7 @@ static int write_now(struct wal *w, struct wal_append *a, struct err *e)
     w->io.offset = w->pos;
     rv = w->o.env->ops->io_sync(w->o.env, &w->io);
     if (rv) return err_set(e, rv, "write-ahead log: %.200s", w->io.err.text);
-    w->pos += wal_record_bytes(w->record.length);
+    w->pos += span(w, w->record.length);
     if (w->prepared < w->pos) w->prepared = w->pos;
     remember(w);
     return 0;
@@ -364,60 +406,13 @@ void wal_reset(struct wal *w, struct wal_append *a, uint64_t index, uint64_t ter
     enqueue(w, a, WAL_RESET);
 }
 
-/* ---- seals, ticks, closing ------------------------------------------------------------------- */
-
-static void seal_done(struct env_io *io)
-{
-    struct wal *w = io->data;
-    w->sealing = false;
-    w->busy--;
-    if (io->status) wal_fatal(w, io, "seal");
-    wal_flush(w);
-    wal_maybe_closed(w);
-}
-
-/* Written where the next record will go, which overwrites it. False if there is no room for it. The
- * last one, when the log is closed, may go beyond the segment's size: without it a damaged last
- * record would pass for a torn one. */
-static bool seal(struct wal *w, bool sync)
-{
-    w->sealed = true;
-    if ((!sync && w->pos + WAL_RECORD_HEAD > w->o.segment_bytes) ||
-        (w->extending && w->pos + WAL_RECORD_HEAD > w->prepared)) {
-        return false;
-    }
-    struct wal_head h = {
-        .salt = current(w)->salt, .prev_crc = w->last_crc, .seq = w->seq, .kind = WAL_SEAL};
-    buf_clear(&w->head);
-    uint8_t *p = buf_reserve(&w->head, WAL_RECORD_HEAD);
-    if (!p) return false;
-    w->head.len = WAL_RECORD_HEAD;
-    wal_head_encode(p, &h);
-    put32(p + 8, crc32c(0, p + 12, WAL_RECORD_HEAD - 12));
-    struct env_io *io = &w->io;
-    io->op = sync ? ENV_IO_WRITE_SYNC : ENV_IO_WRITE;
-    io->lane = ENV_LANE_LOG;
-    io->file = w->file;
-    io->offset = w->pos;
-    io->iov[0] = buf_slice(&w->head);
-    io->n_iov = 1;
-    io->status = 0;
-    io->err.text[0] = 0;
-    io->done = seal_done;
-    io->data = w;
-    w->sealing = true;
-    w->busy++;
-    w->o.env->ops->io(w->o.env, io);
-    return true;
-}
+/* ---- ticks, closing -------------------------------------------------------------------------- */
 
 void wal_tick(struct wal *w)
 {
     if (w->failed || w->closing) return;
     wal_flush(w);
-    if (w->writing || w->sealing || w->sealed || !list_empty(&w->queue)) return;
-    if (w->quiet) (void)seal(w, false);
-    w->quiet = true;
+    (void)wal_mark_write(w, false);
 }
 
 static void file_closed(struct env_io *io)
@@ -463,8 +458,12 @@ void wal_maybe_closed(struct wal *w)
     if (!w->closing || w->busy) return;
     if (!w->failed) {
         if (!list_empty(&w->queue)) return wal_flush(w);
-        if (!w->sealed && seal(w, true)) return;
+        if (!w->mark_synced) {
+            w->mark_synced = wal_mark_write(w, true);
+            return;
+        }
     }
+    if (w->mark_file) return close_file(w, &w->mark_file, &w->mark_io);
     if (w->file) return close_file(w, &w->file, &w->io);
     if (w->next_file) return close_file(w, &w->next_file, &w->next_io);
     void (*closed)(void *ctx) = w->closed;
@@ -478,6 +477,5 @@ void wal_close(struct wal *w, void (*closed)(void *ctx), void *ctx)
     w->closing = true;
     w->closed = closed;
     w->closed_ctx = ctx;
-    w->sealed = false;
     wal_maybe_closed(w);
 }

@@ -9,6 +9,7 @@
 #define WAL_DIR "wal"
 #define WAL_SPARE "wal/spare.tmp"
 #define WAL_NEW "wal/new.tmp"
+#define WAL_MARK "wal/mark"
 #define WAL_MAGIC 0x314c4157544e5000u /* "\0PNTWAL1" */
 #define WAL_SEGMENT_HEAD 64u
 #define WAL_RECORD_HEAD 56u
@@ -20,14 +21,17 @@
 #define WAL_SEGMENT_MIN (64 * LIMIT_KiB)
 #define WAL_GROUP_BYTES (8 * LIMIT_MiB) /* of appends gathered into one record */
 #define WAL_PATH_BYTES 40
+#define WAL_MARK_COPY 512u /* one sector each */
+#define WAL_MARK_BYTES (2 * WAL_MARK_COPY)
 
-enum wal_kind { WAL_ENTRIES = 1, WAL_TRUNCATE, WAL_RESET, WAL_SEAL };
+/* SEAL: of an earlier version; it lay where the next record would go. */
+enum wal_kind { WAL_ENTRIES = 1, WAL_TRUNCATE, WAL_RESET, WAL_SEAL, WAL_BEGIN };
 
 struct wal_head {
     uint64_t salt;
     uint32_t crc, prev_crc;
     uint64_t seq, index, term;
-    uint32_t kind, count, length;
+    uint32_t kind, count, length, check;
 };
 
 void wal_head_encode(uint8_t out[WAL_RECORD_HEAD], const struct wal_head *h);
@@ -37,9 +41,17 @@ static inline uint64_t wal_record_bytes(uint64_t length)
     return (WAL_RECORD_HEAD + length + WAL_ALIGN - 1) / WAL_ALIGN * WAL_ALIGN;
 }
 
+/* A place in the chain: the sequence number of the next record, the checksum of the one before it. */
+struct wal_place {
+    uint64_t seq;
+    uint32_t crc;
+};
+
 struct wal_segment {
     uint64_t number, salt;
     uint64_t max_index; /* highest entry in it; it can go when that is not needed */
+    uint64_t end;       /* of what is durable in it */
+    struct wal_place from, to; /* its records continue the one, and lead to the other */
     char path[WAL_PATH_BYTES];
     struct list node;
 };
@@ -48,6 +60,12 @@ void wal_segment_head(uint8_t out[WAL_SEGMENT_HEAD], const struct wal_options *o
                       uint64_t salt);
 int wal_segment_head_check(struct slice file, const struct wal_options *o, uint64_t number,
                            const char *path, uint64_t *ret_salt, struct err *e);
+/* Both checksums of a record's head and what follows it, whatever stands in their fields. */
+struct wal_sums {
+    uint32_t crc, check;
+};
+struct wal_sums wal_record_sums(const uint8_t head[WAL_RECORD_HEAD], const struct slice *pieces,
+                                size_t n);
 void wal_segment_path(char out[WAL_PATH_BYTES], uint64_t number);
 
 /* Making the next segment ready, on the bulk lane beside the appends. */
@@ -61,17 +79,24 @@ struct wal {
     struct env_file *file;
     uint64_t pos, prepared; /* next record; bytes of the file that exist */
 
-    uint64_t seq; /* of the next record */
-    uint32_t last_crc;
+    struct wal_place at; /* the next record's */
     uint64_t last_index;
 
     struct list queue;  /* struct wal_append that wait */
     struct list flying; /* the ones in the record under way */
-    struct env_io io;   /* that record, a seal, a close */
-    bool writing, sealing, sealed, quiet;
+    struct env_io io;   /* that record, a close */
+    bool writing;
     uint64_t write_started_ms;
     struct buf head, copy;
+    uint8_t begin[WAL_RECORD_HEAD];
     struct wal_head record;
+
+    /* wal_mark.c */
+    struct env_file *mark_file;
+    struct env_io mark_io;
+    bool marking, mark_synced;
+    uint64_t marked_seq; /* as the file has it, or will */
+    uint8_t mark[WAL_MARK_BYTES];
 
     /* extension of the current segment */
     struct env_io extend_io;
@@ -110,6 +135,13 @@ void wal_prepare_next(struct wal *w);
 /* Switches to the next segment if it is ready. */
 bool wal_switch(struct wal *w);
 void wal_free_segments(struct wal *w);
+/* wal_mark.c: how far the log was durable when it was last noted. Reading makes the file if there is none. */
+int wal_mark_open(struct wal *w, struct wal_place *ret, struct err *e);
+/* Notes it, in the background, if there is news; true if a write is on its way. */
+bool wal_mark_write(struct wal *w, bool sync);
+/* The place it notes, and how many of its two copies are whole; false if none is. */
+bool wal_mark_decode(struct slice file, const struct wal_options *o, struct wal_place *ret,
+                     unsigned *ret_whole);
 /* wal.c */
 void wal_flush(struct wal *w);
 void wal_maybe_closed(struct wal *w);

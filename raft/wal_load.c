@@ -1,7 +1,8 @@
 /* Reading the log back. Segments in order; in each, records in order, every one chained to the one
  * before. The first record that does not fit ends the segment: the next segment must go on exactly
- * where it ended, or there must be nothing valid behind it, in this segment or in a later one. Then
- * it was the torn end of the last write, and is cut. Everything else is ERR_CORRUPT. */
+ * where it ended (each begins by saying where it goes on), nothing valid may lie behind it, the mark
+ * (wal_mark.c) must not know of more, and it must not be a whole record but for one bit. Then it was
+ * the torn end of the last write, and is cut. Everything else is ERR_CORRUPT. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,8 +24,12 @@ struct loading {
     size_t n_numbers, numbers_size;
     bool have_spare, bad_name;
     char name[WAL_PATH_BYTES];
-    bool started; /* a record was seen: seq and chain are known */
+    bool started; /* a record was seen: its place in the chain is known */
     const struct wal_segment *before;
+    struct wal_place mark;
+    struct wal_segment *last; /* with the last record, which lies at last_pos */
+    uint64_t last_pos, last_bytes;
+    struct wal_segment *bad; /* where something lies that is no record */
 };
 
 void wal_contents_release(struct wal_contents *c)
@@ -46,6 +51,7 @@ void wal_head_decode(const uint8_t *in, struct wal_head *h)
     h->kind = reader_u32(&r);
     h->count = reader_u32(&r);
     h->length = reader_u32(&r);
+    h->check = reader_u32(&r);
 }
 
 /* Whether a whole record with this salt starts at `pos`. */
@@ -54,7 +60,9 @@ static bool record_at(struct slice file, uint64_t pos, uint64_t salt, struct wal
     if (pos > file.len || file.len - pos < WAL_RECORD_HEAD) return false;
     wal_head_decode(file.data + pos, h);
     if (h->salt != salt || h->length > file.len - pos - WAL_RECORD_HEAD) return false;
-    return h->crc == crc32c(0, file.data + pos + 12, WAL_RECORD_HEAD - 12 + h->length);
+    if (h->crc != crc32c(0, file.data + pos + 12, WAL_RECORD_HEAD - 12 + h->length)) return false;
+    struct slice payload = slice_make(file.data + pos + WAL_RECORD_HEAD, h->length);
+    return h->check == 0 || h->check == wal_record_sums(file.data + pos, &payload, 1).check;
 }
 
 static int read_file(struct wal *w, const char *path, struct buf *out, struct err *e)
@@ -187,41 +195,128 @@ static int corrupt(struct err *e, const struct wal_segment *s, uint64_t pos, con
     return err_set(e, ERR_CORRUPT, "%s: offset %" PRIu64 ": %s", s->path, pos, why);
 }
 
+/* The record, which is whole, must be the next one of the chain. */
+static int check_place(struct loading *l, const struct wal_segment *s, const struct wal_head *h,
+                       struct err *e)
+{
+    const struct wal *w = l->w;
+    if (l->started && (h->seq != w->at.seq || h->prev_crc != w->at.crc)) {
+        /* What is missing was where the segment before ended. */
+        if (l->before && w->pos == WAL_SEGMENT_HEAD)
+            return corrupt(e, l->before, l->before->end, "damaged record");
+        return corrupt(e, s, w->pos, "record does not follow the one before it");
+    }
+    bool counts = h->kind != WAL_SEAL && h->kind != WAL_BEGIN;
+    if (counts && h->seq + 1 == l->mark.seq && h->crc != l->mark.crc)
+        return corrupt(e, s, w->pos, "not the record that " WAL_MARK " knows to be here");
+    return 0;
+}
+
 /* Reads records until one does not fit; *ret_sealed: a seal says that there never was one. */
 static int load_records(struct loading *l, struct wal_segment *s, struct slice file,
                         bool *ret_sealed, struct err *e)
 {
     struct wal *w = l->w;
     struct wal_head h;
-    uint64_t end = w->pos;
     w->pos = WAL_SEGMENT_HEAD;
     *ret_sealed = false;
     while (record_at(file, w->pos, s->salt, &h)) {
-        if (l->started && (h.seq != w->seq || h.prev_crc != w->last_crc)) {
-            /* What is missing was where the segment before ended. */
-            if (l->before && w->pos == WAL_SEGMENT_HEAD)
-                return corrupt(e, l->before, end, "damaged record");
-            return corrupt(e, s, w->pos, "record does not follow the one before it");
-        }
+        int rv = check_place(l, s, &h, e);
+        if (rv) return rv;
+        if (!l->started) s->from = (struct wal_place){h.seq, h.prev_crc};
+        l->started = true;
+        w->at = (struct wal_place){h.seq, h.prev_crc};
         if (h.kind == WAL_SEAL) {
             *ret_sealed = true;
-            w->seq = h.seq;
-            w->last_crc = h.prev_crc;
-            l->started = true;
             return 0;
         }
-        struct slice payload = slice_make(file.data + w->pos + WAL_RECORD_HEAD, h.length);
-        int rv = take_record(l, s, &h, payload);
-        if (rv == ERR_NOMEM) return err_set(e, rv, "%s: out of memory", s->path);
-        if (rv)
-            return corrupt(e, s, w->pos, "record makes no sense although its checksum is right");
-        l->started = true;
-        w->seq = h.seq + 1;
-        w->last_crc = h.crc;
-        w->pos += wal_record_bytes(h.length);
+        uint64_t bytes = wal_record_bytes(h.length);
+        if (h.kind != WAL_BEGIN || w->pos != WAL_SEGMENT_HEAD) {
+            struct slice payload = slice_make(file.data + w->pos + WAL_RECORD_HEAD, h.length);
+            rv = take_record(l, s, &h, payload);
+            if (rv == ERR_NOMEM) return err_set(e, rv, "%s: out of memory", s->path);
+            if (rv)
+                return corrupt(e, s, w->pos, "record makes no sense although its checksum is right");
+            w->at = (struct wal_place){h.seq + 1, h.crc};
+            l->last = s;
+            l->last_pos = w->pos;
+            l->last_bytes = bytes;
+        }
+        w->pos += bytes;
     }
     return 0;
 }
+
+/* ---- one bit ----------------------------------------------------------------------------------- */
+
+/* Which flipped bit puts a checksum over `len` bytes off by `wrong`: it depends only on the distance to the end. */
+static bool bit_of_crc(uint32_t wrong, size_t len, size_t *ret_byte, unsigned *ret_bit)
+{
+    uint32_t change[8], table[256];
+    uint8_t byte = 0;
+    uint32_t none = crc32c(0, &byte, 1);
+    for (unsigned i = 0; i < 256; i++) {
+        byte = (uint8_t)i;
+        table[i] = crc32c(0, &byte, 1) ^ none;
+    }
+    for (unsigned b = 0; b < 8; b++) change[b] = table[1u << b];
+    for (size_t at = len; at-- > 0;) {
+        for (unsigned b = 0; b < 8; b++) {
+            if (change[b] == wrong) {
+                *ret_byte = at;
+                *ret_bit = b;
+                return true;
+            }
+            change[b] = (change[b] >> 8) ^ table[change[b] & 0xff];
+        }
+    }
+    return false;
+}
+
+static bool record_but_for(uint8_t *data, size_t len, uint64_t pos, uint64_t salt, uint64_t byte,
+                           unsigned bit)
+{
+    struct wal_head h;
+    data[byte] ^= (uint8_t)(1u << bit);
+    bool whole = record_at(slice_make(data, len), pos, salt, &h) && h.check != 0;
+    data[byte] ^= (uint8_t)(1u << bit);
+    return whole;
+}
+
+static bool only_zeros(const uint8_t *p, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (p[i]) return false;
+    return true;
+}
+
+/* Whether one flipped bit is all that keeps the record at `pos` from being whole: no torn write looks like that, for its 64
+ * bits of checksums would have to agree by chance. (Unless the very end is missing, and that was a single bit.) */
+static bool one_bit_off(struct buf *file, uint64_t pos, uint64_t salt)
+{
+    struct wal_head h;
+    size_t byte;
+    unsigned bit;
+    if (pos > file->len || file->len - pos < WAL_RECORD_HEAD) return false;
+    wal_head_decode(file->data + pos, &h);
+    if (__builtin_popcountll(h.salt ^ salt) > 1) return false;
+    /* In salt, checksum or length: tried one by one, as is the head's other checksum. */
+    static const unsigned fields[][2] = {{0, 12}, {48, 56}};
+    for (int f = 0; f < 2; f++) {
+        for (unsigned i = 8 * fields[f][0]; i < 8 * fields[f][1]; i++) {
+            bool salted = h.salt == salt || i < 64;
+            if (salted && record_but_for(file->data, file->len, pos, salt, pos + i / 8, i % 8)) return true;
+        }
+    }
+    if (h.salt != salt || h.length > file->len - pos - WAL_RECORD_HEAD) return false;
+    size_t len = WAL_RECORD_HEAD - 12 + h.length;
+    uint32_t wrong = h.crc ^ crc32c(0, file->data + pos + 12, len);
+    return bit_of_crc(wrong, len, &byte, &bit) &&
+           !only_zeros(file->data + pos + 12 + byte + 1, len - byte - 1) &&
+           record_but_for(file->data, file->len, pos, salt, pos + 12 + byte, bit);
+}
+
+/* ---- a segment --------------------------------------------------------------------------------- */
 
 /* A nonzero head where the next record would be: something was being written there. */
 static uint64_t torn_bytes(struct slice file, uint64_t pos, uint64_t salt)
@@ -246,17 +341,23 @@ static int load_segment(struct loading *l, uint64_t number, struct err *e)
     if (rv) goto out;
     uint64_t behind;
     bool sealed;
+    s->from = w->at;
     rv = load_records(l, s, buf_slice(&file), &sealed, e);
-    if (!rv && valid_behind(buf_slice(&file), w->pos, s->salt, &behind)) {
+    if (!rv && (valid_behind(buf_slice(&file), w->pos, s->salt, &behind) ||
+                (!sealed && one_bit_off(&file, w->pos, s->salt)))) {
         rv = corrupt(e, s, w->pos, "damaged record");
     }
     if (rv) goto out;
+    s->end = w->pos;
+    s->to = w->at;
     w->prepared = file.len;
     l->c->torn_bytes = sealed ? 0 : torn_bytes(buf_slice(&file), w->pos, s->salt);
+    if (l->c->torn_bytes && !l->bad) l->bad = s;
     list_push_back(&w->segments, &s->node);
     l->before = s;
     s = NULL;
 out:
+    if (s && l->last == s) l->last = NULL;
     buf_release(&file);
     mem_free(s);
     return rv;
@@ -280,8 +381,8 @@ static void each_name(void *ctx, const char *name)
             return;
         }
     }
-    if (strcmp(name, "spare.tmp") == 0) l->have_spare = true;
-    else if (strncmp(name, "new.tmp", 7) != 0 && !l->bad_name) {
+    if (strcmp(name, WAL_SPARE + sizeof WAL_DIR) == 0) l->have_spare = true;
+    else if (strncmp(name, "new.tmp", 7) != 0 && strcmp(name, "mark") != 0 && strcmp(name, "mark.tmp") != 0 && !l->bad_name) {
         l->bad_name = true;
         snprintf(l->name, sizeof l->name, "%.39s", name);
     }
@@ -303,7 +404,38 @@ static int load_segments(struct loading *l, struct err *e)
         int rv = load_segment(l, l->numbers[i], e);
         if (rv) return rv;
     }
-    return 0;
+    if (l->mark.seq <= l->w->at.seq) return 0;
+    const struct wal_segment *s = l->bad ? l->bad : l->before;
+    return corrupt(e, s, s->end, "a record is missing or damaged that " WAL_MARK " knows of");
+}
+
+/* Where only the process died, and a sync had failed before, the last record may have been read from memory that the
+ * system will never write. Those before it were synced before the next was begun. */
+static int write_last_again(struct loading *l, struct err *e)
+{
+    struct env *env = l->w->o.env;
+    struct buf b;
+    if (!l->last || l->mark.seq >= l->w->at.seq) return 0;
+    buf_init(&b, FILE_MAX_BYTES);
+    struct env_io io = {.op = ENV_IO_OPEN, .path = l->last->path, .flags = ENV_OPEN_WRITE};
+    int rv = env->ops->io_sync(env, &io);
+    if (rv) goto out;
+    struct env_io close = {.op = ENV_IO_CLOSE, .file = io.file};
+    io.offset = l->last_pos;
+    io.len = l->last_bytes;
+    io.buffer = buf_reserve(&b, io.len);
+    io.op = ENV_IO_READ;
+    rv = io.buffer ? env->ops->io_sync(env, &io) : ERR_NOMEM;
+    if (!rv) {
+        io.op = ENV_IO_WRITE_SYNC;
+        io.iov[0] = slice_make(io.buffer, io.ret_len);
+        io.n_iov = 1;
+        rv = env->ops->io_sync(env, &io);
+    }
+    (void)env->ops->io_sync(env, &close);
+out:
+    buf_release(&b);
+    return rv ? err_set(e, rv, "%s: %.200s", l->last->path, io.err.text[0] ? io.err.text : err_text(rv)) : 0;
 }
 
 /* The log goes on in its last segment, also when that was only made ready and never used: what is
@@ -323,6 +455,8 @@ int wal_load(struct wal *w, struct wal_contents *c, struct err *e)
     struct loading l = {.w = w, .c = c};
     struct env *env = w->o.env;
     int rv = env->ops->mkdir(env, WAL_DIR, e);
+    if (!rv) rv = wal_mark_open(w, &l.mark, e);
+    w->at = (struct wal_place){.seq = 1};
     if (!rv) rv = env->ops->list(env, WAL_DIR, each_name, &l, e);
     if (rv) goto out;
     if (l.bad_name) {
@@ -332,7 +466,10 @@ int wal_load(struct wal *w, struct wal_contents *c, struct err *e)
     if (l.n_numbers) {
         qsort(l.numbers, l.n_numbers, sizeof *l.numbers, compare);
         rv = load_segments(&l, e);
+        if (!rv) rv = write_last_again(&l, e);
         if (!rv) rv = open_last(w, e);
+    } else if (l.mark.seq > 1) {
+        rv = err_set(e, ERR_CORRUPT, WAL_DIR ": no segment of the log is left, but " WAL_MARK " knows of records");
     } else {
         rv = wal_segment_create_sync(w, e);
     }
@@ -354,10 +491,14 @@ int wal_open(const struct wal_options *o, struct wal **ret, struct wal_contents 
     list_init(&w->queue);
     list_init(&w->flying);
     list_init(&w->freeing);
-    w->seq = 1;
     *contents = (struct wal_contents){0};
     int rv = wal_load(w, contents, e);
     if (rv) {
+        struct env_file *files[] = {w->file, w->mark_file};
+        for (int i = 0; i < 2; i++) {
+            struct env_io close = {.op = ENV_IO_CLOSE, .file = files[i]};
+            if (files[i]) (void)o->env->ops->io_sync(o->env, &close);
+        }
         wal_contents_release(contents);
         wal_free(w);
         return rv;

@@ -96,6 +96,7 @@ static struct wal_segment *segment_new(struct wal *w)
     while (s->salt == 0);
     wal_segment_path(s->path, s->number);
     wal_segment_head(w->next_head, &w->o, s->number, s->salt);
+    s->end = WAL_SEGMENT_HEAD;
     list_init(&s->node);
     return s;
 }
@@ -124,6 +125,7 @@ int wal_segment_create_sync(struct wal *w, struct err *e)
     w->file = io.file;
     w->pos = WAL_SEGMENT_HEAD;
     w->prepared = first_bytes(w);
+    s->from = s->to = w->at;
     list_push_back(&w->segments, &s->node);
     return 0;
 failed:
@@ -255,6 +257,7 @@ bool wal_switch(struct wal *w)
     w->pos = WAL_SEGMENT_HEAD;
     w->prepared = w->next_prepared;
     w->next_prepared = 0;
+    w->next->from = w->next->to = w->at;
     list_push_back(&w->segments, &w->next->node);
     w->next = NULL;
     w->next_state = WAL_NEXT_NONE;
