@@ -80,6 +80,8 @@ static void ask_answered(struct ask *a)
 {
     struct run *r = a->run;
     int code = a->request.code;
+    run_trace(r, "client %u is told by m%" PRIu64 ": %s %s: %s, revision %" PRId64, a->client->number, a->life->id,
+              ask_name(a->kind), a->key_text, code ? err_name(code) : "done", a->request.ret_revision);
     check_steady(a, never_sent(code) || outcome_unknown(code) ? err_name(code) : NULL);
     if (code == 0) {
         r->result->counts.acked++;

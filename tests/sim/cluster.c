@@ -34,11 +34,32 @@ bool life_gone(const struct life *l)
 /* ---- what a member tells
  * ------------------------------------------------------------------------- */
 
+/* What the state is after entry `index`, at once to be had: the same on every member that gets there. */
+static void check_state(struct life *l)
+{
+    struct run *r = l->run;
+    if (!l->core || l->applied == 0) return;
+    const struct store *s = core_store(l->core);
+    struct run_state now = {l->applied, store_revision(s), store_compact_revision(s), store_keys(s), l->id};
+    struct run_state *then = &r->states[l->applied % RUN_STATES_MAX];
+    if (then->index > now.index) return; /* too long ago */
+    if (then->index != now.index) {
+        *then = now;
+    } else if (then->revision != now.revision || then->compacted != now.compacted || then->keys != now.keys) {
+        verdict_fail(&r->verdict,
+                     "after entry %" PRIu64 " member %" PRIu64 " has revision %" PRId64 ", compacted at %" PRId64
+                     ", %" PRId64 " keys; member %" PRIu64 " had %" PRId64 ", %" PRId64 ", %" PRId64,
+                     now.index, now.member, now.revision, now.compacted, now.keys, then->member, then->revision,
+                     then->compacted, then->keys);
+    }
+}
+
 static void on_applying(void *ctx, uint64_t index, uint64_t term, struct slice entry)
 {
     struct life *l = ctx;
     struct run *r = l->run;
     if (life_gone(l)) return;
+    check_state(l);
     model_apply(r->model, l->id, l->applied, index, term, entry, sim_now_us(r->sim));
     l->applied = index;
     run_trace(r, "m%" PRIu64 " applies %" PRIu64 " term %" PRIu64 " (%zu bytes)", l->id, index,
@@ -88,14 +109,24 @@ static void on_reset(void *ctx, int64_t revision)
 
 static void run_exit(void *arg);
 
+/* Whether a member may give up with that, or refuse to open. */
+static bool may_stop(struct member *m, int error)
+{
+    if (error == ERR_IO || error == ERR_NO_SPACE) return m->disk_trouble;
+    if (error == ERR_RESTART && m->damaged) {
+        m->run->result->counts.damages_found++;
+        return true;
+    }
+    return false;
+}
+
 static void on_fatal(void *ctx, int error, const char *text)
 {
     struct life *l = ctx;
     struct run *r = l->run;
     if (life_gone(l)) return;
     run_trace(r, "m%" PRIu64 " fatal: %s: %s", l->id, err_name(error), text);
-    bool disk = error == ERR_IO || error == ERR_NO_SPACE;
-    if (!(disk && r->members[l->id].disk_trouble)) {
+    if (!may_stop(&r->members[l->id], error)) {
         verdict_fail(&r->verdict, "member %" PRIu64 " stops: %s: %s", l->id, err_name(error), text);
     }
     l->fatal = true;
@@ -155,6 +186,7 @@ static void count_status(struct life *l)
     result->counts.snapshots_sent += s.snapshots_sent;
     result->counts.snapshots_installed += s.snapshots_installed;
     result->counts.masked_defects += s.masked_defects;
+    result->counts.healed += s.healed;
 }
 
 /* The process is gone: its clients see a broken connection, its memory comes back when the core has
@@ -272,7 +304,7 @@ static void open_failed(struct run *r, struct life *l, int rv, const struct err 
     run_trace(r, "m%" PRIu64 " does not open: %s: %s", l->id, err_name(rv), e->text);
     bool crashed = sim_env(r->sim, l->id) != l->env;
     struct member *m = &r->members[l->id];
-    if (!crashed && !((rv == ERR_IO || rv == ERR_NO_SPACE) && m->disk_trouble)) {
+    if (!crashed && !may_stop(m, rv)) {
         verdict_fail(&r->verdict, "member %" PRIu64 " does not open: %s: %s", l->id, err_name(rv),
                      e->text);
     }

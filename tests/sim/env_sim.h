@@ -174,6 +174,8 @@ void sim_disk_each(struct sim *s, uint64_t id,
 /* A copy of the whole disk, and that copy back in its place; only between lives. Each saved copy is
  * put back or freed. */
 struct sim_disk *sim_disk_save(struct sim *s, uint64_t id);
+/* What a power failure would leave just now, of a member that runs. */
+struct sim_disk *sim_disk_copy(struct sim *s, uint64_t id);
 void sim_disk_put_back(struct sim *s, uint64_t id, struct sim_disk *saved);
 void sim_disk_free(struct sim_disk *d);
 /* An empty disk in the place of the old one; only between lives. */

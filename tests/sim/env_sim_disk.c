@@ -419,6 +419,12 @@ struct sim_disk *sim_disk_save(struct sim *s, uint64_t id)
     return disk_copy(s, sim_member(s, id)->disk, SIM_KILL);
 }
 
+struct sim_disk *sim_disk_copy(struct sim *s, uint64_t id)
+{
+    CHECK(sim_member(s, id)->env);
+    return sim_disk_after(s, sim_member(s, id)->env, SIM_POWER);
+}
+
 void sim_disk_put_back(struct sim *s, uint64_t id, struct sim_disk *saved)
 {
     struct sim_member *m = sim_member(s, id);
@@ -545,6 +551,18 @@ static void file_close(struct env_file *f)
     mem_free(f);
 }
 
+/* An open file has its new name in the story, and in messages. */
+static void files_renamed(struct sim_env *e, const struct sim_inode *i, const char *path)
+{
+    list_for_each(n, &e->files)
+    {
+        struct env_file *f = container_of(n, struct env_file, node);
+        if (f->inode != i) continue;
+        mem_free(f->path);
+        f->path = mem_must_strdup(path);
+    }
+}
+
 static int do_names(struct sim_env *e, struct env_io *io)
 {
     struct sim_disk *d = e->disk;
@@ -555,6 +573,7 @@ static int do_names(struct sim_env *e, struct env_io *io)
     } else {
         names_rename(&d->live, io->path, io->path2, i);
         sync_dir(d, io->path2);
+        files_renamed(e, i, io->path2);
     }
     sync_dir(d, io->path);
     return 0;

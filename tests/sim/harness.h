@@ -30,6 +30,7 @@ enum {
     RUN_CLIENTS_MAX = 24,
     RUN_WATCHERS_MAX = 8,
     RUN_LEASES_MAX = 4,
+    RUN_STATES_MAX = 8192,
     CALM_TRIALS = 4 /* of calm.c */
 };
 
@@ -60,7 +61,7 @@ struct run_options {
 struct run_counts {
     uint64_t calls, acked, unknown, refused, reads_checked, watch_events, watch_cancels, entries, snapshots_taken,
         snapshots_sent, snapshots_installed, leader_changes, crashes, faults, undecided, masked_defects, damages,
-        damages_found, backups, failovers /* the leader went silent in calm */;
+        damages_found, healed, backups, failovers /* the leader went silent in calm */;
 };
 
 struct run_result {
@@ -97,7 +98,10 @@ struct member {
     uint64_t snapshot_index; /* what its newest snapshot covers */
     struct sim_disk *saved; /* while it rots */
     enum sim_damage damage_how;
-    const char *damage; /* in words */
+    char damage[256];    /* in words */
+    bool damaged;        /* its disk is not what it left: it may stop and heal */
+    bool pending, wipe;  /* its disk will be damaged as soon as it lies still */
+    uint64_t damaged_at; /* what had been applied by then */
     unsigned deaths;        /* it dies so many times more, soon after it starts */
     enum sim_crash_mode death_mode;
     uint64_t downtime_us; /* after a crash at a disk operation; 0 = by chance */
@@ -113,6 +117,13 @@ struct backup;
 struct run_hash {
     int64_t revision, compact_revision;
     uint32_t hash;
+    uint64_t member;
+};
+
+/* A member's state after an entry, as far as it is at once to be had. */
+struct run_state {
+    uint64_t index;
+    int64_t revision, compacted, keys;
     uint64_t member;
 };
 
@@ -140,6 +151,7 @@ struct run {
     int64_t leases[RUN_LEASES_MAX];
     struct run_hash hashes[RUN_HASHES_MAX]; /* the newest ones */
     unsigned n_hashes;
+    struct run_state states[RUN_STATES_MAX]; /* by index */
     bool *refused; /* by value: it was never sent, so it must not appear */
     size_t refused_size;
     int64_t next_lease;
@@ -171,9 +183,12 @@ void cluster_crash(struct run *r, uint64_t id, enum sim_crash_mode mode, uint64_
  * turn, which says how far its log goes. */
 int cluster_try(struct run *r, uint64_t id, struct err *e);
 uint64_t cluster_tried(struct run *r, uint64_t id);
-/* rot.c: stops a member, flips a bit somewhere on its disk, and opens it: it must refuse, or go on
- * as if nothing were. Then the bit is flipped back and the member goes on. */
-void bit_rot(struct run *r, uint64_t id, enum sim_damage how);
+/* rot.c: damages a member's disk and gives it back; or for good. */
+void disk_try(struct run *r, uint64_t id, enum sim_damage how);
+void disk_damage(struct run *r, uint64_t id, enum sim_damage how, bool while_it_runs);
+void disk_old_copy(struct run *r, uint64_t id, uint64_t age_us);
+void disk_lost(struct run *r, uint64_t id);
+bool disk_healed(struct run *r, uint64_t id);
 /* Stops it in an orderly way. */
 void cluster_stop(struct run *r, uint64_t id, uint64_t restart_us);
 void cluster_on_crash(void *ctx, uint64_t id);

@@ -197,7 +197,10 @@ static void strike_member(struct armed *a)
         sim_clock_jump(r->sim, a->id, f->a);
         break;
     case FAULT_CLOCK_DRIFT: sim_clock_drift(r->sim, a->id, (int64_t)f->a - 1000000); break;
-    case FAULT_ROT: bit_rot(r, a->id, (enum sim_damage)f->a); break;
+    case FAULT_ROT: disk_try(r, a->id, (enum sim_damage)f->a); break;
+    case FAULT_DAMAGE: disk_damage(r, a->id, (enum sim_damage)f->a, f->b); break;
+    case FAULT_OLD_COPY: disk_old_copy(r, a->id, f->lasts_us); break;
+    case FAULT_LOST_DISK: disk_lost(r, a->id); break;
     case FAULT_TRANSFER: ask_transfer(a); break;
     case FAULT_SNAPSHOT: ask_snapshot(a); break;
     default: break;

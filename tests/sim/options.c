@@ -19,7 +19,7 @@ static void choose_world(struct run_options *o, struct sim_random *r)
     d->sync_max_us = (unsigned)ONE_OF(r, 300, 1000, 1000, 5000, 20000);
     d->stall_ppm = (unsigned)ONE_OF(r, 0, 0, 1000, 10000);
     d->stall_us = (unsigned)sim_random_range(r, 1000, 500000);
-    d->keep_old = o->faults >> FAULT_ROT & 1;
+    d->keep_old = o->faults & (1u << FAULT_ROT | 1u << FAULT_DAMAGE);
     n->latency_max_us = (unsigned)ONE_OF(r, 200, 400, 1000, 5000, 20000);
     n->spike_ppm = (unsigned)ONE_OF(r, 0, 0, 1000, 20000);
     n->spike_us = (unsigned)sim_random_range(r, 1000, 300000);

@@ -36,7 +36,10 @@ static const char *const kind_names[FAULT_KINDS] = {
     [FAULT_STALL_DISK] = "disk stalls",
     [FAULT_DISK_ERROR] = "disk error",
     [FAULT_DISK_FULL] = "disk full",
-    [FAULT_ROT] = "damaged disk",
+    [FAULT_ROT] = "damaged disk, tried out",
+    [FAULT_DAMAGE] = "damaged disk",
+    [FAULT_OLD_COPY] = "old copy of the disk",
+    [FAULT_LOST_DISK] = "lost disk",
     [FAULT_TRANSFER] = "transfer of leadership",
     [FAULT_SNAPSHOT] = "snapshot",
 };
@@ -204,6 +207,10 @@ static void choose_details(struct style *s, struct fault *f)
     case FAULT_DISK_ERROR: f->a = 1 + sim_random_below(r, 20); break;
     case FAULT_DISK_FULL: f->a = sim_random_below(r, 4 * s->o->segment_bytes); break;
     case FAULT_ROT: f->a = sim_random_below(r, SIM_DAMAGES); break;
+    case FAULT_DAMAGE:
+        f->a = sim_random_below(r, SIM_DAMAGES);
+        f->b = f->a < SIM_DAMAGE_CUT && sim_chance(r, 500000); /* open files keep their length and name */
+        break;
     case FAULT_TRANSFER: f->a = any_member(s); break;
     default: break;
     }

@@ -31,7 +31,10 @@ enum fault_kind {
     FAULT_STALL_DISK,  /* the next operation of its log takes `a` us longer */
     FAULT_DISK_ERROR,  /* the `a`th change from now fails */
     FAULT_DISK_FULL,   /* `a` more bytes, and it is full */
-    FAULT_ROT,         /* a: enum sim_damage */
+    FAULT_ROT,         /* a: enum sim_damage; is opened so, and gets its disk back */
+    FAULT_DAMAGE,      /* a: the same, for good; b: 1 = while it runs */
+    FAULT_OLD_COPY,    /* its disk is put back to what it was */
+    FAULT_LOST_DISK,   /* and comes back empty */
     FAULT_TRANSFER,    /* of leadership, to member `a` */
     FAULT_SNAPSHOT,
     FAULT_KINDS,

@@ -1,9 +1,15 @@
-/* Disks that lie: a member is stopped, something of what its disk holds is damaged (a bit, a sector, a write that
- * never got to its place, a file that is cut or gone), and it is opened. It must refuse and say why (or, where it
- * does not matter, go on), and what it applies while it opens must be what all others applied. That life is then thrown away with its disk, and the member goes
- * on from the disk as it was: a member that has lost what it acknowledged is not one that Raft can
- * bear. */
+/* Disks that lie, in two ways.
+ *
+ * Tried out (disk_try): a member is stopped in order, something of what its disk holds is damaged (a bit, a sector,
+ * a write that never got to its place, a file that is cut or gone), and it is opened. It must refuse and say why
+ * (or, where it does not matter, go on), and what it applies while it opens must be what all others applied. That
+ * life is then thrown away with its disk, and the member goes on from the disk as it was.
+ *
+ * For good (disk_damage): the disk stays as it is - damaged while the member runs, lies still or dies; an old copy of
+ * itself; or empty. The member must find that out, say so, and heal from the others; nothing may be lost and no
+ * other member may be harmed. One member at a time, and not in a cluster of one: more than that no log can bear. */
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "base/check.h"
 #include "harness.h"
@@ -35,14 +41,22 @@ static void tried(void *arg)
     give_back(r, m);
 }
 
+static bool do_damage(struct member *m)
+{
+    struct run *r = m->run;
+    const char *words = sim_disk_damage(r->sim, m->id, m->damage_how, &r->random);
+    if (!words) return false;
+    snprintf(m->damage, sizeof m->damage, "%s", words);
+    r->result->counts.damages++;
+    run_trace(r, "m%" PRIu64 ": %s", m->id, m->damage);
+    return true;
+}
+
 /* Whether it opened. */
 static bool damage_and_open(struct run *r, uint64_t id)
 {
     struct member *m = &r->members[id];
-    m->damage = sim_disk_damage(r->sim, id, m->damage_how, &r->random);
-    if (!m->damage) return false;
-    r->result->counts.damages++;
-    run_trace(r, "m%" PRIu64 ": %s", id, m->damage);
+    if (!do_damage(m)) return false;
     struct err e = {{0}};
     int rv = cluster_try(r, id, &e);
     run_trace(r, "m%" PRIu64 ": opens: %s: %s", id, rv ? err_name(rv) : "yes", e.text);
@@ -70,12 +84,102 @@ static void rot(void *arg)
     else give_back(r, m);
 }
 
-void bit_rot(struct run *r, uint64_t id, enum sim_damage how)
+void disk_try(struct run *r, uint64_t id, enum sim_damage how)
 {
     struct member *m = &r->members[id];
-    if (!m->life || life_gone(m->life) || m->rotting || m->restarting || m->disk_trouble) return;
+    if (!m->life || life_gone(m->life) || m->rotting || m->restarting || m->disk_trouble || m->damaged) return;
     m->rotting = true;
     m->damage_how = how;
     cluster_stop(r, id, 1000);
     sim_at(r->sim, 0, rot, m);
+}
+
+/* ---- for good
+ * ------------------------------------------------------------------------------------- */
+
+bool disk_healed(struct run *r, uint64_t id)
+{
+    struct member *m = &r->members[id];
+    struct life *l = m->life;
+    if (!m->damaged) return true;
+    if (!l || !l->core || life_gone(l) || l->applied < m->damaged_at) return false;
+    struct consensus_status s;
+    consensus_get_status(core_consensus(l->core), &s);
+    return s.ready && !s.recovering && !m->pending;
+}
+
+/* At most one at a time, and those who have healed are as good as any. */
+static bool may_damage(struct run *r, uint64_t id)
+{
+    struct member *m = &r->members[id];
+    if (r->o.members < 3 || m->rotting || m->saved || m->disk_trouble) return false;
+    for (uint64_t other = 1; other <= r->o.members; other++) {
+        if (!disk_healed(r, other)) return false;
+        r->members[other].damaged = false;
+    }
+    m->damaged = m->pending = true;
+    m->damaged_at = model_last_index(r->model);
+    return true;
+}
+
+/* It lies still: now. */
+static void damage_at_rest(void *arg)
+{
+    struct member *m = arg;
+    struct run *r = m->run;
+    if (sim_env(r->sim, m->id)) { /* still closing, or already up again */
+        struct life *l = m->life;
+        if (l && !life_gone(l)) cluster_crash(r, m->id, SIM_POWER, 20000);
+        if (!r->winding_down) sim_at(r->sim, 1000, damage_at_rest, m);
+        else m->pending = false;
+        return;
+    }
+    if (m->saved) {
+        run_trace(r, "m%" PRIu64 ": its disk is an old copy of itself", m->id);
+        sim_disk_put_back(r->sim, m->id, m->saved);
+        m->saved = NULL;
+    } else if (m->wipe) {
+        run_trace(r, "m%" PRIu64 ": its disk is empty", m->id);
+        sim_disk_wipe(r->sim, m->id);
+    } else {
+        do_damage(m);
+    }
+    m->wipe = m->pending = false;
+}
+
+static void damage_later(void *arg)
+{
+    struct member *m = arg;
+    cluster_crash(m->run, m->id, SIM_POWER, 20000);
+    damage_at_rest(m);
+}
+
+void disk_damage(struct run *r, uint64_t id, enum sim_damage how, bool while_it_runs)
+{
+    struct member *m = &r->members[id];
+    if (!may_damage(r, id)) return;
+    m->damage_how = how;
+    if (while_it_runs) {
+        do_damage(m);
+        m->pending = false;
+    } else {
+        damage_later(m);
+    }
+}
+
+void disk_old_copy(struct run *r, uint64_t id, uint64_t age_us)
+{
+    struct member *m = &r->members[id];
+    if (!sim_env(r->sim, id) || !may_damage(r, id)) return;
+    run_trace(r, "m%" PRIu64 ": a copy of its disk is made", id);
+    m->saved = sim_disk_copy(r->sim, id);
+    sim_at(r->sim, age_us, damage_later, m);
+}
+
+void disk_lost(struct run *r, uint64_t id)
+{
+    struct member *m = &r->members[id];
+    if (!may_damage(r, id)) return;
+    m->wipe = true;
+    damage_later(m);
 }

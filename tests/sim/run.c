@@ -30,7 +30,7 @@ static bool agreed(struct run *r, uint64_t last)
         if (!l || !l->core || !l->hub || life_gone(l) || l->applied < last) return false;
         struct consensus_status s;
         consensus_get_status(core_consensus(l->core), &s);
-        if (!s.ready || !s.leader_id) return false;
+        if (!s.ready || !s.leader_id || s.recovering || !disk_healed(r, id)) return false;
     }
     return true;
 }
@@ -221,6 +221,7 @@ bool run(const struct run_options *o, struct run_result *ret)
     clients_free(r);
     backup_free(r);
     watchers_free(r);
+    for (uint64_t id = 1; id <= o->members; id++) sim_disk_free(r->members[id].saved);
     nemesis_free(r);
     mem_free(r->surge);
     model_free(r->model);
