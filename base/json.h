@@ -61,6 +61,8 @@ struct json *json_null(struct arena *a);
 struct json *json_bool(struct arena *a, bool v);
 struct json *json_int(struct arena *a, int64_t v);
 struct json *json_double(struct arena *a, double v); /* null when it is no finite number */
+/* Whether it may be the text of a string: nothing checks that again. */
+bool json_utf8(struct slice text);
 /* The characters are borrowed (they must outlive the arena's values); json_string_copy copies. */
 struct json *json_string(struct arena *a, struct slice s);
 struct json *json_string_copy(struct arena *a, struct slice s);

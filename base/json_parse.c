@@ -93,6 +93,14 @@ static size_t utf8_length(const uint8_t *p, const uint8_t *end)
     return n;
 }
 
+bool json_utf8(struct slice text)
+{
+    const uint8_t *p = text.data, *end = p + text.len;
+    for (size_t n; p < end; p += n)
+        if ((n = utf8_length(p, end)) == 0) return false;
+    return true;
+}
+
 /* From `p` to the first quote, backslash, control character or broken UTF-8. */
 static const uint8_t *skip_plain(const uint8_t *p, const uint8_t *end)
 {

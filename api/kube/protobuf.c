@@ -169,14 +169,22 @@ static struct json *time_value(struct arena *a, struct slice in, bool micro)
     return json_string_copy(a, slice_str(text));
 }
 
-static struct json *int_or_string(struct arena *a, struct slice in)
+static int text_value(struct decoding *d, struct slice in, struct json **ret)
+{
+    if (!json_utf8(in)) return err_set(d->e, ERR_INVALID, "malformed protobuf: a string is not UTF-8");
+    *ret = json_string_copy(d->arena, in);
+    return *ret ? 0 : ERR_NOMEM;
+}
+
+static int int_or_string(struct decoding *d, struct slice in, struct json **ret)
 {
     struct field type = {0}, number = {0}, text = {0};
     find_field(in, 1, &type);
     find_field(in, 2, &number);
     find_field(in, 3, &text);
-    if (type.value == 1) return json_string_copy(a, text.bytes);
-    return json_int(a, (int64_t)number.value);
+    if (type.value == 1) return text_value(d, text.bytes, ret);
+    *ret = json_int(d->arena, (int64_t)number.value);
+    return *ret ? 0 : ERR_NOMEM;
 }
 
 static int raw_value(struct decoding *d, struct slice in, struct json **ret)
@@ -196,19 +204,18 @@ static int bytes_value(struct decoding *d, struct slice in, char type, struct js
     struct arena *a = d->arena;
     struct field inner = {0};
     switch (type) {
-    case 's': *ret = json_string_copy(a, in); break;
+    case 's': return text_value(d, in, ret);
     case 'y': *ret = json_str(a, base64_encode(a, in)); break;
     case 'T':
     case 'M': *ret = time_value(a, in, type == 'M'); break;
     case 'Q':
         find_field(in, 1, &inner);
-        *ret = json_string_copy(a, inner.bytes);
-        break;
+        return text_value(d, inner.bytes, ret);
     case 'D':
         find_field(in, 1, &inner);
         *ret = json_int(a, (int64_t)inner.value);
         break;
-    case 'I': *ret = int_or_string(a, in); break;
+    case 'I': return int_or_string(d, in, ret);
     case 'R': return raw_value(d, in, ret);
     default: return malformed(d);
     }
@@ -292,9 +299,9 @@ static int put_entry(struct decoding *d, const struct spec *s, const struct fiel
     }
     find_field(f->bytes, 1, &key);
     find_field(f->bytes, 2, &value);
-    struct slice name = arena_dup(d->arena, key.bytes);
-    if (!name.data) return ERR_NOMEM;
-    int code;
+    struct json *name = NULL;
+    int code = text_value(d, key.bytes, &name);
+    if (code) return code;
     if (s->repeated) { /* a map of lists of strings: the list is a message of its own */
         struct json *list = json_array(d->arena);
         struct slice rest = value.bytes;
@@ -302,13 +309,14 @@ static int put_entry(struct decoding *d, const struct spec *s, const struct fiel
         while (rest.len) {
             struct field item;
             if (!read_field(&rest, &item) || item.wire != WIRE_BYTES) return malformed(d);
-            code = json_push(d->arena, list, json_string_copy(d->arena, item.bytes));
+            code = text_value(d, item.bytes, &v);
+            if (!code) code = json_push(d->arena, list, v);
             if (code) return code;
         }
-        return json_set(d->arena, map, name, list);
+        return json_set(d->arena, map, name->text, list);
     }
     code = decode_value(d, s, &value, &v);
-    return code ? code : json_set(d->arena, map, name, v);
+    return code ? code : json_set(d->arena, map, name->text, v);
 }
 
 static int put_field(struct decoding *d, const struct spec *s, const struct field *f, struct json *object)
@@ -361,12 +369,13 @@ int protobuf_to_json(struct arena *a, struct slice body, struct json **ret, stru
     const char *name = arena_strdup(a, kind.bytes);
     const struct proto_type *t = name ? find_type(name) : NULL;
     if (!t) return err_set(e, ERR_UNSUPPORTED, "no kind \"%.*s\" in its protobuf form", (int)kind.bytes.len, (const char *)kind.bytes.data);
-    struct json *object = json_object(a);
-    if (!object || json_set_str(a, object, "kind", json_str(a, name)) ||
-        json_set_str(a, object, "apiVersion", json_string_copy(a, api_version.bytes))) {
+    struct json *object = json_object(a), *version = NULL;
+    int code = text_value(&d, api_version.bytes, &version);
+    if (code) return code;
+    if (!object || json_set_str(a, object, "kind", json_str(a, name)) || json_set_str(a, object, "apiVersion", version)) {
         return ERR_NOMEM;
     }
-    int code = decode_message(&d, t, raw.bytes, object);
+    code = decode_message(&d, t, raw.bytes, object);
     if (!code) *ret = object;
     return code;
 }

@@ -9,4 +9,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* How many mutations of each corpus file the replay tries, where a target is too slow for 300. */
+extern unsigned fuzz_mutations;
+
 #endif

@@ -1,4 +1,7 @@
-/* Query strings, selectors, YAML, patches and whole objects as they come from Kubernetes clients; the first byte chooses. */
+/* Query strings, selectors, YAML, whole objects, protobuf bodies as they come from Kubernetes clients, and token files; the first byte
+ * chooses. */
+#include <stdlib.h>
+
 #include "api/kube/kube_int.h"
 #include "schemas/kube/kinds.h"
 #include "tests/fuzz/fuzz.h"
@@ -18,6 +21,17 @@ static void object(struct arena *a, struct slice in, uint8_t which)
     if (kind_strategic_merge(a, k, v, patch, &e) != 0) return;
 }
 
+static void protobuf(struct arena *a, struct slice in)
+{
+    struct json *v;
+    struct err e;
+    struct buf out = {0};
+    if (protobuf_to_json(a, in, &v, &e) != 0) return;
+    json_write(&out, v);
+    if (!out.failed && json_parse(a, buf_slice(&out), JSON_COPY, &v, NULL) != 0) abort();
+    buf_release(&out);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static int loaded;
@@ -26,12 +40,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct query q;
     struct selector s = {0};
     struct json *v;
+    struct token_table *tokens;
     if (!loaded && kinds_load(&e) != 0) return 0;
     loaded = 1;
     if (size < 2) return 0;
     arena_init(&a, 64 << 20);
     struct slice in = slice_make(data + 2, size - 2);
-    switch (data[0] % 5) {
+    switch (data[0] % 7) {
     case 0:
         if (query_parse(&a, in, &q) != 0) break;
         break;
@@ -43,6 +58,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 3:
         if (yaml_to_json(&a, in, &v, &e) != 0) break;
+        break;
+    case 5: protobuf(&a, in); break;
+    case 6:
+        if (tokens_parse(in, &tokens, &e) == 0) tokens_free(tokens);
         break;
     default: object(&a, in, data[1]); break;
     }

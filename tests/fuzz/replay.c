@@ -9,6 +9,8 @@
 
 #define FILE_MAX (1u << 20)
 
+__attribute__((weak)) unsigned fuzz_mutations = 300;
+
 static uint64_t state = 0x2545f4914f6cdd1du;
 
 static uint64_t next(void)
@@ -53,7 +55,7 @@ static void try_bytes(const uint8_t *p, size_t n)
 int main(int argc, char **argv)
 {
     static uint8_t file[FILE_MAX], work[FILE_MAX];
-    long mutations = argc > 2 ? atol(argv[2]) : 300;
+    long mutations = argc > 2 ? atol(argv[2]) : (long)fuzz_mutations;
     DIR *d = argc > 1 ? opendir(argv[1]) : NULL;
     const struct dirent *e;
     size_t files = 0, runs = 0;
