@@ -44,6 +44,7 @@ TEST_SRC := $(wildcard tests/unit/*/test_*.c tests/sim/test_*.c)
 TEST_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
 TEST_LIB_SRC ?= $(filter-out tests/sim/test_%.c,$(wildcard tests/lib/*.c tests/sim/*.c))
 TEST_LIB_O := $(patsubst %.c,$(B)/obj/%.o,$(TEST_LIB_SRC))
+TEST_LIB := $(B)/libtest.a
 
 all: $(B)/pintle
 
@@ -88,9 +89,12 @@ $(GENERATED)/%.pb-c.c: %.proto | toolchain
 $(B)/obj/schemas/kube/kinds_data.o: $(KINDS)
 
 # ---- tests ----------------------------------------------------------------------------------------------
-$(B)/tests/%: tests/%.c $(TEST_LIB_O) $(LIB)
+$(TEST_LIB): $(TEST_LIB_O)
+	@rm -f $@; ar rcs $@ $^
+
+$(B)/tests/%: tests/%.c $(TEST_LIB) $(LIB)
 	@mkdir -p $(@D) $(B)/obj/$(<D); echo "  TEST  $@"; \
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(WARN) -MMD -MP -MF $(B)/obj/$<.d -MT $@ -o $@ $< $(TEST_LIB_O) $(LIB) $(LDFLAGS) $(LIBS) -lcmocka -ljson-c
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(WARN) -MMD -MP -MF $(B)/obj/$<.d -MT $@ -o $@ $< $(TEST_LIB) $(LIB) $(LDFLAGS) $(LIBS) -lcmocka -ljson-c
 
 -include $(OBJ:.o=.d) $(wildcard $(B)/obj/tests/*/*.d $(B)/obj/tests/*/*/*.d)
 
@@ -155,10 +159,9 @@ soak: $(B)/tests/sim/test_sim
 mutants: export MUTANT_B := $(B)
 mutants: export MUTANT_CC := $(CC)
 mutants: export MUTANT_CFLAGS := $(CPPFLAGS) $(CFLAGS)
-mutants: export MUTANT_TEST_O := $(TEST_LIB_O)
-mutants: export MUTANT_LIB := $(LIB)
+mutants: export MUTANT_LIB := $(TEST_LIB) $(LIB)
 mutants: export MUTANT_LIBS := $(LDFLAGS) $(LIBS) -lcmocka -ljson-c
-mutants: $(LIB) $(TEST_LIB_O)
+mutants: $(TEST_LIB) $(LIB)
 	@tests/mutants/run --jobs $(JOBS) $(if $(CHECK),--check) $(if $(filter command line,$(origin SEEDS)),--seeds $(SEEDS)) $(if $(SEED),--first $(SEED)) $(MUTANT)
 
 SECONDS ?= 60
