@@ -50,7 +50,7 @@ static inline struct model model_copy(const struct model *m)
 {
     struct model c = *m;
     c.versions = malloc(m->size * sizeof(*c.versions) + 1);
-    memcpy(c.versions, m->versions, m->n * sizeof(*c.versions));
+    if (m->n) memcpy(c.versions, m->versions, m->n * sizeof(*c.versions));
     return c;
 }
 
