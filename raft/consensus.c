@@ -114,24 +114,6 @@ static void guard_failed(void *ctx, const char *text)
     consensus_fatal(ctx, ERR_UNAVAILABLE, "consensus: %s", text);
 }
 
-static void rolled_back(struct wal_append *a)
-{
-    struct consensus *c = a->data;
-    c->guard.dead = true;
-    consensus_fatal(
-        c, ERR_RESTART,
-        "a membership change that was never committed has been taken back at index %" PRIu64,
-        a->first_index);
-}
-
-static void guard_rolls_back(void *ctx, raft_index index)
-{
-    struct consensus *c = ctx;
-    c->rollback.done = rolled_back;
-    c->rollback.data = c;
-    wal_truncate_sync(c->wal, &c->rollback, index);
-}
-
 /* ---- the state machine's side of libraft ----------------------------------------------------- */
 
 static int fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result)
@@ -175,7 +157,7 @@ static void check_members(struct consensus *c)
     c->configured = true;
     c->configuration_index = r->configuration_index;
     c->configuration_uncommitted_index = r->configuration_uncommitted_index;
-    if (peers_update(c, &r->configuration)) c->cb.membership_changed(c->ctx);
+    membership_changed(c);
 }
 
 static void check_leader(struct consensus *c)
@@ -213,6 +195,7 @@ static void after_turn(void *ctx)
     if (!c->dead) proposals_poll(c);
     if (!c->dead) reads_poll(c);
     if (!c->dead) check_transfer(c);
+    if (!c->dead) membership_poll(c);
     if (!c->dead) snapshots_poll(c);
     if (!c->dead) io_tell_commit(c);
     if (!c->dead) heal_poll(c);
@@ -262,6 +245,7 @@ static void on_frame(void *ctx, uint64_t peer_id, enum env_channel channel, stru
     case FRAME_VOTE:
     case FRAME_VOTE_RESULT:
     case FRAME_TIMEOUT_NOW:
+        if (f.kind == FRAME_APPEND_RESULT) p->answered_ms = consensus_now(c);
         heal_answered(p, &f);
         io_frame(c, p, &f);
         break;
@@ -273,6 +257,7 @@ static void on_frame(void *ctx, uint64_t peer_id, enum env_channel channel, stru
     case FRAME_READ_INDEX_RESULT: reads_frame(c, p, &f); break;
     case FRAME_PROPOSE:
     case FRAME_PROPOSE_REFUSED: proposals_frame(c, p, &f); break;
+    case FRAME_MEMBERS: membership_frame(c, p, &f); break;
     case FRAME_MESSAGE: c->cb.message(c->ctx, p->id, f.message); break;
     case FRAME_SNAPSHOT_OFFER:
     case FRAME_SNAPSHOT_CHUNK:
@@ -314,6 +299,7 @@ static void on_link(void *ctx, uint64_t peer_id, bool up)
     }
     heal_link(c, p, up);
     stream_link(c, p, up);
+    membership_link(c, p, up);
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -330,8 +316,12 @@ static void start_raft(struct env_task *t)
         return;
     }
     c->started = true;
-    static const struct env_handlers handlers = {
-        .tick = on_tick, .frame = on_frame, .link = on_link};
+    static const struct env_handlers handlers = {.tick = on_tick,
+                                                 .frame = on_frame,
+                                                 .link = on_link,
+                                                 .known = membership_known,
+                                                 .stranger = membership_stranger,
+                                                 .removed = membership_removed};
     unsigned tick_ms = c->heartbeat_ms / TICKS_PER_HEARTBEAT;
     rv = c->env->ops->start(c->env, tick_ms ? tick_ms : 1, &handlers, c);
     if (rv) {
@@ -432,7 +422,12 @@ static int open_files(struct consensus *c, const struct consensus_config *config
         no_meta = true;
         rv = 0;
     }
-    if (!rv) rv = heal_open(c, config, e);
+    if (!rv && (c->meta.flags & META_REMOVED)) {
+        return err_set(e, ERR_REMOVED,
+                       "this member was removed from the cluster and cannot come back with this data: "
+                       "add a member (member add) and start it with an empty data folder");
+    }
+    if (!rv) rv = heal_open(c, e);
     if (!rv) rv = wal_open(&o, &c->wal, &c->loaded, e);
     if (!rv) rv = snapshots_open(c, e);
     if (rv) return rv;
@@ -442,7 +437,7 @@ static int open_files(struct consensus *c, const struct consensus_config *config
     if (*ret_meta_lost)
         return err_set(e, ERR_CORRUPT, "meta: missing, although there is a log or a snapshot");
     if (empty && heal_recovering(c)) return 0; /* the leader sends all of it */
-    if (empty && c->meta.term > 1 && config->new_cluster) {
+    if (empty && (c->meta.term > 1 || c->membership.committed_index) && config->new_cluster) {
         return err_set(e, ERR_CORRUPT, "wal: empty, although this member has been in term %" PRIu64,
                        c->meta.term);
     }
@@ -459,7 +454,7 @@ static int open_state(struct consensus *c, const struct consensus_config *config
 {
     bool meta_lost = false;
     int rv = open_files(c, config, &meta_lost, e);
-    if (rv == ERR_CORRUPT) rv = heal_damaged(c, config, meta_lost, e);
+    if (rv == ERR_CORRUPT) rv = heal_damaged(c, meta_lost, e);
     return rv ? rv : heal_opened(c, e);
 }
 
@@ -489,7 +484,6 @@ static void init_raft(struct consensus *c)
     c->guard.ctx = c;
     c->guard.after = after_turn;
     c->guard.fatal = guard_failed;
-    c->guard.rollback = guard_rolls_back;
     CHECK(raft_init(&c->raft, &c->guard.io, &c->fsm, c->id, address) == 0);
     raft_set_election_timeout(&c->raft, c->election_ms);
     raft_set_heartbeat_timeout(&c->raft, c->heartbeat_ms);
@@ -505,6 +499,7 @@ static void consensus_free(struct consensus *c)
     wal_contents_release(&c->loaded);
     io_release(c);
     proposals_release(c);
+    membership_release(c);
     snapshots_release(c);
     peers_release(c);
     mem_free(c);
@@ -530,8 +525,8 @@ int consensus_open(const struct consensus_config *config, struct env *env,
     proposals_init(c);
     reads_init(c);
     init_raft(c);
-    int rv = open_state(c, config, e);
-    if (!rv) rv = peers_from_config(c, config, e);
+    int rv = membership_open(c, config, e);
+    if (!rv) rv = open_state(c, config, e);
     if (rv) {
         c->closing = c->dead = true;
         wal_free(c->wal);
@@ -638,7 +633,7 @@ int consensus_transfer(struct consensus *c, uint64_t to_id, void (*done)(void *d
 size_t consensus_members(const struct consensus *c, const struct consensus_member **ret)
 {
     *ret = c->members;
-    return c->n_peers;
+    return c->n_members;
 }
 
 uint64_t consensus_match_index(const struct consensus *c, uint64_t member_id)

@@ -128,6 +128,9 @@ size_t consensus_members(const struct consensus *c, const struct consensus_membe
 /* On the leader: how far a member's log is known to match; 0 if unknown. */
 uint64_t consensus_match_index(const struct consensus *c, uint64_t member_id);
 
+/* On the leader: whether the member has answered within an election timeout. */
+bool consensus_answers(const struct consensus *c, uint64_t member_id);
+
 /* ---- membership ------------------------------------------------------------------------------- */
 
 enum consensus_change_op {

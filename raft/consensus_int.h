@@ -6,6 +6,7 @@
  *   readindex.c  read points                          snapshots.c taking, loading and installing
  *   guard.c      libraft held to the thesis           snapstream.c snapshots to and from peers
  *   heal.c       damaged and old states
+ *   membership.c changes of the members
  *   wal*.c       the log on disk                      meta.c      term and vote on disk */
 #ifndef PINTLE_RAFT_CONSENSUS_INT_H
 #define PINTLE_RAFT_CONSENSUS_INT_H
@@ -34,7 +35,11 @@ struct snapshots;
 struct peer {
     uint64_t id;
     char *name, *url, *address; /* address: what libraft calls it, "<url> <name>" */
-    bool learner, up;
+    bool learner, up; /* learner: does not vote, or is about to be removed */
+    bool promote;
+    /* membership.c: when it last answered this leader, and how well it keeps up with it */
+    uint64_t answered_ms, round_term, round_index, round_ms;
+    bool caught_up;
     size_t queued_bytes;
     /* proposals forwarded by it: what has been seen of its present life */
     uint64_t propose_life, propose_seq, propose_window;
@@ -65,8 +70,14 @@ struct peer *peers_find(struct consensus *c, uint64_t id);
 /* The peer has sent a proposal or a read: commits are told to it at once for a while (io.c). */
 void peers_want_commit(struct consensus *c, struct peer *p);
 void io_tell_commit(struct consensus *c);
-/* Takes the members from libraft's configuration; true if they have changed. */
-bool peers_update(struct consensus *c, const struct raft_configuration *conf);
+/* Takes peers from both configurations, and members from the committed one; true if the latter have changed. */
+bool peers_update(struct consensus *c, const struct raft_configuration *newest,
+                  const struct raft_configuration *committed);
+/* A member as libraft's address has it, and back; the caller frees. */
+char *peers_address(const struct consensus_member *m);
+void peers_member(const struct raft_server *s, struct consensus_member *ret);
+void peers_member_release(struct consensus_member *m);
+int peers_check(const struct consensus_member *m, struct err *e);
 int peers_from_config(struct consensus *c, const struct consensus_config *config, struct err *e);
 void peers_release(struct consensus *c);
 int peers_configuration(const struct consensus_config *config, struct raft_configuration *ret,
@@ -86,6 +97,7 @@ enum {
     META_DISTRUSTED = 1,  /* log and snapshots are not to be believed: set aside at the next open */
     META_RECOVERING = 2,  /* they were: no elections until all that was acknowledged is here again */
     META_ROLLED_BACK = 4, /* term and vote may be old, too: nothing until every other voter was heard */
+    META_REMOVED = 8,     /* the cluster goes on without this member, for good */
 };
 #define META_COPIES 2
 extern const char *const meta_paths[META_COPIES];
@@ -118,10 +130,9 @@ struct heal {
 };
 
 /* Opening: sets aside what was noted as damaged. */
-int heal_open(struct consensus *c, const struct consensus_config *config, struct err *e);
+int heal_open(struct consensus *c, struct err *e);
 /* Opening has failed with ERR_CORRUPT: that again, or ERR_RESTART when it has been noted for healing. */
-int heal_damaged(struct consensus *c, const struct consensus_config *config, bool meta_lost,
-                 struct err *e);
+int heal_damaged(struct consensus *c, bool meta_lost, struct err *e);
 /* Opening has succeeded: counts the start. */
 int heal_opened(struct consensus *c, struct err *e);
 bool heal_recovering(const struct consensus *c);
@@ -132,6 +143,37 @@ void heal_frame(struct consensus *c, struct peer *p, const struct frame *f);
 void heal_link(struct consensus *c, struct peer *p, bool up);
 void heal_tick(struct consensus *c);
 void heal_poll(struct consensus *c);
+
+/* ---- membership.c ---------------------------------------------------------------------------- */
+
+struct membership {
+    enum { CHANGE_NONE, CHANGE_WAITING, CHANGE_HANDING_OVER, CHANGE_COMMITTING } state;
+    enum consensus_change_op op;
+    struct consensus_member member;      /* strings owned */
+    void (*done)(void *data, int error); /* NULL: nobody waits (any more) */
+    void *data;
+    uint64_t deadline_ms;
+    struct raft_change request;
+    bool ended;
+    int status;               /* libraft's, once it has ended */
+    struct raft_configuration committed; /* c->members, once they are more than what the flags say */
+    uint64_t committed_index;            /* 0 until then */
+};
+
+/* The peers of before there is a log: those of the last time, or those of the flags. */
+int membership_open(struct consensus *c, const struct consensus_config *config, struct err *e);
+/* The file of the newest committed members; the configuration is borrowed from it. False: not one, or damaged. */
+bool membership_parse(struct slice file, uint64_t *ret_cluster, uint64_t *ret_member, uint64_t *ret_index,
+                      struct slice *ret_configuration);
+/* libraft's configuration has changed, or is committed. */
+void membership_changed(struct consensus *c);
+void membership_poll(struct consensus *c);
+void membership_link(struct consensus *c, struct peer *p, bool up);
+void membership_frame(struct consensus *c, struct peer *p, const struct frame *f);
+uint64_t membership_known(void *ctx);
+bool membership_stranger(void *ctx, uint64_t peer_id, uint64_t known);
+void membership_removed(void *ctx, uint64_t peer_id);
+void membership_release(struct consensus *c);
 
 /* ---- propose.c ------------------------------------------------------------------------------- */
 
@@ -254,11 +296,12 @@ struct consensus {
     struct meta meta;
     struct heal heal;
     uint64_t healed;
-    struct wal_append rollback;
 
     struct peer *peers;
     size_t n_peers;
     struct consensus_member *members;
+    size_t n_members;
+    struct membership membership;
     raft_index configuration_index, configuration_uncommitted_index;
     bool configured;
 

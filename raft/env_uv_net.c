@@ -14,8 +14,8 @@
 #include "base/url.h"
 #include "raft/env_uv_int.h"
 
-#define HELLO_VERSION 1
-#define HELLO_BYTES 52
+#define HELLO_VERSION 2
+#define HELLO_BYTES 60
 #define WELCOME_BYTES 32
 #define FRAME_HEADER_BYTES 8
 #define RETRY_FIRST_MS 50
@@ -26,7 +26,7 @@
 
 static const char hello_magic[8] = {'P', 'N', 'T', 'L', 'P', 'E', 'E', 'R'};
 
-enum welcome { WELCOME_OK, WELCOME_VERSION, WELCOME_CLUSTER, WELCOME_UNKNOWN, WELCOME_WRONG_TARGET, WELCOME_OWN_ID, WELCOME_TWICE };
+enum welcome { WELCOME_OK, WELCOME_VERSION, WELCOME_CLUSTER, WELCOME_UNKNOWN, WELCOME_WRONG_TARGET, WELCOME_OWN_ID, WELCOME_TWICE, WELCOME_REMOVED };
 
 static const char *const welcome_text[] = {
     "ok",
@@ -36,6 +36,7 @@ static const char *const welcome_text[] = {
     "another member answers at this address",
     "it has the same member ID as we",
     "another process runs under our member ID",
+    "we were removed from the cluster",
 };
 
 struct link {
@@ -61,7 +62,7 @@ struct inbound {
     struct list node;
     struct env_uv *u;
     struct buf in;
-    uint64_t peer_id, instance, last_ms;
+    uint64_t peer_id, instance, known, last_ms;
     enum env_channel channel;
     bool greeted;
 };
@@ -173,6 +174,7 @@ static void link_on_up(struct conn *c)
     buf_append_u64(&out, l->u->options.id);
     buf_append_u64(&out, l->peer_id);
     buf_append_u64(&out, l->u->instance);
+    buf_append_u64(&out, l->u->handlers.known ? l->u->handlers.known(l->u->ctx) : 0);
     append_tail(&out);
     CHECK(out.failed || out.len == HELLO_BYTES);
     conn_write(c, buf_slice(&out));
@@ -190,7 +192,9 @@ static void link_welcome(struct link *l)
     if (!whole || memcmp(magic.data, hello_magic, sizeof(hello_magic)) != 0) {
         conn_close(&l->conn, "no Pintle member answers there");
     } else if (status != WELCOME_OK) {
-        conn_close(&l->conn, "refused: %s", status <= WELCOME_TWICE ? welcome_text[status] : "unknown reason");
+        conn_close(&l->conn, "refused: %s", status <= WELCOME_REMOVED ? welcome_text[status] : "unknown reason");
+        if (status == WELCOME_REMOVED && l->u->handlers.removed && !l->u->stopping)
+            l->u->handlers.removed(l->u->ctx, l->peer_id);
     } else if (id != l->peer_id) {
         conn_close(&l->conn, "another member answers there: %llx", (unsigned long long)id);
     } else {
@@ -363,7 +367,10 @@ static enum welcome judge(struct inbound *in, uint32_t version, uint64_t cluster
     if (cluster != u->options.cluster_id) return WELCOME_CLUSTER;
     if (in->peer_id == u->options.id) return WELCOME_OWN_ID;
     if (to != u->options.id) return WELCOME_WRONG_TARGET;
-    if (!peer_get(u, in->peer_id)) return WELCOME_UNKNOWN;
+    if (!peer_get(u, in->peer_id)) {
+        bool gone = u->started && u->handlers.stranger && u->handlers.stranger(u->ctx, in->peer_id, in->known);
+        return gone ? WELCOME_REMOVED : WELCOME_UNKNOWN;
+    }
     return spoken_for(in) ? WELCOME_TWICE : WELCOME_OK;
 }
 
@@ -374,6 +381,7 @@ static const char *refusal_text(enum welcome status)
     case WELCOME_CLUSTER: return "it is of another cluster (cluster ID mismatch)";
     case WELCOME_UNKNOWN: return "it is not a member of this cluster";
     case WELCOME_WRONG_TARGET: return "it wants another member";
+    case WELCOME_REMOVED: return "it was removed from the cluster";
     case WELCOME_OWN_ID: return "it has our own member ID";
     default: return "another process already runs under this member ID";
     }
@@ -389,6 +397,7 @@ static void inbound_hello(struct inbound *in)
     in->peer_id = reader_u64(&r);
     uint64_t to = reader_u64(&r);
     in->instance = reader_u64(&r);
+    in->known = reader_u64(&r);
     uint32_t crc = reader_u32(&r);
     if (memcmp(magic.data, hello_magic, sizeof(hello_magic)) != 0 || crc != crc32c(0, in->in.data, HELLO_BYTES - 4)) {
         conn_close(&in->conn, "no hello of a Pintle member");

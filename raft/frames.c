@@ -27,6 +27,7 @@ const char *frame_kind_name(unsigned kind)
         "message",
         "hello",
         "known",
+        "members",
         "snapshot-offer",
         "snapshot-chunk",
         "snapshot-ack",
@@ -121,6 +122,11 @@ void frame_encode(struct buf *out, const struct frame *f)
     case FRAME_KNOWN:
         PUT(out, f->known.to_life, f->known.boots, f->known.life, f->known.term, f->known.applied,
             f->known.leader_term, f->known.leader_last);
+        break;
+    case FRAME_MEMBERS:
+        PUT(out, f->members.index);
+        (void)buf_append_u32(out, (uint32_t)f->members.configuration.len);
+        (void)buf_append_slice(out, f->members.configuration);
         break;
     case FRAME_MESSAGE: break;
     case FRAME_SNAPSHOT_OFFER:
@@ -323,6 +329,10 @@ static const char *get_body(struct reader *r, struct frame *f)
         return f->propose.status >= 0 && !r->failed ? "refused without an error" : NULL;
     case FRAME_HELLO: return get_hello(r, f);
     case FRAME_KNOWN: return get_known(r, f);
+    case FRAME_MEMBERS:
+        f->members.index = reader_u64(r);
+        f->members.configuration = reader_bytes(r, reader_u32(r));
+        return frame_configuration_ok(f->members.configuration) ? NULL : "malformed configuration";
     case FRAME_MESSAGE: f->message = reader_bytes(r, reader_left(r)); return NULL;
     case FRAME_SNAPSHOT_OFFER:
     case FRAME_SNAPSHOT_CHUNK:

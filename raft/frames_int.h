@@ -26,6 +26,7 @@ enum frame_kind {
     FRAME_MESSAGE,
     FRAME_HELLO, /* heal.c */
     FRAME_KNOWN,
+    FRAME_MEMBERS,
     FRAME_SNAPSHOT_OFFER, /* from here on: ENV_CHANNEL_BULK */
     FRAME_SNAPSHOT_CHUNK,
     FRAME_SNAPSHOT_ACK,
@@ -83,6 +84,10 @@ struct frame {
             uint64_t term, applied;       /* the highest of its lives before that */
             uint64_t leader_term, leader_last; /* 0, or the sender leads, and its log ends there */
         } known;
+        struct {
+            uint64_t index;
+            struct slice configuration; /* the committed one, as libraft encodes it */
+        } members;
         struct slice message;
         struct frame_snapshot snapshot;
     };

@@ -156,29 +156,21 @@ static void clamp_commit(struct guard *g, struct raft_append_entries *a)
     g->masked++;
 }
 
-/* GUARD_CONFIGURATION: libraft cannot take back a configuration that it believes is committed (a
- * restart makes it believe so of any), nor one whose predecessor is no longer in its log. */
-static bool rolls_back(struct guard *g, const struct raft_append_entries *a)
+/* GUARD_CONFIGURATION: entries that are about to be cut off take their configurations with them; libraft would look for an
+ * older one where it may no longer be, or not at all. */
+static void cut_configurations(struct guard *g, const struct raft_append_entries *a)
 {
     const struct raft *r = g->r;
-    if (!on(g, GUARD_CONFIGURATION) || a->term < r->current_term) return false;
-    if (a->prev_log_index && guard_log_term(r, a->prev_log_index) != a->prev_log_term) return false;
+    if (!on(g, GUARD_CONFIGURATION) || a->term < r->current_term) return;
+    if (a->prev_log_index && guard_log_term(r, a->prev_log_index) != a->prev_log_term) return;
     for (unsigned i = 0; i < a->n_entries; i++) {
         raft_index index = a->prev_log_index + 1 + i;
         raft_term local = guard_log_term(r, index);
-        if (local == 0) return false;
+        if (local == 0) return;
         if (local == a->entries[i].term) continue;
-        if (index <= r->commit_index) return false; /* libraft refuses that itself, for good */
-        bool believed = index <= r->configuration_index;
-        bool lost =
-            r->configuration_uncommitted_index >= index && r->configuration_index < log_first(r);
-        if (!believed && !lost) return false;
-        g->masked++;
-        g->dead = true;
-        if (g->rollback) g->rollback(g->ctx, index);
-        return true;
+        if (index > r->commit_index && guard_members_cut(g, index)) g->masked++;
+        return;
     }
-    return false;
 }
 
 static void deliver_append(struct guard *g, struct raft_message *m)
@@ -190,7 +182,7 @@ static void deliver_append(struct guard *g, struct raft_message *m)
     }
     cut_compacted(g, a);
     clamp_commit(g, a);
-    if (rolls_back(g, a)) return drop_message(m);
+    cut_configurations(g, a);
     g->context = GUARD_CTX_REPLY;
     g->clip = a->prev_log_index + a->n_entries;
     g->context_term = a->term;
@@ -278,7 +270,7 @@ static void stash(struct guard *g, const struct raft_message *m)
         return;
     }
     if (g->n_acks < LIMIT_MEMBERS) {
-        g->acks[g->n_acks++] = (struct guard_ack){m->server_id, m->server_address, last};
+        g->acks[g->n_acks++] = (struct guard_ack){m->server_id, last};
     }
 }
 
@@ -288,8 +280,10 @@ static void unstash(struct guard *g)
     while (g->n_acks && leads(g) && g->barrier_term == g->r->current_term &&
            g->r->last_stored >= g->barrier_index) {
         struct guard_ack ack = g->acks[--g->n_acks];
+        const struct raft_server *s = server_of(g->r, ack.id, NULL);
+        if (!s) continue;
         struct raft_message m = {.type = RAFT_IO_APPEND_ENTRIES_RESULT, .server_id = ack.id};
-        m.server_address = ack.address;
+        m.server_address = s->address;
         m.append_entries_result.term = g->r->current_term;
         m.append_entries_result.last_log_index = ack.last_index;
         call_recv(g, &m);
@@ -319,6 +313,20 @@ static bool refuses_vote(const struct guard *g, const struct raft_message *m)
     if (g->recovering || (on(g, GUARD_INSTALLING) && g->installing)) return true;
     return on(g, GUARD_DOUBLE_VOTE) && !v->pre_vote && v->term == r->current_term &&
            r->voted_for != 0 && r->voted_for != v->candidate_id;
+}
+
+/* GUARD_LEARNER_VOTE: libraft gives no vote while its own log does not make it a voter. Its promotion may stand in the log of
+ * the candidate only, which then counts on this vote and may be the only one that can win (thesis 4.1: whoever is asked
+ * answers, whatever its own configuration says). The candidate counts votes of its own voters only. */
+static void deliver_vote_request(struct guard *g, struct raft_message *m)
+{
+    struct raft_server *self;
+    if (!guard_members_may_vote(g, &self)) return call_recv(g, m);
+    int role = self->role;
+    g->masked++;
+    self->role = RAFT_VOTER;
+    call_recv(g, m);
+    self->role = role;
 }
 
 static bool refuses_timeout_now(const struct guard *g)
@@ -355,6 +363,7 @@ static void guard_recv(struct raft_io *in, struct raft_message *m)
     default: return;
     }
     if (drop) g->masked++;
+    else if (m->type == RAFT_IO_REQUEST_VOTE) deliver_vote_request(g, m);
     else call_recv(g, m);
     guard_poll(g);
 }
@@ -567,10 +576,12 @@ static void snapshot_put_done(struct raft_io_snapshot_put *req, int status)
     g->context = g->installing ? GUARD_CTX_INSTALLED : GUARD_CTX_NONE;
     g->context_term = g->r->current_term;
     g->clip = UINT64_MAX;
+    bool installed = g->installing;
     g->installing = false;
     g->depth++;
     g->put_cb(outer, status);
     g->depth--;
+    if (installed && status == 0) guard_members_installed(g);
     g->context = GUARD_CTX_NONE;
     guard_poll(g);
 }
@@ -585,6 +596,7 @@ static int guard_snapshot_put(struct raft_io *io, unsigned trailing,
     g->put_cb = cb;
     g->inner_put.data = g;
     g->installing = g->r->snapshot.pending.term == 0;
+    guard_members_snapshot(g, snapshot);
     int rv = g->in->snapshot_put(g->in, trailing, &g->inner_put, snapshot, snapshot_put_done);
     if (rv) {
         g->put = NULL;
@@ -599,6 +611,7 @@ static int guard_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick,
     struct guard *g = GUARD(io);
     g->tick = tick;
     g->recv = recv;
+    guard_members_started(g);
     return g->in->start(g->in, msecs, guard_tick, guard_recv);
 }
 
@@ -636,7 +649,9 @@ static int guard_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
                       struct raft_entry *entries[], size_t *n_entries)
 {
     struct raft_io *in = GUARD(io)->in;
-    return in->load(in, term, voted_for, snapshot, start_index, entries, n_entries);
+    int rv = in->load(in, term, voted_for, snapshot, start_index, entries, n_entries);
+    if (rv == 0 && *snapshot) guard_members_snapshot(GUARD(io), *snapshot);
+    return rv;
 }
 
 static int guard_bootstrap(struct raft_io *io, const struct raft_configuration *c)
@@ -741,6 +756,7 @@ void guard_release(struct guard *g)
         mem_free(a);
     }
     g->n_appends = 0;
+    guard_members_release(g);
 }
 
 void guard_init(struct guard *g, struct raft_io *in, struct raft *r)

@@ -11,6 +11,7 @@
 #include <raft.h>
 #include <stdint.h>
 
+#include "base/err.h"
 #include "base/limits.h"
 #include "base/list.h"
 
@@ -23,7 +24,7 @@ enum guard_mask {
     GUARD_APPENDING = 1 << 4,    /* no election while appends are in flight */
     GUARD_INSTALLING = 1 << 5,   /* no election, no vote while a snapshot is installed */
     GUARD_CONFIGURATION =
-        1 << 6, /* a configuration that was taken for committed is rolled back by a restart */
+        1 << 6, /* which configuration counts, and which is committed, follows the log */
     GUARD_DRAIN = 1 << 7, /* appends finish before another term's entries or a snapshot come */
     GUARD_DOUBLE_VOTE = 1 << 8,  /* one vote a term, also for the target of a transfer */
     GUARD_COMMIT_CLAMP = 1 << 9, /* a follower commits no further than the message verifies */
@@ -35,7 +36,8 @@ enum guard_mask {
         1 << 13, /* a failed send does not send a peer back to index 1 or out of a snapshot */
     GUARD_SAME_TERM = 1 << 14, /* a second leader of the own term is not believed */
     GUARD_PRE_VOTE = 1 << 15,  /* each new attempt of a candidate begins with a pre-vote */
-    GUARD_ALL = (1 << 16) - 1,
+    GUARD_LEARNER_VOTE = 1 << 16, /* a vote for a candidate that knows of this member's promotion */
+    GUARD_ALL = (1 << 17) - 1,
 };
 
 /* Tests turn masks off with it before guard_init; GUARD_ALL everywhere else. */
@@ -45,7 +47,6 @@ extern unsigned guard_masks;
 
 struct guard_ack {
     raft_id id;
-    const char *address;
     raft_index last_index;
 };
 
@@ -57,8 +58,6 @@ struct guard {
     void *ctx;
     void (*after)(void *ctx); /* libraft was called: look at its state. May be NULL */
     void (*fatal)(void *ctx, const char *text);
-    /* Drop the log from `index` on, durably, and restart. */
-    void (*rollback)(void *ctx, raft_index index);
 
     raft_io_tick_cb tick;
     raft_io_recv_cb recv;
@@ -84,6 +83,9 @@ struct guard {
 
     bool installing;
     bool recovering; /* may have acknowledged what it no longer has: no vote, no election (heal.c) */
+
+    struct raft_configuration base; /* of the newest snapshot */
+    raft_index base_index;
     raft_io_close_cb close_cb;
     struct raft_io_snapshot_put *put;
     raft_io_snapshot_put_cb put_cb;
@@ -105,6 +107,21 @@ void guard_abandon(struct guard *g);
 
 /* On the leader: a peer has lost what it acknowledged. */
 void guard_forget_progress(struct guard *g, raft_id id);
+
+/* ---- guard_members.c ---- */
+void guard_members_started(struct guard *g);
+void guard_members_snapshot(struct guard *g, const struct raft_snapshot *s);
+void guard_members_installed(struct guard *g);
+/* The log is about to be cut at `first`: whether a configuration goes with it. */
+bool guard_members_cut(struct guard *g, raft_index first);
+/* Whether libraft has to be told that this member, which is no voter to its own knowledge, may vote. */
+bool guard_members_may_vote(struct guard *g, struct raft_server **ret_self);
+void guard_members_release(struct guard *g);
+/* The newest committed configuration; the caller closes it. Its index, 0 if there is none yet. */
+raft_index guard_committed_configuration(const struct guard *g, struct raft_configuration *ret);
+/* On a leader that may serve: makes `next` the configuration by one entry of the log. ERR_BUSY: one is under way, or a transfer. */
+int guard_change(struct guard *g, struct raft_change *req, const struct raft_configuration *next,
+                 raft_change_cb cb) MUST_CHECK;
 
 /* The term of an entry of libraft's log, 0 if it is not there. */
 raft_term guard_log_term(const struct raft *r, raft_index index);

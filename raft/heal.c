@@ -117,25 +117,26 @@ static int set_aside(struct consensus *c, struct err *e)
     return save(c, e);
 }
 
-static size_t other_voters(const struct consensus_config *config)
+/* As far as is known before the log is read. */
+static size_t other_voters(const struct consensus *c)
 {
     size_t n = 0;
-    for (size_t i = 0; i < config->n_members; i++)
-        n += !config->members[i].learner && config->members[i].id != config->id;
+    for (size_t i = 0; i < c->n_members; i++)
+        n += !c->members[i].learner && c->members[i].id != c->id;
     return n;
 }
 
-int heal_open(struct consensus *c, const struct consensus_config *config, struct err *e)
+int heal_open(struct consensus *c, struct err *e)
 {
-    if (has(c, META_DISTRUSTED) && other_voters(config) == 0)
+    if (has(c, META_DISTRUSTED) && other_voters(c) == 0)
         return err_set(e, ERR_CORRUPT, "this member's log and snapshots were found to be damaged, and there is no other "
                                        "member to heal from: restore a backup (pintle ctl snapshot restore)");
     return has(c, META_DISTRUSTED) ? set_aside(c, e) : 0;
 }
 
-int heal_damaged(struct consensus *c, const struct consensus_config *config, bool meta_lost, struct err *e)
+int heal_damaged(struct consensus *c, bool meta_lost, struct err *e)
 {
-    if (other_voters(config) == 0) return ERR_CORRUPT;
+    if (other_voters(c) == 0) return ERR_CORRUPT;
     log_error("raft: damage found at start member=%" PRIx64 ": %s", c->id, e->text);
     if (meta_lost) {
         c->meta = (struct meta){.voted_for = c->id, .flags = META_ROLLED_BACK};

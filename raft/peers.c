@@ -1,5 +1,7 @@
 /* Members, and frames on their way to them. The members of a running cluster are those of libraft's
- * configuration, whose addresses carry peer URL and name: "<url> <name>". */
+ * configuration, whose addresses carry peer URL and name: "<url> <name>", and "<url>#promote <name>" for one that is to
+ * become a voter by itself (membership.c). Peers are those of the newest configuration and of the newest
+ * committed one: who is about to be removed is still listened to (thesis 4.1). */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,11 +25,14 @@ static void peer_release(struct peer *p)
     mem_free(p->address);
 }
 
-static char *join_address(const char *url, const char *name)
+#define PROMOTE "#promote"
+
+char *peers_address(const struct consensus_member *m)
 {
-    size_t size = strlen(url) + strlen(name) + 2;
+    const char *name = m->name ? m->name : "", *mark = m->promote ? PROMOTE : "";
+    size_t size = strlen(m->peer_url) + strlen(mark) + strlen(name) + 2;
     char *address = mem_must_alloc(size);
-    snprintf(address, size, "%s %s", url, name);
+    snprintf(address, size, "%s%s %s", m->peer_url, mark, name);
     return address;
 }
 
@@ -39,25 +44,57 @@ static char *dup_part(const char *from, size_t len)
     return text;
 }
 
-static void split_address(struct peer *p, const char *address)
+static void split_address(const char *address, char **ret_url, char **ret_name, bool *ret_promote)
 {
-    const char *space = strchr(address, ' ');
-    size_t len = space ? (size_t)(space - address) : strlen(address);
-    p->address = mem_must_strdup(address);
-    p->url = dup_part(address, len);
-    p->name = mem_must_strdup(space ? space + 1 : "");
+    size_t len = strcspn(address, " "), url = strcspn(address, "# ");
+    *ret_promote = len - url == strlen(PROMOTE) && !memcmp(address + url, PROMOTE, len - url);
+    *ret_url = dup_part(address, *ret_promote ? url : len);
+    *ret_name = mem_must_strdup(address[len] ? address + len + 1 : "");
 }
 
-/* Addresses come first: libraft's messages borrow them, so a peer keeps its own as long as it is a
- * member. */
-static void rebuild_members(struct consensus *c)
+void peers_member(const struct raft_server *s, struct consensus_member *ret)
 {
+    char *url, *name;
+    *ret = (struct consensus_member){.id = s->id, .learner = s->role != RAFT_VOTER};
+    split_address(s->address, &url, &name, &ret->promote);
+    ret->peer_url = url;
+    ret->name = name;
+}
+
+void peers_member_release(struct consensus_member *m)
+{
+    mem_free((char *)(uintptr_t)m->peer_url);
+    mem_free((char *)(uintptr_t)m->name);
+    *m = (struct consensus_member){0};
+}
+
+static void release_members(struct consensus *c)
+{
+    for (size_t i = 0; i < c->n_members; i++) peers_member_release(&c->members[i]);
     mem_free(c->members);
-    c->members = mem_must_calloc(c->n_peers + 1, sizeof *c->members);
-    for (size_t i = 0; i < c->n_peers; i++) {
-        const struct peer *p = &c->peers[i];
-        c->members[i] = (struct consensus_member){p->id, p->name, p->url, p->learner};
+    c->members = NULL;
+    c->n_members = 0;
+}
+
+static bool same_member(const struct consensus_member *a, const struct consensus_member *b)
+{
+    return a->id == b->id && a->learner == b->learner && a->promote == b->promote &&
+           strcmp(a->peer_url, b->peer_url) == 0 && strcmp(a->name, b->name) == 0;
+}
+
+/* What consensus_members tells; true if it has changed. */
+static bool update_members(struct consensus *c, const struct raft_configuration *committed)
+{
+    struct consensus_member *now = mem_must_calloc(committed->n + 1, sizeof *now);
+    bool changed = committed->n != c->n_members;
+    for (unsigned i = 0; i < committed->n; i++) {
+        peers_member(&committed->servers[i], &now[i]);
+        changed = changed || !same_member(&now[i], &c->members[i]);
     }
+    release_members(c);
+    c->members = now;
+    c->n_members = committed->n;
+    return changed;
 }
 
 static bool tell_env(struct consensus *c, const struct peer *p, const char *url)
@@ -69,40 +106,45 @@ static bool tell_env(struct consensus *c, const struct peer *p, const char *url)
     return rv == 0;
 }
 
-static bool same(const struct consensus *c, const struct raft_configuration *conf)
+static const struct raft_server *server_of(const struct raft_configuration *conf, uint64_t id)
 {
-    if (c->n_peers != conf->n) return false;
-    for (unsigned i = 0; i < conf->n; i++) {
-        const struct peer *p = &c->peers[i];
-        const struct raft_server *s = &conf->servers[i];
-        if (p->id != s->id || strcmp(p->address, s->address) != 0) return false;
-        if (p->learner != (s->role != RAFT_VOTER)) return false;
-    }
-    return true;
+    for (unsigned i = 0; i < conf->n; i++)
+        if (conf->servers[i].id == id) return &conf->servers[i];
+    return NULL;
 }
 
-bool peers_update(struct consensus *c, const struct raft_configuration *conf)
+/* Moves what is known of it from `old`, and tells the env where it is if that is new. Addresses are kept as long as it is
+ * a peer: libraft's messages borrow them. */
+static void add_peer(struct consensus *c, const struct raft_server *s, bool leaving,
+                     struct peer *old, size_t n_old)
 {
-    if (same(c, conf)) return false;
+    struct peer *p = &c->peers[c->n_peers++], *was = NULL;
+    for (size_t j = 0; j < n_old && !was; j++) was = old[j].id == s->id ? &old[j] : NULL;
+    if (was) {
+        *p = *was;
+        was->id = 0;
+    }
+    p->id = s->id;
+    p->learner = leaving || s->role != RAFT_VOTER;
+    if (was && strcmp(was->address, s->address) == 0) return;
+    struct peer before = *p;
+    p->address = mem_must_strdup(s->address);
+    split_address(s->address, &p->url, &p->name, &p->promote);
+    if (!was || strcmp(before.url, p->url) != 0) (void)tell_env(c, p, p->url);
+    if (was) peer_release(&before);
+}
+
+bool peers_update(struct consensus *c, const struct raft_configuration *newest,
+                  const struct raft_configuration *committed)
+{
     struct peer *old = c->peers;
     size_t n_old = c->n_peers;
-    c->peers = mem_must_calloc(conf->n + 1, sizeof *c->peers);
-    c->n_peers = conf->n;
-    for (unsigned i = 0; i < conf->n; i++) {
-        const struct raft_server *s = &conf->servers[i];
-        struct peer *p = &c->peers[i], *was = NULL;
-        for (size_t j = 0; j < n_old && !was; j++) was = old[j].id == s->id ? &old[j] : NULL;
-        bool moved = !was || strcmp(was->address, s->address) != 0;
-        if (was) {
-            *p = *was;
-            was->id = 0;
-        }
-        p->id = s->id;
-        p->learner = s->role != RAFT_VOTER;
-        if (!moved) continue;
-        peer_release(p);
-        split_address(p, s->address);
-        (void)tell_env(c, p, p->url);
+    c->peers = mem_must_calloc(newest->n + committed->n + 1, sizeof *c->peers);
+    c->n_peers = 0;
+    for (unsigned i = 0; i < newest->n; i++) add_peer(c, &newest->servers[i], false, old, n_old);
+    for (unsigned i = 0; i < committed->n; i++) {
+        const struct raft_server *s = &committed->servers[i];
+        if (!server_of(newest, s->id)) add_peer(c, s, true, old, n_old);
     }
     for (size_t j = 0; j < n_old; j++) {
         if (!old[j].id) continue;
@@ -110,15 +152,14 @@ bool peers_update(struct consensus *c, const struct raft_configuration *conf)
         peer_release(&old[j]);
     }
     mem_free(old);
-    rebuild_members(c);
-    return true;
+    return update_members(c, committed);
 }
 
-static int check_member(const struct consensus_member *m, struct err *e)
+int peers_check(const struct consensus_member *m, struct err *e)
 {
     const char *name = m->name ? m->name : "", *url = m->peer_url ? m->peer_url : "";
     if (m->id == 0) return err_set(e, ERR_INVALID, "member %s: id 0", name);
-    if (!*url || strpbrk(url, " \t\r\n"))
+    if (!*url || strpbrk(url, " #\t\r\n"))
         return err_set(e, ERR_INVALID, "member %s: peer URL \"%s\"", name, url);
     return 0;
 }
@@ -142,10 +183,10 @@ int peers_configuration(const struct consensus_config *config, struct raft_confi
     size_t voters = 0;
     for (size_t i = 0; i < config->n_members && !rv; i++) {
         const struct consensus_member *m = &config->members[i];
-        rv = check_member(m, e);
+        rv = peers_check(m, e);
         if (rv) break;
         voters += !m->learner;
-        char *address = join_address(m->peer_url, m->name ? m->name : "");
+        char *address = peers_address(m);
         int refused =
             raft_configuration_add(&conf, m->id, address, m->learner ? RAFT_STANDBY : RAFT_VOTER);
         mem_free(address);
@@ -195,7 +236,7 @@ int peers_from_config(struct consensus *c, const struct consensus_config *config
     if (config->n_members == 0) return 0;
     int rv = peers_configuration(config, &conf, e);
     if (rv) return rv;
-    (void)peers_update(c, &conf);
+    (void)peers_update(c, &conf, &conf);
     raft_configuration_close(&conf);
     return 0;
 }
@@ -204,10 +245,9 @@ void peers_release(struct consensus *c)
 {
     for (size_t i = 0; i < c->n_peers; i++) peer_release(&c->peers[i]);
     mem_free(c->peers);
-    mem_free(c->members);
     c->peers = NULL;
-    c->members = NULL;
     c->n_peers = 0;
+    release_members(c);
 }
 
 /* ---- frames ---------------------------------------------------------------------------------- */

@@ -97,12 +97,13 @@ static void hello(int fd, uint8_t channel)
 {
     struct buf out = {0};
     buf_append_str(&out, "PNTLPEER");
-    buf_append_u32(&out, 1);
+    buf_append_u32(&out, 2);
     buf_append_u32(&out, channel % 2);
     buf_append_u64(&out, CLUSTER);
     buf_append_u64(&out, 2);
     buf_append_u64(&out, 1);
     buf_append_u64(&out, 99);
+    buf_append_u64(&out, 1);
     buf_append_u32(&out, crc32c(0, NULL, 0));
     put(fd, out.data, out.len);
     buf_release(&out);

@@ -85,13 +85,30 @@ static void attempt_later(struct sim *s, struct sim_conn *c)
     sim_schedule(s, us, "connect", e, run_attempt, c, c->generation);
 }
 
+static void run_removed(struct sim *s, struct sim_env *e, void *arg, uint64_t by)
+{
+    (void)arg;
+    if (listener(s, e->member->id) == e && e->handlers.removed) e->handlers.removed(e->handlers_ctx, by);
+}
+
+/* `to` does not know `from` as a peer; it may know that `from` was removed. */
+static void refuse_stranger(struct sim *s, struct sim_env *from, struct sim_env *to)
+{
+    const struct env_handlers *f = &from->handlers, *t = &to->handlers;
+    uint64_t known = f->known ? f->known(from->handlers_ctx) : 0;
+    if (!t->stranger || !t->stranger(to->handlers_ctx, from->member->id, known)) return;
+    sim_trace_line(s, "m%d refuses m%d: removed", (int)to->member->id, (int)from->member->id);
+    sim_schedule(s, 0, "removed", from, run_removed, NULL, to->member->id);
+}
+
 static void run_attempt(struct sim *s, struct sim_env *e, void *arg, uint64_t generation)
 {
     struct sim_conn *c = arg;
     if (c->generation != generation || listener(s, c->from) != e || !e->peers[c->to]) return;
     struct sim_env *to = listener(s, c->to);
-    if (!to || !to->peers[c->from] || s->paths[c->from][c->to].cut ||
-        s->paths[c->to][c->from].cut) {
+    bool reached = to && !s->paths[c->from][c->to].cut && !s->paths[c->to][c->from].cut;
+    if (!reached || !to->peers[c->from]) {
+        if (reached) refuse_stranger(s, e, to);
         attempt_later(s, c);
         return;
     }

@@ -73,6 +73,10 @@ static void samples(struct buf out[], unsigned *ret_n)
             f.known.boots = 2;
             f.known.leader_last = 11;
             break;
+        case FRAME_MEMBERS:
+            f.members.index = 12;
+            f.members.configuration = slice_make(conf, sizeof conf);
+            break;
         case FRAME_PROPOSE: f.propose.tag = 7; break;
         case FRAME_PROPOSE_REFUSED:
             f.propose.tag = 7;

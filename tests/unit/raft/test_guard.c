@@ -274,7 +274,6 @@ struct rig {
     struct rig_append appends[64];
     unsigned n_appends;
     unsigned truncated_in_flight;
-    raft_index rolled_back;
     struct raft_io_snapshot_put *put;
     raft_io_snapshot_put_cb put_cb;
     struct raft_buffer *put_bufs;
@@ -417,11 +416,6 @@ static int rig_random(struct raft_io *io, int min, int max)
     return max - 1;
 }
 
-static void rig_rollback(void *ctx, raft_index index)
-{
-    ((struct rig *)ctx)->rolled_back = index;
-}
-
 static int rig_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result)
 {
     (void)fsm, (void)buf;
@@ -458,7 +452,6 @@ static struct rig *rig_new(unsigned masks, raft_term term, unsigned n, const raf
     guard_init(&g->guard, &g->io, &g->raft);
     guard_masks = GUARD_ALL;
     g->guard.ctx = g;
-    g->guard.rollback = rig_rollback;
     assert_int_equal(raft_init(&g->raft, &g->guard.io, &g->fsm, 1, "1"), 0);
     raft_set_pre_vote(&g->raft, true);
     return g;
@@ -780,11 +773,6 @@ static bool shows_kept_configuration(unsigned masks)
     g->extra_member_at = 3; /* never committed; then a restart */
     rig_started(g);
     append_entries(g, 2, 2, 2, 1, 1, 1);
-    if (g->rolled_back) {
-        assert_int_equal(g->rolled_back, 3);
-        assert_true(g->guard.dead);
-        return rig_free(g, false);
-    }
     return rig_free(g, g->raft.configuration.n == 4);
 }
 

@@ -1,0 +1,401 @@
+/* Who the members are, and how that changes (thesis, chapter 4).
+ *
+ * A change is one configuration entry of the leader (guard_change), one at a time, and only after the leader's own entry of the
+ * term has committed. It counts for majorities from the moment it is in a log; what consensus_members tells is the
+ * newest committed one. Who is added as a voter begins as a learner that is marked "to be promoted" in its address;
+ * whoever leads promotes it once it has caught up (4.2.1: a round of what the leader had when the round began took less
+ * than an election timeout, and it answers). So a member that has not started yet, or is far behind, never holds up a
+ * majority, and no restart and no change of leader strands it.
+ *
+ * A leader that is to be removed hands leadership over first. Who was removed no longer gets anything: the others refuse it, and
+ * say why as soon as they know a committed configuration without it that is newer than the one it was in. It notes that in meta
+ * and never starts again.
+ *
+ * The newest committed members are also in a file of their own ("members"), so that a member whose log is lost or
+ * damaged, or whose flags are those of long ago, finds the others (heal.c). A member that has no log yet is told by those it can reach. */
+#include <inttypes.h>
+
+#include "base/check.h"
+#include "base/crc32c.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "raft/consensus_int.h"
+
+#define MEMBERS_PATH "members"
+#define MEMBERS_MAGIC 0x3152424d4d4e5000u /* "\0PNMMBR1" */
+#define MEMBERS_BYTES_MAX (64 * LIMIT_KiB)
+#define CHANGE_TIMEOUTS 10u /* election timeouts until the outcome of a change is unknown */
+
+/* ---- the file --------------------------------------------------------------------------------- */
+
+static int save(struct consensus *c, uint64_t index, const struct raft_configuration *conf, struct err *e)
+{
+    struct raft_buffer bytes;
+    struct buf b;
+    CHECK(raft_configuration_encode(conf, &bytes) == 0);
+    buf_init(&b, MEMBERS_BYTES_MAX);
+    (void)buf_append_u64(&b, MEMBERS_MAGIC);
+    (void)buf_append_u64(&b, c->cluster_id);
+    (void)buf_append_u64(&b, c->id);
+    (void)buf_append_u64(&b, index);
+    (void)buf_append(&b, bytes.base, bytes.len);
+    raft_free(bytes.base);
+    if (!b.failed) (void)buf_append_u32(&b, crc32c(0, b.data, b.len));
+    int rv = b.failed ? err_set(e, b.failed, MEMBERS_PATH ": %s", err_text(b.failed))
+                      : c->env->ops->write_file(c->env, MEMBERS_PATH, buf_slice(&b), e);
+    buf_release(&b);
+    return rv;
+}
+
+bool membership_parse(struct slice file, uint64_t *ret_cluster, uint64_t *ret_member, uint64_t *ret_index,
+                      struct slice *ret_configuration)
+{
+    if (file.len < 4 * sizeof(uint64_t) + sizeof(uint32_t)) return false;
+    struct reader r = reader_make(file);
+    uint64_t magic = reader_u64(&r);
+    *ret_cluster = reader_u64(&r);
+    *ret_member = reader_u64(&r);
+    *ret_index = reader_u64(&r);
+    *ret_configuration = reader_bytes(&r, reader_left(&r) - sizeof(uint32_t));
+    return magic == MEMBERS_MAGIC && reader_u32(&r) == crc32c(0, file.data, file.len - sizeof(uint32_t)) &&
+           frame_configuration_ok(*ret_configuration);
+}
+
+/* A file that cannot be read is as none: the flags name members, too. */
+int membership_open(struct consensus *c, const struct consensus_config *config, struct err *e)
+{
+    struct membership *m = &c->membership;
+    struct buf b;
+    uint64_t cluster, member, index;
+    struct slice conf;
+    buf_init(&b, MEMBERS_BYTES_MAX);
+    int rv = c->env->ops->read_file(c->env, MEMBERS_PATH, MEMBERS_BYTES_MAX, &b, e);
+    bool ok = rv == 0 && membership_parse(buf_slice(&b), &cluster, &member, &index, &conf) &&
+              cluster == c->cluster_id && member == c->id;
+    if (ok) {
+        CHECK(peers_decode_configuration(conf, &m->committed));
+        (void)peers_update(c, &m->committed, &m->committed);
+        m->committed_index = index;
+    }
+    if (!ok && rv != ERR_NOT_FOUND) log_warn("raft: " MEMBERS_PATH " cannot be read: the flags say who the members are");
+    buf_release(&b);
+    return ok ? 0 : peers_from_config(c, config, e);
+}
+
+/* ---- what is committed ------------------------------------------------------------------------- */
+
+static const struct consensus_member *member_of(const struct consensus *c, uint64_t id)
+{
+    for (size_t i = 0; i < c->n_members; i++)
+        if (c->members[i].id == id) return &c->members[i];
+    return NULL;
+}
+
+static void note_removed(struct consensus *c, uint64_t by)
+{
+    struct err e = {{0}};
+    if (c->dead || c->closing) return;
+    c->meta.flags |= META_REMOVED;
+    int rv = meta_write(c->env, c->cluster_id, c->id, &c->meta, &e);
+    if (rv) return consensus_fatal(c, rv, "this member was removed from the cluster, and that cannot be noted: %s", e.text);
+    consensus_fatal(c, ERR_REMOVED, "this member was removed from the cluster (member %" PRIx64 " says so)", by);
+}
+
+static void tell(struct consensus *c, uint64_t to)
+{
+    struct raft_buffer bytes;
+    CHECK(raft_configuration_encode(&c->membership.committed, &bytes) == 0);
+    struct frame f = {.kind = FRAME_MEMBERS};
+    f.members.index = c->membership.committed_index;
+    f.members.configuration = slice_make(bytes.base, bytes.len);
+    peers_send(c, to, ENV_CHANNEL_RAFT, &f);
+    raft_free(bytes.base);
+}
+
+/* Those that may have no log yet. */
+static void tell_learners(struct consensus *c)
+{
+    for (size_t i = 0; i < c->n_peers; i++)
+        if (c->peers[i].learner && c->peers[i].id != c->id) tell(c, c->peers[i].id);
+}
+
+static bool contains(const struct raft_configuration *conf, uint64_t id)
+{
+    for (unsigned i = 0; i < conf->n; i++)
+        if (conf->servers[i].id == id) return true;
+    return false;
+}
+
+/* Takes the newest committed configuration of the log, if it is newer than what is known: a log that was just opened does
+ * not know yet how much of it is committed. */
+static void take_committed(struct consensus *c)
+{
+    struct membership *m = &c->membership;
+    struct raft_configuration conf;
+    struct err e = {{0}};
+    uint64_t index = guard_committed_configuration(&c->guard, &conf);
+    if (index <= m->committed_index) return raft_configuration_close(&conf);
+    if (contains(&m->committed, c->id) && !contains(&conf, c->id)) note_removed(c, c->id);
+    raft_configuration_close(&m->committed);
+    m->committed = conf;
+    m->committed_index = index;
+    if (c->dead) return;
+    int rv = save(c, index, &conf, &e);
+    if (rv) return consensus_fatal(c, rv, "%s", e.text);
+    tell_learners(c);
+}
+
+void membership_changed(struct consensus *c)
+{
+    struct membership *m = &c->membership;
+    take_committed(c);
+    if (c->dead) return;
+    const struct raft_configuration *newest = &c->raft.configuration;
+    bool changed = peers_update(c, newest, m->committed_index ? &m->committed : newest);
+    if (changed && m->committed_index) c->cb.membership_changed(c->ctx);
+}
+
+void membership_link(struct consensus *c, struct peer *p, bool up)
+{
+    if (up && p->learner && c->membership.committed_index) tell(c, p->id);
+}
+
+/* Only as long as there is no log that says it. */
+void membership_frame(struct consensus *c, struct peer *p, const struct frame *f)
+{
+    struct membership *m = &c->membership;
+    struct raft_configuration conf;
+    struct err e = {{0}};
+    (void)p;
+    if (c->raft.configuration.n || f->members.index <= m->committed_index) return;
+    if (!peers_decode_configuration(f->members.configuration, &conf)) return;
+    raft_configuration_close(&m->committed);
+    m->committed = conf;
+    m->committed_index = f->members.index;
+    int rv = save(c, m->committed_index, &m->committed, &e);
+    if (rv) return consensus_fatal(c, rv, "%s", e.text);
+    (void)peers_update(c, &conf, &conf);
+}
+
+/* ---- removed ------------------------------------------------------------------------------------ */
+
+uint64_t membership_known(void *ctx)
+{
+    struct consensus *c = ctx;
+    return member_of(c, c->id) ? c->membership.committed_index : 0;
+}
+
+bool membership_stranger(void *ctx, uint64_t peer_id, uint64_t known)
+{
+    struct consensus *c = ctx;
+    return !c->dead && known && c->membership.committed_index > known && !member_of(c, peer_id);
+}
+
+void membership_removed(void *ctx, uint64_t peer_id)
+{
+    note_removed(ctx, peer_id);
+}
+
+/* ---- changes ------------------------------------------------------------------------------------ */
+
+static void keep(struct membership *m, const struct consensus_change *change)
+{
+    m->op = change->op;
+    m->member = change->member;
+    m->member.peer_url = mem_must_strdup(change->member.peer_url ? change->member.peer_url : "");
+    m->member.name = mem_must_strdup(change->member.name ? change->member.name : "");
+}
+
+static void finish(struct consensus *c, int error)
+{
+    struct membership *m = &c->membership;
+    void (*done)(void *data, int error) = m->done;
+    m->done = NULL;
+    if (m->state != CHANGE_COMMITTING || m->ended) {
+        m->state = CHANGE_NONE;
+        peers_member_release(&m->member);
+    }
+    if (done) done(m->data, error);
+}
+
+static void change_ended(struct raft_change *req, int status)
+{
+    struct membership *m = req->data;
+    m->ended = true;
+    m->status = status;
+}
+
+/* The configuration that the change makes; libraft's own order is kept, a new member is last. */
+static void make_next(const struct consensus *c, struct raft_configuration *ret)
+{
+    const struct membership *m = &c->membership;
+    raft_configuration_init(ret);
+    for (unsigned i = 0; i < c->raft.configuration.n; i++) {
+        const struct raft_server *s = &c->raft.configuration.servers[i];
+        struct consensus_member now;
+        if (s->id == m->member.id && m->op == CONSENSUS_REMOVE) continue;
+        peers_member(s, &now);
+        const char *url = now.peer_url;
+        if (s->id == m->member.id && m->op == CONSENSUS_PROMOTE) now.learner = now.promote = false;
+        if (s->id == m->member.id && m->op == CONSENSUS_UPDATE) now.peer_url = m->member.peer_url;
+        char *address = peers_address(&now);
+        CHECK(raft_configuration_add(ret, s->id, address, now.learner ? RAFT_STANDBY : RAFT_VOTER) == 0);
+        mem_free(address);
+        now.peer_url = url;
+        peers_member_release(&now);
+    }
+    if (m->op != CONSENSUS_ADD) return;
+    struct consensus_member added = m->member;
+    added.promote = !added.learner;
+    char *address = peers_address(&added);
+    CHECK(raft_configuration_add(ret, added.id, address, RAFT_STANDBY) == 0);
+    mem_free(address);
+}
+
+static void start_change(struct consensus *c)
+{
+    struct membership *m = &c->membership;
+    struct raft_configuration next;
+    m->request.data = m;
+    m->ended = false;
+    make_next(c, &next);
+    int rv = guard_change(&c->guard, &m->request, &next, change_ended);
+    raft_configuration_close(&next);
+    if (rv == 0) m->state = CHANGE_COMMITTING; /* else a transfer is in the way: later */
+}
+
+static void handed_over(void *data, int error)
+{
+    struct consensus *c = data;
+    if (c->membership.state == CHANGE_HANDING_OVER) finish(c, error ? error : ERR_LEADER_CHANGED);
+}
+
+/* To the voter that has most of the log, and answers. */
+static int hand_over(struct consensus *c)
+{
+    const struct peer *best = NULL;
+    uint64_t best_match = 0, now = consensus_now(c);
+    for (size_t i = 0; i < c->n_peers; i++) {
+        const struct peer *p = &c->peers[i];
+        uint64_t match = consensus_match_index(c, p->id);
+        if (p->learner || p->id == c->id || now - p->answered_ms > c->election_ms) continue;
+        if (!best || match > best_match) {
+            best = p;
+            best_match = match;
+        }
+    }
+    return best ? consensus_transfer(c, best->id, handed_over, c) : ERR_NO_LEADER;
+}
+
+static size_t voters(const struct consensus *c)
+{
+    size_t n = 0;
+    for (unsigned i = 0; i < c->raft.configuration.n; i++) n += c->raft.configuration.servers[i].role == RAFT_VOTER;
+    return n;
+}
+
+static bool url_is_taken(const struct consensus *c, const char *url, uint64_t but_of)
+{
+    for (size_t i = 0; i < c->n_peers; i++)
+        if (c->peers[i].id != but_of && strcmp(c->peers[i].url, url) == 0) return true;
+    return false;
+}
+
+bool consensus_answers(const struct consensus *c, uint64_t member_id)
+{
+    const struct peer *p = peers_find((struct consensus *)(uintptr_t)c, member_id);
+    if (!consensus_leads(c) || !p) return false;
+    return p->id == c->id || (p->answered_ms && consensus_now(c) - p->answered_ms <= c->election_ms);
+}
+
+static bool has_caught_up(const struct consensus *c, const struct peer *p)
+{
+    return p->caught_up && p->round_term == c->raft.current_term && consensus_answers(c, p->id);
+}
+
+static int check_change(const struct consensus *c, const struct consensus_change *change)
+{
+    const struct consensus_member *m = &change->member;
+    const struct peer *p = peers_find((struct consensus *)(uintptr_t)c, m->id);
+    bool needs_url = change->op == CONSENSUS_ADD || change->op == CONSENSUS_UPDATE;
+    if (m->id == 0 || (needs_url && peers_check(m, NULL))) return ERR_INVALID;
+    if (change->op == CONSENSUS_ADD ? p != NULL : needs_url && p && url_is_taken(c, m->peer_url, m->id))
+        return ERR_EXISTS;
+    if (change->op == CONSENSUS_ADD) {
+        if (url_is_taken(c, m->peer_url, m->id)) return ERR_EXISTS;
+        return c->raft.configuration.n < LIMIT_MEMBERS ? 0 : ERR_LIMIT;
+    }
+    if (!p) return ERR_MEMBER_NOT_FOUND;
+    if (change->op == CONSENSUS_PROMOTE) return !p->learner ? ERR_CONFLICT : has_caught_up(c, p) ? 0 : ERR_AGAIN;
+    if (change->op == CONSENSUS_REMOVE && !p->learner && voters(c) == 1) return ERR_INVALID;
+    return 0;
+}
+
+int consensus_change(struct consensus *c, const struct consensus_change *change,
+                     void (*done)(void *data, int error), void *data)
+{
+    struct membership *m = &c->membership;
+    if (c->dead || c->closing) return ERR_CLOSED;
+    if (!consensus_leads(c)) return ERR_NOT_LEADER;
+    if (m->state != CHANGE_NONE || c->raft.configuration_uncommitted_index || c->raft.transfer) return ERR_BUSY;
+    int rv = check_change(c, change);
+    if (rv) return rv;
+    bool self = change->op == CONSENSUS_REMOVE && change->member.id == c->id;
+    if (self) rv = hand_over(c);
+    if (rv) return rv;
+    keep(m, change);
+    m->state = self ? CHANGE_HANDING_OVER : CHANGE_WAITING;
+    m->done = done;
+    m->data = data;
+    m->deadline_ms = consensus_now(c) + CHANGE_TIMEOUTS * (uint64_t)c->election_ms;
+    guard_poll(&c->guard); /* begins at once, if libraft is not on the stack */
+    return 0;
+}
+
+/* How well a learner keeps up: a round is done when it has what the log held when the round began. */
+static void measure(struct consensus *c, struct peer *p)
+{
+    uint64_t now = consensus_now(c), last = consensus_last_index(c);
+    bool fresh = p->round_term != c->raft.current_term;
+    bool done = !fresh && consensus_match_index(c, p->id) >= p->round_index;
+    if (fresh || (!done && now - p->round_ms > c->election_ms)) p->caught_up = false;
+    else if (done) p->caught_up = now - p->round_ms <= c->election_ms;
+    if (!fresh && !done) return;
+    p->round_term = c->raft.current_term;
+    p->round_index = last;
+    p->round_ms = now;
+}
+
+static void promote_who_is_ready(struct consensus *c)
+{
+    struct membership *m = &c->membership;
+    for (size_t i = 0; i < c->n_peers; i++) {
+        struct peer *p = &c->peers[i];
+        if (!p->learner || p->id == c->id) continue;
+        measure(c, p);
+        if (!p->promote || m->state != CHANGE_NONE || c->raft.configuration_uncommitted_index || c->raft.transfer ||
+            !has_caught_up(c, p))
+            continue;
+        log_info("raft: member has caught up and becomes a voter member=%" PRIx64 " peer=%" PRIx64, c->id, p->id);
+        keep(m, &(struct consensus_change){CONSENSUS_PROMOTE, {.id = p->id}});
+        return start_change(c);
+    }
+}
+
+void membership_poll(struct consensus *c)
+{
+    struct membership *m = &c->membership;
+    bool leads = consensus_leads(c);
+    if (m->state == CHANGE_COMMITTING && m->ended) finish(c, m->status ? ERR_LEADER_CHANGED : 0);
+    if (m->state == CHANGE_WAITING && !leads) finish(c, ERR_LEADER_CHANGED);
+    if (m->state != CHANGE_NONE && m->done && consensus_now(c) >= m->deadline_ms) finish(c, ERR_TIMEOUT);
+    if (c->dead || !leads) return;
+    if (m->state == CHANGE_WAITING && !c->raft.configuration_uncommitted_index) start_change(c);
+    if (m->state == CHANGE_NONE) promote_who_is_ready(c);
+}
+
+void membership_release(struct consensus *c)
+{
+    peers_member_release(&c->membership.member);
+    raft_configuration_close(&c->membership.committed);
+}

@@ -1,0 +1,356 @@
+/* Members that come, go and move, over the simulated world: what consensus_change promises, through crashes, leader changes,
+ * snapshots and roll-backs. */
+#include "tests/unit/raft/cluster.h"
+
+struct change_wait {
+    bool done;
+    int error;
+};
+
+static void change_done(void *data, int error)
+{
+    struct change_wait *w = data;
+    w->done = true;
+    w->error = error;
+}
+
+static bool is_done(void *arg)
+{
+    return ((struct change_wait *)arg)->done;
+}
+
+/* How it ended; ERR_BUSY and a leader that has just changed are tried again, on whoever leads. */
+static int change(struct cluster *k, struct consensus_change ch)
+{
+    for (int i = 0; i < 400; i++) {
+        struct change_wait w = {0};
+        struct node *n = cluster_wait_leader(k);
+        int rv = consensus_change(n->c, &ch, change_done, &w);
+        if (rv == 0) {
+            assert_true(sim_run_until(k->sim, is_done, &w, 60 * SECOND));
+            rv = w.error;
+        }
+        if (rv != ERR_BUSY && rv != ERR_NOT_LEADER && rv != ERR_LEADER_CHANGED) return rv;
+        sim_run_for(k->sim, SECOND / 20);
+    }
+    return ERR_TIMEOUT;
+}
+
+static int add(struct cluster *k, uint64_t id, bool learner)
+{
+    return change(k, (struct consensus_change){
+                         CONSENSUS_ADD, {.id = id, .peer_url = k->urls[id - 1], .learner = learner}});
+}
+
+static int on_member(struct cluster *k, enum consensus_change_op op, uint64_t id)
+{
+    return change(k, (struct consensus_change){op, {.id = id}});
+}
+
+/* A sim of five, of which the first `n` are a cluster. */
+static void begin(struct cluster *k, unsigned n, uint64_t seed)
+{
+    cluster_init(k, CLUSTER_MAX, seed);
+    k->config.n_members = n;
+    for (unsigned i = 1; i <= n; i++) node_boot(k, i);
+    cluster_wait_leader(k);
+}
+
+/* Starts a member that was added: it knows whom the flags name, itself included. */
+static void join(struct cluster *k, uint64_t id)
+{
+    struct consensus_config was = k->config;
+    struct consensus_member all[CLUSTER_MAX];
+    size_t n = 0;
+    for (size_t i = 0; i < was.n_members; i++) all[n++] = k->members[i];
+    if (id > was.n_members) {
+        all[n] = k->members[id - 1];
+        all[n++].learner = true;
+    }
+    k->config.members = all;
+    k->config.n_members = n;
+    k->config.new_cluster = false;
+    node_boot(k, id);
+    k->config = was;
+}
+
+struct wait_role {
+    struct cluster *k;
+    uint64_t on, id;
+    bool voter;
+};
+
+static const struct consensus_member *member_on(struct node *n, uint64_t id)
+{
+    const struct consensus_member *m;
+    size_t count = consensus_members(n->c, &m);
+    for (size_t i = 0; i < count; i++)
+        if (m[i].id == id) return &m[i];
+    return NULL;
+}
+
+static bool has_role(void *arg)
+{
+    struct wait_role *w = arg;
+    struct node *n = w->on ? &w->k->nodes[w->on] : cluster_leader(w->k);
+    const struct consensus_member *m = n && n->c ? member_on(n, w->id) : NULL;
+    return m && m->learner == !w->voter;
+}
+
+static void wait_voter(struct cluster *k, uint64_t on, uint64_t id)
+{
+    struct wait_role w = {k, on, id, true};
+    assert_true(sim_run_until(k->sim, has_role, &w, 60 * SECOND));
+}
+
+static bool is_fatal(void *arg)
+{
+    return ((struct node *)arg)->fatal;
+}
+
+static void wait_removed(struct node *n)
+{
+    assert_true(sim_run_until(n->cluster->sim, is_fatal, n, 60 * SECOND));
+    assert_int_equal(n->fatal_error, ERR_REMOVED);
+    node_close(n);
+}
+
+static void stop(struct cluster *k)
+{
+    cluster_stop(k);
+}
+
+static void test_one_three_five_three(void **state)
+{
+    struct cluster k;
+    uint64_t value = 1;
+    (void)state;
+    begin(&k, 1, 7);
+    for (uint64_t id = 2; id <= 5; id++) {
+        node_write(cluster_wait_leader(&k), value++);
+        assert_int_equal(add(&k, id, false), 0);
+        const struct consensus_member *m = member_on(cluster_leader(&k), id);
+        assert_true(m->learner && m->promote);
+        node_write(cluster_wait_leader(&k), value++); /* one that has not started yet holds up nobody */
+        join(&k, id);
+        wait_voter(&k, id, id);
+        assert_false(member_on(&k.nodes[id], id)->promote);
+    }
+    node_write(cluster_wait_leader(&k), value);
+    assert_true(cluster_wait_value(&k, value++, 0));
+    assert_same_logs(&k);
+    for (int i = 0; i < 2; i++) { /* whoever leads */
+        struct node *leader = cluster_wait_leader(&k);
+        assert_int_equal(on_member(&k, CONSENSUS_REMOVE, leader->id), 0);
+        wait_removed(leader);
+        node_write(cluster_wait_leader(&k), value++);
+    }
+    const struct consensus_member *m;
+    assert_int_equal(consensus_members(cluster_leader(&k)->c, &m), 3);
+    stop(&k);
+}
+
+static void test_learner(void **state)
+{
+    struct cluster k;
+    (void)state;
+    begin(&k, 3, 11);
+    assert_int_equal(add(&k, 4, true), 0);
+    assert_int_equal(add(&k, 4, true), ERR_EXISTS);
+    assert_int_equal(change(&k, (struct consensus_change){CONSENSUS_ADD, {.id = 5, .peer_url = k.urls[3]}}), ERR_EXISTS);
+    assert_int_equal(change(&k, (struct consensus_change){CONSENSUS_ADD, {.id = 5, .peer_url = "a b"}}), ERR_INVALID);
+    assert_int_equal(on_member(&k, CONSENSUS_PROMOTE, 4), ERR_AGAIN);
+    assert_int_equal(on_member(&k, CONSENSUS_PROMOTE, 1), ERR_CONFLICT);
+    assert_int_equal(on_member(&k, CONSENSUS_PROMOTE, 5), ERR_MEMBER_NOT_FOUND);
+    assert_int_equal(on_member(&k, CONSENSUS_REMOVE, 5), ERR_MEMBER_NOT_FOUND);
+    join(&k, 4);
+    node_write(cluster_wait_leader(&k), 1);
+    assert_true(cluster_wait_value(&k, 1, 1 << 4));
+    sim_run_for(k.sim, 3 * SECOND);
+    assert_true(member_on(cluster_leader(&k), 4)->learner); /* not by itself */
+    assert_int_equal(on_member(&k, CONSENSUS_PROMOTE, 4), 0);
+    wait_voter(&k, 4, 4);
+    assert_int_equal(on_member(&k, CONSENSUS_PROMOTE, 4), ERR_CONFLICT);
+    stop(&k);
+}
+
+/* The new member comes back on an empty folder of its own flags, by a snapshot, while the leader dies and everything restarts. */
+static void test_promotion_survives(void **state)
+{
+    struct cluster k;
+    (void)state;
+    begin(&k, 3, 13);
+    k.config.snapshot_log_bytes = 64 * 1024;
+    assert_int_equal(add(&k, 4, false), 0);
+    struct node *leader = cluster_wait_leader(&k);
+    node_crash(leader, SIM_POWER);
+    leader->leads = false;
+    cluster_wait_leader(&k);
+    node_boot(&k, leader->id);
+    for (uint64_t i = 1; i <= 3; i++) node_close(&k.nodes[i]), k.nodes[i].leads = false;
+    for (uint64_t i = 1; i <= 3; i++) node_boot(&k, i);
+    for (uint64_t i = 0; i < 40; i++) node_write_sized(cluster_wait_leader(&k), 100 + i, 20000);
+    join(&k, 4);
+    wait_voter(&k, 4, 4);
+    assert_true(k.nodes[4].restores > 0);
+    assert_true(cluster_wait_value(&k, 139, 0));
+    assert_same_logs(&k);
+    stop(&k);
+}
+
+/* A member that was down when it was removed is told when it comes back, and stays removed. */
+static void test_removed_while_down(void **state)
+{
+    struct cluster k;
+    struct err e = {{0}};
+    (void)state;
+    begin(&k, 3, 17);
+    struct node *leader = cluster_wait_leader(&k), *gone = &k.nodes[leader->id % 3 + 1];
+    node_crash(gone, SIM_KILL);
+    assert_int_equal(on_member(&k, CONSENSUS_REMOVE, gone->id), 0);
+    node_write(cluster_wait_leader(&k), 1);
+    node_boot(&k, gone->id);
+    wait_removed(gone);
+    assert_int_equal(node_try_boot(&k, gone->id, &e), ERR_REMOVED);
+    assert_non_null(strstr(e.text, "removed from the cluster"));
+    uint64_t term = cluster_wait_leader(&k)->term;
+    sim_run_for(k.sim, 5 * SECOND);
+    assert_int_equal(cluster_wait_leader(&k)->term, term); /* nobody was disturbed */
+    stop(&k);
+}
+
+static void test_update(void **state)
+{
+    struct cluster k;
+    struct consensus_change ch = {CONSENSUS_UPDATE, {.id = 2, .peer_url = "http://10.0.9.9:1"}};
+    (void)state;
+    begin(&k, 3, 19);
+    assert_int_equal(change(&k, ch), 0);
+    ch.member.peer_url = k.urls[2];
+    assert_int_equal(change(&k, ch), ERR_EXISTS);
+    ch.member.id = 9;
+    assert_int_equal(change(&k, ch), ERR_MEMBER_NOT_FOUND);
+    node_write(cluster_wait_leader(&k), 1);
+    assert_true(cluster_wait_value(&k, 1, 0));
+    for (uint64_t i = 1; i <= 3; i++) {
+        assert_string_equal(member_on(&k.nodes[i], 2)->peer_url, "http://10.0.9.9:1");
+        assert_string_equal(member_on(&k.nodes[i], 2)->name, "n2");
+    }
+    for (uint64_t i = 1; i <= 3; i++) node_close(&k.nodes[i]), k.nodes[i].leads = false;
+    for (uint64_t i = 1; i <= 3; i++) node_boot(&k, i);
+    node_write(cluster_wait_leader(&k), 2);
+    for (uint64_t i = 1; i <= 3; i++) assert_string_equal(member_on(&k.nodes[i], 2)->peer_url, "http://10.0.9.9:1");
+    stop(&k);
+}
+
+static bool other_leads(void *arg)
+{
+    struct cluster *k = arg;
+    for (unsigned i = 1; i <= k->n; i++)
+        if (k->nodes[i].c && k->nodes[i].leads && k->nodes[i].term > k->pad) return true;
+    return false;
+}
+
+/* The leader alone has the change in its log; the others elect another. Its entry is taken back, also across a restart. */
+static void taken_back(bool restart, bool remove)
+{
+    struct cluster k;
+    begin(&k, 3, 23 + restart + 2 * remove);
+    struct node *old = cluster_wait_leader(&k);
+    uint64_t victim = old->id % 3 + 1;
+    k.pad = old->term;
+    for (uint64_t i = 1; i <= 3; i++)
+        if (i != old->id) sim_cut(k.sim, old->id, i, true), sim_cut(k.sim, i, old->id, true);
+    struct change_wait w = {0};
+    struct consensus_change ch = {remove ? CONSENSUS_REMOVE : CONSENSUS_ADD,
+                                  {.id = remove ? victim : 4, .peer_url = k.urls[3]}};
+    assert_int_equal(consensus_change(old->c, &ch, change_done, &w), 0);
+    assert_true(sim_run_until(k.sim, other_leads, &k, 30 * SECOND));
+    assert_true(sim_run_until(k.sim, is_done, &w, 60 * SECOND));
+    assert_true(w.error != 0);
+    const struct consensus_member *m;
+    assert_int_equal(consensus_members(old->c, &m), 3);
+    if (restart) {
+        node_crash(old, SIM_POWER);
+        old->leads = false;
+        node_boot(&k, old->id);
+        sim_run_for(k.sim, SECOND);
+        assert_int_equal(consensus_members(old->c, &m), 3);
+    }
+    node_write(cluster_wait_leader(&k), 5);
+    for (uint64_t i = 1; i <= 3; i++)
+        if (i != old->id) sim_heal(k.sim, old->id, i), sim_heal(k.sim, i, old->id);
+    assert_true(cluster_wait_value(&k, 5, 0));
+    assert_false(old->fatal);
+    assert_int_equal(consensus_members(old->c, &m), 3);
+    assert_int_equal(add(&k, 4, true), 0); /* and changes go on */
+    assert_int_equal(on_member(&k, CONSENSUS_REMOVE, 4), 0);
+    node_write(cluster_wait_leader(&k), 6);
+    assert_true(cluster_wait_value(&k, 6, 0));
+    stop(&k);
+}
+
+static void test_taken_back(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) taken_back(i & 1, i & 2);
+}
+
+/* A single member promotes a second one and dies before the other has the entry: the second has to vote although its own log
+ * makes it a learner. */
+static void test_learner_votes(void **state)
+{
+    struct cluster k;
+    (void)state;
+    begin(&k, 1, 31);
+    assert_int_equal(add(&k, 2, true), 0);
+    join(&k, 2);
+    node_write(&k.nodes[1], 1);
+    assert_true(cluster_wait_value(&k, 1, 1 << 2));
+    sim_run_for(k.sim, SECOND);
+    struct change_wait w = {0};
+    sim_cut(k.sim, 1, 2, true);
+    assert_int_equal(consensus_change(k.nodes[1].c, &(struct consensus_change){CONSENSUS_PROMOTE, {.id = 2}},
+                                      change_done, &w), 0);
+    sim_run_for(k.sim, SECOND / 5);
+    node_crash(&k.nodes[1], SIM_KILL);
+    k.nodes[1].leads = false;
+    sim_heal(k.sim, 1, 2);
+    node_boot(&k, 1);
+    cluster_wait_leader(&k);
+    node_write(cluster_leader(&k), 2);
+    assert_true(cluster_wait_value(&k, 2, 0));
+    wait_voter(&k, 2, 2);
+    stop(&k);
+}
+
+/* Nobody can be removed who is the last voter, and a change needs a leader. */
+static void test_refused(void **state)
+{
+    struct cluster k;
+    struct change_wait w = {0};
+    (void)state;
+    begin(&k, 1, 37);
+    assert_int_equal(on_member(&k, CONSENSUS_REMOVE, 1), ERR_INVALID);
+    assert_int_equal(add(&k, 2, true), 0);
+    assert_int_equal(on_member(&k, CONSENSUS_REMOVE, 1), ERR_INVALID);
+    join(&k, 2);
+    struct consensus_change ch = {CONSENSUS_REMOVE, {.id = 2}};
+    assert_int_equal(consensus_change(k.nodes[2].c, &ch, change_done, &w), ERR_NOT_LEADER);
+    assert_int_equal(consensus_change(k.nodes[1].c, &ch, change_done, &w), 0);
+    assert_int_equal(consensus_change(k.nodes[1].c, &ch, change_done, &w), ERR_BUSY);
+    assert_true(sim_run_until(k.sim, is_done, &w, 60 * SECOND));
+    assert_int_equal(w.error, 0);
+    stop(&k);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_one_three_five_three), cmocka_unit_test(test_learner),
+        cmocka_unit_test(test_promotion_survives),   cmocka_unit_test(test_removed_while_down),
+        cmocka_unit_test(test_update),               cmocka_unit_test(test_taken_back),
+        cmocka_unit_test(test_learner_votes),        cmocka_unit_test(test_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
