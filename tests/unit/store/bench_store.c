@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/limits.h"
 #include "base/mem.h"
 #include "store/store_int.h"
 
@@ -163,5 +164,13 @@ int main(int argc, char **argv)
     }
     report("hash, all of it", 1);
     store_hash_close(h);
+    struct store_check *c = store_check_open(s);
+    uint64_t steps = 1;
+    start();
+    for (; !store_check_step(c, 256 * LIMIT_KiB); steps++) {
+    }
+    report("check of the state, a step of 256 KiB", (double)steps);
+    printf("%llu steps\n", (unsigned long long)steps);
+    store_check_close(c);
     store_free(s);
 }
