@@ -184,7 +184,7 @@ void core_submit(struct core *c, struct core_request *r)
     if (c->closing && r->type != CORE_CURSOR_CLOSE && r->type != CORE_SNAPSHOT_CLOSE)
         core_answer(c, r, ERR_STOPPED);
     else if (c->refusing && !served_when_refusing(r))
-        core_answer(c, r, ERR_CORRUPT);
+        core_answer(c, r, store_member_corrupt(c->state->store, c->config.consensus.id) ? ERR_CORRUPT : ERR_UNAVAILABLE);
     else if (!always_taken(r) &&
              (c->pending > LIMIT_CORE_PENDING_REQUESTS || c->pending_bytes > LIMIT_CORE_PENDING_BYTES))
         core_answer(c, r, ERR_TOO_MANY_REQUESTS);

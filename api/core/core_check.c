@@ -238,6 +238,21 @@ static void judge(struct core *c)
     }
 }
 
+static void watch_refusal(struct core *c)
+{
+    struct consensus_status status = {0};
+    if (c->consensus) consensus_get_status(c->consensus, &status);
+    bool corrupt = store_member_corrupt(c->state->store, c->config.consensus.id);
+    bool refusing = corrupt || status.recovering;
+    if (refusing == c->refusing) return;
+    c->refusing = refusing;
+    if (corrupt) log_error("this member was named corrupt: it serves nothing until a check clears it");
+    else if (refusing) log_warn("this member heals: it serves nothing until the others have brought back its state");
+    else log_info("this member agrees with the others again: it serves");
+    if (c->events.refusing) c->events.refusing(c->ctx, refusing);
+    if (!refusing) core_read_held(c);
+}
+
 /* A member that refuses its clients is no good leader. */
 static void transferred(void *data, int error)
 {
@@ -262,6 +277,7 @@ void core_check_tick(struct core *c)
 {
     uint64_t now = core_now(c);
     const struct consensus_member *all;
+    watch_refusal(c); /* a member that heals says so nowhere else */
     report(c);
     judge(c);
     give_away(c, now);
@@ -311,17 +327,6 @@ static void take_verdict(struct core *c, const struct command *command)
     k->accused_state = command->check.state;
     k->accused_log = command->check.log;
     believe(c);
-}
-
-static void watch_refusal(struct core *c)
-{
-    bool refusing = store_member_corrupt(c->state->store, c->config.consensus.id);
-    if (refusing == c->refusing) return;
-    c->refusing = refusing;
-    if (refusing) log_error("this member was named corrupt: it serves nothing until a check clears it");
-    else log_info("this member agrees with the others again: it serves");
-    if (c->events.refusing) c->events.refusing(c->ctx, refusing);
-    if (!refusing) core_read_held(c);
 }
 
 void core_check_command(struct core *c, const struct command *command)

@@ -53,6 +53,8 @@ struct etcd_status etcd_status_of(int error)
     case ERR_TIMEOUT:
         return (struct etcd_status){GRPC_UNAVAILABLE, "etcdserver: request timed out"};
     case ERR_CORRUPT: return (struct etcd_status){GRPC_DATA_LOSS, "etcdserver: corrupt cluster"};
+    case ERR_UNAVAILABLE:
+        return (struct etcd_status){GRPC_UNAVAILABLE, "etcdserver: this member heals, ask another"};
     case ERR_NOMEM:
         return (struct etcd_status){GRPC_RESOURCE_EXHAUSTED, "etcdserver: out of memory"};
     case ERR_LIMIT:
