@@ -128,7 +128,7 @@ MINUTES ?= 2
 chaos: all $(CHAOS_BIN)
 	@B=$(B) tests/chaos/run --minutes $(MINUTES) $(if $(MEMBERS),--members $(MEMBERS)) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS))
 
-tests: $(TEST_BIN) $(FUZZ_BIN) $(COMPAT_BIN)
+tests: $(TEST_BIN) $(FUZZ_BIN) $(COMPAT_BIN) $(CHAOS_BIN)
 
 check: all tests
 	@B=$(B) tests/run unit

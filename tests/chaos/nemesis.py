@@ -1,0 +1,280 @@
+"""What goes wrong, and when. A schedule is made from the seed alone; which member a role ("leader") means is found out when its time comes."""
+import errno, random, signal, time
+
+# fault: (track, weight, what it needs)
+FAULTS = {
+    "kill": ("process", 10, ()), "killall": ("process", 2, ()), "stop": ("process", 4, ()), "pause": ("process", 8, ()),
+    "roll": ("process", 2, ()), "transfer": ("process", 5, ()),
+    "power": ("process", 8, ("loop",)), "powerall": ("process", 2, ("loop",)), "full": ("process", 5, ("loop",)),
+    "eio": ("process", 5, ("shim",)), "rot": ("process", 0, ()), "replace": ("process", 0, ()), "grow": ("process", 0, ()),
+    "partition": ("net", 8, ("net",)), "isolate": ("net", 8, ("net",)), "oneway": ("net", 8, ("net",)), "flap": ("net", 6, ("net",)),
+    "partial": ("net", 6, ("net",)), "lossy": ("net", 6, ("net",)), "slownet": ("net", 6, ("net",)), "clients": ("net", 3, ("net",)),
+    "slowdisk": ("clock", 6, ("shim",)), "wall": ("clock", 5, ("shim",)), "drift": ("clock", 4, ("shim",)),
+}
+
+
+def schedule(seed, seconds, members, wanted, can):
+    """[{at, fault, who, seconds, x...}], the same for the same arguments. Each track has one fault at a time."""
+    out = []
+    for track in ("process", "net", "clock"):
+        r = random.Random(f"{seed} {track} {members}")
+        names = [f for f, (t, w, needs) in FAULTS.items() if t == track and w and f in wanted and all(map(can, needs))]
+        at = r.uniform(2, 5)
+        gap = r.choice((1, 2, 4))
+        while names and at < seconds - 3:
+            fault = r.choices(names, [FAULTS[f][1] for f in names])[0]
+            length = min(r.choice((0.3, 1, 2, 4, 8)) * r.uniform(0.5, 1.5), seconds - at)
+            order = list(range(members))
+            r.shuffle(order)
+            out.append({"at": round(at, 2), "fault": fault, "who": r.choice(("leader", "leader", "follower", "any")), "seconds": round(length, 2),
+                        "order": order, "x": r.random(), "y": r.random()})
+            at += length + r.uniform(0.2, 2 * gap)
+    return sorted(out, key=lambda f: (f["at"], f["fault"]))
+
+
+class Nemesis:
+    def __init__(self, cluster, load):
+        self.c, self.load = cluster, load
+        self.running = []  # (ends, undo)
+        self.counts = {}
+
+    # ---- choosing
+
+    def pick(self, f):
+        leader = self.c.leader() if f["who"] != "any" else None
+        order = [self.c.members[i] for i in f["order"] if self.c.members[i].wanted]
+        if f["who"] == "leader" and leader:
+            return leader
+        rest = [m for m in order if m is not leader]
+        return (rest or order)[0]
+
+    def others(self, m):
+        return [o for o in self.c.present() if o is not m]
+
+    # ---- running a schedule
+
+    def begin(self, f):
+        m = self.pick(f)
+        undo = getattr(self, "do_" + f["fault"])(f, m)
+        if undo is False:
+            return None
+        self.counts[f["fault"]] = self.counts.get(f["fault"], 0) + 1
+        if undo:
+            self.running.append((time.monotonic() + f["seconds"], undo))
+        return m
+
+    def tick(self):
+        now = time.monotonic()
+        for item in [r for r in self.running if r[0] <= now]:
+            self.running.remove(item)
+            again = item[1]()
+            if again:  # it goes on: (seconds, undo)
+                self.running.append((now + again[0], again[1]))
+        self.c.look()
+        for m in self.c.present():  # an excused one comes back when its trouble is over
+            if not m.proc and not m.excuse and not getattr(m, "held", False):
+                m.start()
+
+    def heal(self):
+        while self.running:
+            _, undo = self.running.pop(0)
+            again = undo()
+            while again:
+                again = again[1](final=True)
+        if not self.c.net.plain:
+            self.c.net.tell("clear")
+        for m in self.c.present():
+            m.resume()
+            if m.shim:
+                m.shim.heal()
+            m.held = False
+        self.c.look()
+        for m in self.c.present():
+            if not m.up:
+                m.excuse = None
+                m.start()
+
+    # ---- processes
+
+    def down(self, m, sig):
+        m.held = True
+        m.kill(sig)
+
+    def back(self, m):
+        m.held = False
+        if not m.up and not m.excuse:
+            m.start()
+
+    def do_kill(self, f, m):
+        self.down(m, signal.SIGKILL)
+        return lambda: self.back(m)
+
+    def do_stop(self, f, m):
+        self.down(m, signal.SIGTERM)
+        return lambda: self.back(m)
+
+    def do_killall(self, f, m):
+        members = self.c.present()
+        for x in members:
+            if x.up:
+                x.proc.send_signal(signal.SIGKILL)
+        for x in members:
+            self.down(x, signal.SIGKILL)
+        return lambda: [self.back(x) for x in members] and None
+
+    def do_roll(self, f, m):
+        todo = self.c.present()
+
+        def step(final=False):
+            if todo:
+                x = todo.pop()
+                self.down(x, signal.SIGTERM)
+                self.back(x)
+                return (1.5, step)
+        step()
+        f["seconds"] = 1.5
+        return step
+
+    def do_pause(self, f, m):
+        m.pause()
+        return m.resume
+
+    def do_transfer(self, f, m):
+        leader = self.c.leader()
+        to = [x for x in self.others(leader) if x.up and not x.paused] if leader else []
+        s = self.c.status(to[int(f["x"] * len(to))]) if to else None
+        if not s:
+            return False
+        self.c.ctl("move-leader", f"{s['header']['member_id']:x}", endpoints=[leader])
+
+    # ---- disks
+
+    def lose_power(self, members):
+        for m in members:
+            m.held = True
+            m.excuse = "power loss"
+            m.disk.lose_power()
+        for m in members:
+            m.kill()
+
+    def restore_power(self, m):
+        m.disk.restore_power()
+        m.excuse = None
+        self.back(m)
+
+    def do_power(self, f, m):
+        if m.excuse:
+            return False
+        self.lose_power([m])
+        return lambda: self.restore_power(m)
+
+    def do_powerall(self, f, m):
+        members = [x for x in self.c.present() if not x.excuse]
+        self.lose_power(members)
+        return lambda: [self.restore_power(x) for x in members] and None
+
+    def do_full(self, f, m):
+        if m.excuse:
+            return False
+        m.excuse = "a full disk"
+        m.disk.fill(int(f["x"] * 400000))
+
+        def undo(final=False):
+            m.disk.make_room()
+            m.excuse = None
+            self.c.members[m.i].held = False
+        return undo
+
+    def do_eio(self, f, m):
+        if m.excuse:
+            return False
+        m.excuse = "an I/O error"
+        m.shim.set("sync_errno" if f["x"] < 0.6 else "write_errno", errno.EIO if f["y"] < 0.7 else errno.ENOSPC)
+
+        def undo():
+            m.shim.heal()
+            self.c.look()
+            m.excuse = None
+        return undo
+
+    def do_slowdisk(self, f, m):
+        m.shim.set("sync_delay_us", (5000, 20000, 100000, 400000)[int(f["x"] * 4)])
+        return lambda: m.shim.set("sync_delay_us", 0)
+
+    # ---- clocks
+
+    def do_wall(self, f, m):
+        jump = (1, -1)[f["x"] < 0.5] * (10 ** (f["y"] * 6))  # up to eleven days
+        m.shim.set("wall_offset_ns", jump * 1e9)
+        return lambda: m.shim.set("wall_offset_ns", 0)
+
+    def do_drift(self, f, m):
+        m.shim.drift(int((f["x"] - 0.5) * 60000))  # up to 3%
+        return lambda: m.shim.drift(0)
+
+    # ---- network; node slots is the clients
+
+    def cut(self, pairs, on):
+        for a, b in pairs:
+            self.c.net.link(a, b, cut=on)
+
+    def cut_while(self, pairs):
+        self.cut(pairs, 1)
+        return lambda: self.cut(pairs, 0)
+
+    def do_partition(self, f, m):
+        n = 1 + int(f["x"] * (self.c.n - 1))
+        side = set(f["order"][:n])
+        nodes = [x.i for x in self.c.members]
+        pairs = [(a, b) for a in nodes for b in nodes if (a in side) != (b in side)]
+        if f["y"] < 0.4:  # clients see one side only
+            pairs += [p for a in nodes if (a in side) == (f["x"] < 0.5) for p in ((a, self.c.slots), (self.c.slots, a))]
+        return self.cut_while(pairs)
+
+    def do_isolate(self, f, m):
+        return self.cut_while([p for o in self.others(m) for p in ((m.i, o.i), (o.i, m.i))])
+
+    def do_oneway(self, f, m):
+        others = self.others(m)
+        return self.cut_while([(m.i, o.i) if f["x"] < 0.5 else (o.i, m.i) for o in others])
+
+    def do_partial(self, f, m):
+        others = self.others(m)
+        some = [o for k, o in enumerate(others) if k == int(f["x"] * len(others)) or (f["y"] * 7 * (k + 1)) % 1 < 0.3]
+        if len(some) == len(others) and len(some) > 1:
+            some.pop()
+        return self.cut_while([p for o in some for p in ((m.i, o.i), (o.i, m.i))])
+
+    def do_flap(self, f, m):
+        pairs = [p for o in self.others(m) for p in ((m.i, o.i), (o.i, m.i))]
+        ends = time.monotonic() + f["seconds"]
+        state = {"on": 1}
+        self.cut(pairs, 1)
+
+        def toggle(final=False):
+            state["on"] ^= 1
+            if final or time.monotonic() > ends:
+                state["on"] = 0
+            self.cut(pairs, state["on"])
+            if not final and time.monotonic() < ends:
+                return (0.1 + f["x"], toggle)
+        f["seconds"] = 0.1 + f["x"]
+        return toggle
+
+    def shape_while(self, m, **what):
+        """All links between members, or those of one."""
+        nodes = [o.i for o in self.c.members]
+        pairs = [(a, b) for a in nodes for b in nodes if a != b and (m is None or m.i in (a, b))]
+        for a, b in pairs:
+            self.c.net.link(a, b, **what)
+        return lambda: [self.c.net.link(a, b, **{k: 0 for k in what}) for a, b in pairs] and None
+
+    def do_lossy(self, f, m):
+        return self.shape_while(m if f["x"] < 0.5 else None, loss=(5, 20, 80, 250)[int(f["y"] * 4)], duplicate=20, jitter=(0, 3, 30)[int(f["x"] * 3)])
+
+    def do_slownet(self, f, m):
+        delay = (2, 10, 60, 300)[int(f["y"] * 4)]
+        return self.shape_while(m if f["x"] < 0.6 else None, delay=delay, jitter=delay * f["x"])
+
+    def do_clients(self, f, m):
+        return self.cut_while([(m.i, self.c.slots), (self.c.slots, m.i)])

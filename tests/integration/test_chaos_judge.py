@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""The judge of `make chaos` itself: a history that is right passes, and each of many that are wrong in one place is found out."""
+import copy, json, os, sys
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from tap import *
+
+JUDGE = os.path.join(ROOT, os.environ.get("B", "build"), "tests", "chaos", "judge")
+S = 1000000000
+
+
+def op(t0, t1, kind, rev=0, s="ok", **more):
+    return {"e": "op", "c": 0, "m": 0, "n": 1, "t0": t0, "t1": t1, "k": kind, "s": s, "lin": 1, "rev": rev, **more}
+
+
+def put(t0, t1, rev, key, value, s="ok", lease=0, **more):
+    return op(t0, t1, "put", rev, s, then=[["p", key, value, lease, 0]], res=[["p", None]] if s == "ok" else [], **more)
+
+
+def get(t0, t1, rev, key, kv, **more):
+    return op(t0, t1, "range", rev, then=[["r", key, "", 0, 0, 0, 0, 0, 0]], res=[["r", [kv] if kv else [], 0, 1 if kv else 0]], **more)
+
+
+def told(w, t, rev, *events, **more):
+    return {"e": "w", "w": w, "m": w, "t": t, "k": "told", "ev": list(events), "rev": rev, **more}
+
+
+def create(w, t, start=2, key="\0", end="\0", all=1, prev=0):
+    return {"e": "w", "w": w, "m": w, "t": t, "k": "create", "key": key, "end": end, "start": start, "prev": prev, "all": all}
+
+
+A2, A3, B3, A6 = ["k/a", "v1", 2, 2, 1, 0], ["k/a", "v2", 2, 3, 2, 0], ["k/b", "v3", 3, 3, 1, 0], ["k/a", "v6", 6, 6, 1, 0]
+L5 = ["l/0", "v5", 5, 5, 1, 7]
+GOOD = [
+    create(0, 1), create(1, 1), create(2, 1, key="k/a", end="k/b", all=0, prev=1),
+    put(10, 20, 2, "k/a", "v1"),                                                                      # 3
+    told(0, 25, 2, [0, A2]), told(1, 26, 2, [0, A2]), told(2, 26, 2, [0, A2]),
+    op(30, 40, "txn", 3, cmp=[["k/a", 3, 0, "v1"]], then=[["p", "k/a", "v2", 0, 0], ["p", "k/b", "v3", 0, 0]], ok=1,
+       **{"else": [], "res": [["p", None], ["p", None]]}),                                            # 7
+    told(0, 45, 3, [0, A3], [0, B3]), told(2, 46, 3, [0, A3, A2]),
+    get(50, 60, 3, "k/a", A3),                                                                        # 10
+    op(61, 69, "delete", 0, "unknown", then=[["d", "k/a", "", 0]], res=[], code=4, text="deadline"),  # 11
+    told(0, 70, 4, [1, ["k/a", "", 0, 4, 0, 0]]), told(2, 70, 4, [1, ["k/a", "", 0, 4, 0, 0], A3]),
+    told(1, 71, 4, [0, A3], [0, B3], [1, ["k/a", "", 0, 4, 0, 0]]),
+    op(1 * S, 1 * S + 5, "grant", 4, lease=7, arg=2, ttl=2),                                          # 15
+    put(1 * S + 10, 1 * S + 20, 5, "l/0", "v5", lease=7),
+    told(0, 1 * S + 30, 5, [0, L5]),
+    told(2, 1 * S + 31, 5),                                                                           # 18: a bookmark
+    put(1 * S + 40, 1 * S + 50, 6, "k/a", "v6"),
+    put(1 * S + 41, 1 * S + 51, 0, "k/b", "v9", s="refused", code=14, text="etcdserver: no leader"),  # 20
+    told(0, 1 * S + 55, 6, [0, A6]), told(2, 1 * S + 56, 6, [0, A6]),
+    told(0, 4 * S, 7, [1, ["l/0", "", 0, 7, 0, 0]]),                                                  # 23
+    told(1, 4 * S + 1, 7, [0, L5], [0, A6], [1, ["l/0", "", 0, 7, 0, 0]]),
+    get(4 * S + 10, 4 * S + 20, 7, "k/b", B3),                                                        # 25
+    {"e": "final", "m": 0, "rev": 7, "hash": 5, "crev": -1}, {"e": "final", "m": 1, "rev": 7, "hash": 5, "crev": -1},
+]
+
+
+def change(i, f):
+    def apply(h):
+        f(h[i])
+    return apply
+
+
+def swap_kv(i, j=0, kv=None):
+    return change(i, lambda l: l["res"].__setitem__(0, ["r", [kv] if kv else [], 0, 1 if kv else 0]))
+
+
+BAD = {
+    "a read of what was overwritten before it was asked": lambda h: (swap_kv(10, kv=A2)(h), h[10].update(rev=2)),
+    "a read of nothing, where there is something": swap_kv(25),
+    "a read with another version": swap_kv(10, kv=["k/a", "v2", 2, 3, 1, 0]),
+    "a write that was acknowledged and is nowhere": lambda h: h.insert(20, put(1 * S + 60, 1 * S + 70, 7, "k/c", "v7")),
+    "a write that was acknowledged with another revision": change(19, lambda l: l.update(rev=5)),
+    "a write that was refused and happened": change(19, lambda l: l.update(s="refused", text="etcdserver: no leader", code=14, res=[])),
+    "a value that nobody wrote": lambda h: [e[1].__setitem__(1, "v77") for l in h for e in l.get("ev", []) if e[1][3] == 6],
+    "a txn whose compare does not hold": change(7, lambda l: l.update(cmp=[["k/a", 3, 0, "v3"]])),
+    "a txn that says that its compare failed": change(7, lambda l: l.update(ok=0, res=[])),
+    "half of a txn": change(7, lambda l: (l["then"].append(["p", "k/d", "v8", 0, 0]), l["res"].append(["p", None]))),
+    "two members that tell different stories": change(14, lambda l: l["ev"][1].__setitem__(1, ["k/b", "v33", 3, 3, 1, 0])),
+    "a revision that is left out": change(14, lambda l: l["ev"].pop(0)),
+    "an event that is told twice": change(22, lambda l: l["ev"].insert(0, [0, A3, A2])),
+    "an event that is left out of a part": lambda h: h.pop(13),
+    "events of one revision that come apart": lambda h: (h[8]["ev"].pop(), h.insert(9, told(0, 45, 3, [0, B3]))),
+    "a wrong previous value": change(9, lambda l: l["ev"][0].__setitem__(2, B3)),
+    "a previous value that is missing": change(9, lambda l: l["ev"][0].pop()),
+    "a bookmark past an event": change(18, lambda l: l.update(rev=6)),
+    "a delete that nobody asked for": lambda h: h.pop(11),
+    "a lease that ends early": change(15, lambda l: l.update(ttl=10)),
+    "a lease that ends without its keys": lambda h: (h.pop(23), h[23]["ev"].pop(), h[24].update(rev=6), [x.update(rev=6) for x in h[-2:]]),
+    "a key on a dead lease": lambda h: (h.insert(25, put(4 * S + 2, 4 * S + 3, 8, "l/1", "v10", lease=7)),
+                                       h.insert(26, told(0, 4 * S + 4, 8, [0, ["l/1", "v10", 8, 8, 1, 7]]))),
+    "a lease that is not found while it lives": lambda h: h.insert(17, put(1 * S + 21, 1 * S + 22, 0, "l/1", "v11", s="error", lease=7, code=5,
+                                                                          text="etcdserver: requested lease not found")),
+    "two hashes at the end": change(-1, lambda l: l.update(hash=6)),
+    "no end": lambda h: (h.pop(), h.pop()),
+    "a compaction that was never asked for": lambda h: h.insert(24, {"e": "w", "w": 2, "m": 2, "t": 4 * S, "k": "canceled", "crev": 7, "rev": 7, "ev": []}),
+    "an answer of the past on one connection": lambda h: h.insert(25, get(4 * S + 5, 4 * S + 6, 6, "k/b", B3, n=1)),
+}
+
+
+def judge(history, name):
+    path = os.path.join(temp_dir(), "h.jsonl")
+    with open(path, "w") as f:
+        f.writelines(json.dumps(l) + "\n" for l in history)
+    return run(JUDGE, path)
+
+
+def good():
+    p = judge(GOOD, "good")
+    ok(p.returncode == 0, "a right history is right", p.stdout + p.stderr)
+
+
+def bad():
+    for name, spoil in BAD.items():
+        h = copy.deepcopy(GOOD)
+        spoil(h)
+        p = judge(h, name)
+        ok(p.returncode == 1, f"found: {name}", p.stdout + p.stderr)
+        note(next((l for l in p.stdout.split("\n") if l.startswith("violation")), "?"))
+
+
+main(good, bad)
