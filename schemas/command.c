@@ -133,7 +133,7 @@ static const uint8_t command_fields[] = {
     [COMMAND_LEASE_CHECKPOINT] = 1,
     [COMMAND_ALARM] = 3,
     [COMMAND_MEMBER_ATTRIBUTES] = 3,
-    [COMMAND_CHECK] = 0,
+    [COMMAND_CHECK] = 1,
     [COMMAND_CHECK_REPORT] = 4,
     [COMMAND_VERDICT] = 5,
 };
@@ -158,7 +158,7 @@ void command_encode(struct buf *out, const struct command *c)
         mp_write_uint(out, c->alarm.activate);
         break;
     case COMMAND_MEMBER_ATTRIBUTES: encode_member(out, c); break;
-    case COMMAND_CHECK: break;
+    case COMMAND_CHECK: mp_write_uint(out, c->check.version); break;
     case COMMAND_CHECK_REPORT: encode_check(out, c); break;
     case COMMAND_VERDICT:
         encode_check(out, c);
@@ -370,7 +370,7 @@ static void decode_fields(struct decoder *d, struct command *c)
         c->alarm.activate = read_enum(d, 1);
         return;
     case COMMAND_MEMBER_ATTRIBUTES: decode_member(d, c); return;
-    case COMMAND_CHECK: return;
+    case COMMAND_CHECK: c->check.version = mp_read_uint(&d->r); return;
     case COMMAND_CHECK_REPORT: decode_check(d, c); return;
     case COMMAND_VERDICT:
         decode_check(d, c);

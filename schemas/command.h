@@ -121,7 +121,8 @@ struct command {
             struct slice *client_urls;
             size_t n_client_urls;
         } member;
-        struct { /* COMMAND_CHECK_REPORT, COMMAND_VERDICT */
+        struct { /* COMMAND_CHECK, COMMAND_CHECK_REPORT, COMMAND_VERDICT */
+            uint64_t version;   /* CHECK only: of the way to hash; who does not know it makes no report */
             uint64_t member_id; /* VERDICT: 0 = it is not known whose state is wrong */
             uint64_t index;     /* of the entry with the COMMAND_CHECK */
             uint64_t state, log; /* hashes: of the state; of the entries since the check before, 0 = not all seen */

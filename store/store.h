@@ -140,6 +140,7 @@ void store_hash_close(struct store_hash *h);
 
 /* A hash of the whole state at the call, equal on all members that have applied the same commands: what a snapshot holds and
  * what reads find. In slices, from memory as it is then, while applies go on. */
+#define STORE_CHECK_VERSION 1 /* raised when it comes out otherwise than before: members of two versions are not compared */
 struct store_check;
 struct store_check *store_check_open(struct store *s);
 /* About `max_bytes` more; true when done. */

@@ -53,6 +53,15 @@ void core_check_close(struct core *c)
     drop_walk(&c->check);
 }
 
+/* The newest check is not one that this member can say anything of; nor has it all entries since. */
+static void forget_check(struct core *c)
+{
+    drop_walk(&c->check);
+    c->check = (struct core_check){0};
+    c->log_hash = 0;
+    c->log_whole = false;
+}
+
 static uint64_t soon(const struct core *c)
 {
     return c->config.check_ms / CHECK_SOON + 1;
@@ -67,11 +76,15 @@ static bool alarmed(const struct core *c)
     return any;
 }
 
-static void begin(struct core *c)
+static void begin(struct core *c, uint64_t version)
 {
     struct core_check *k = &c->check;
     if (k->index == c->applying_index) return; /* two in one entry */
     drop_walk(k);
+    if (version != STORE_CHECK_VERSION) {
+        forget_check(c);
+        return;
+    }
     *k = (struct core_check){.index = c->applying_index,
                              .began_ms = core_now(c),
                              .log = c->log_whole ? never_zero(c->log_hash) : 0,
@@ -283,7 +296,7 @@ void core_check_tick(struct core *c)
     give_away(c, now);
     if (!c->leader || !c->config.check_ms || now < c->next_check_ms || !complete(c)) return;
     if (consensus_members(c->consensus, &all) == 1 && !alarmed(c)) return;
-    struct command command = {.type = COMMAND_CHECK};
+    struct command command = {.type = COMMAND_CHECK, .check = {.version = STORE_CHECK_VERSION}};
     c->next_check_ms = now + CHECK_RETRY_MS;
     core_propose_own(c, &command);
 }
@@ -339,7 +352,7 @@ void core_check_command(struct core *c, const struct command *command)
                                                                     : c->check.began_ms + c->config.compact_check_ms;
         if (now < c->next_check_ms) c->next_check_ms = now;
         return;
-    case COMMAND_CHECK: begin(c); return;
+    case COMMAND_CHECK: begin(c, command->check.version); return;
     case COMMAND_CHECK_REPORT: take_report(c, command); return;
     case COMMAND_VERDICT:
         take_verdict(c, command);
@@ -353,10 +366,7 @@ void core_check_command(struct core *c, const struct command *command)
 /* What was hashed is gone, and entries were passed over. */
 void core_check_restored(struct core *c)
 {
-    drop_walk(&c->check);
-    c->check = (struct core_check){0};
-    c->log_hash = 0;
-    c->log_whole = false;
+    forget_check(c);
     watch_refusal(c);
 }
 

@@ -630,6 +630,20 @@ static void test_after_compaction(void **state)
     assert_true(alarm_is(-1));
 }
 
+/* A newer member leads: it is not known how it hashes, so nothing is said of it, and nothing is believed. */
+static void test_other_version(void **state)
+{
+    (void)state;
+    fill();
+    flip(2);
+    uint64_t before = checks(1), index = n_entries + 1;
+    assert_int_equal(run(1, &(struct command){COMMAND_CHECK, .check = {.version = STORE_CHECK_VERSION + 1}}), 0);
+    assert_true(checks(1) == before);
+    assert_true(n_entries == index); /* no reports */
+    pass(2 * PERIOD);
+    expect_named(2);
+}
+
 /* A check is of the place in the log, whatever is applied while it goes on. */
 static void test_under_writes(void **state)
 {
@@ -654,7 +668,7 @@ int main(void)
         T(test_agree), T(test_flipped_bit), T(test_flipped_bit_of_leader), T(test_lost_key), T(test_lost_lease),
         T(test_lost_entry), T(test_other_log), T(test_two_of_two), T(test_third_decides), T(test_healed),
         T(test_not_healed), T(test_refusing_leader_gives_away), T(test_leader_changes), T(test_learner),
-        T(test_learner_does_not_decide), T(test_departed), T(test_one_is_left), T(test_after_compaction), T(test_under_writes),
+        T(test_learner_does_not_decide), T(test_departed), T(test_one_is_left), T(test_after_compaction), T(test_other_version), T(test_under_writes),
     };
     return cmocka_run_group_tests_name("check", tests, NULL, NULL);
 }

@@ -46,9 +46,9 @@ static const struct command samples[] = {
     {COMMAND_LEASE_CHECKPOINT, .checkpoint = {checkpoints, 2}},
     {COMMAND_ALARM, .alarm = {0xffffffffffffffff, ALARM_CORRUPT, true}},
     {COMMAND_MEMBER_ATTRIBUTES, .member = {0x8000000000000001, LIT("n1"), urls, 2}},
-    {COMMAND_CHECK},
-    {COMMAND_CHECK_REPORT, .check = {0x8000000000000001, 77, 0xffffffffffffffff, 1, false}},
-    {COMMAND_VERDICT, .check = {9, 1ull << 40, 5, 0, true}},
+    {COMMAND_CHECK, .check = {.version = 300}},
+    {COMMAND_CHECK_REPORT, .check = {0, 0x8000000000000001, 77, 0xffffffffffffffff, 1, false}},
+    {COMMAND_VERDICT, .check = {0, 9, 1ull << 40, 5, 0, true}},
 };
 enum { N_SAMPLES = sizeof(samples) / sizeof(samples[0]) };
 
