@@ -543,11 +543,25 @@ static int send_append(struct guard *g, struct raft_io_send *req, const struct r
     return rv;
 }
 
+/* GUARD_PRE_VOTE_TERM: libraft answers a pre-vote with the term it was asked for, so that a candidate whose term
+ * is too low never learns of the higher one: if its log is the longer one, nobody is ever elected. */
+static int send_vote_result(struct guard *g, struct raft_io_send *req, const struct raft_message *m, raft_io_send_cb cb)
+{
+    struct raft_message own = *m;
+    struct raft_request_vote_result *v = &own.request_vote_result;
+    if (on(g, GUARD_PRE_VOTE_TERM) && !v->vote_granted && v->term < g->r->current_term) {
+        v->term = g->r->current_term;
+        g->masked++;
+    }
+    return g->in->send(g->in, req, &own, cb);
+}
+
 static int guard_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *m,
                       raft_io_send_cb cb)
 {
     struct guard *g = GUARD(io);
     if (m->type == RAFT_IO_APPEND_ENTRIES) return send_append(g, req, m, cb);
+    if (m->type == RAFT_IO_REQUEST_VOTE_RESULT) return send_vote_result(g, req, m, cb);
     if (m->type != RAFT_IO_APPEND_ENTRIES_RESULT || g->context == GUARD_CTX_NONE)
         return g->in->send(g->in, req, m, cb);
     /* Only where libraft can take it (not in GUARD_CTX_REPLY) may it be told that nothing was sent.

@@ -37,7 +37,8 @@ enum guard_mask {
     GUARD_SAME_TERM = 1 << 14, /* a second leader of the own term is not believed */
     GUARD_PRE_VOTE = 1 << 15,  /* each new attempt of a candidate begins with a pre-vote */
     GUARD_LEARNER_VOTE = 1 << 16, /* a vote for a candidate that knows of this member's promotion */
-    GUARD_ALL = (1 << 17) - 1,
+    GUARD_PRE_VOTE_TERM = 1 << 17, /* who refuses a pre-vote says its own term */
+    GUARD_ALL = (1 << 18) - 1,
 };
 
 /* Tests turn masks off with it before guard_init; GUARD_ALL everywhere else. */

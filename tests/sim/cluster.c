@@ -211,6 +211,11 @@ static void run_restart(void *arg)
         sim_at(r->sim, 10000, run_restart, m);
         return;
     }
+    bool struck = m->damaged && !m->pending;
+    if (struck && !disk_truce(r, m->id) && !run_failed(r)) {
+        sim_at(r->sim, 10000, run_restart, m);
+        return;
+    }
     m->restarting = false;
     if (!run_failed(r)) cluster_boot(r, m->id);
 }
@@ -264,7 +269,7 @@ void cluster_on_crash(void *ctx, uint64_t id)
     struct run *r = ctx;
     struct life *l = r->members[id].life;
     r->result->counts.crashes++;
-    if (l && !l->dead && !l->closing) {
+    if (l && !l->dead && !l->closing && sim_env(r->sim, id) != l->env) { /* not the next life already */
         l->dead = true;
         life_ends(l);
     }
@@ -289,6 +294,7 @@ static void run_core_tick(void *arg)
     struct life *l = arg;
     if (life_gone(l)) return;
     sim_at_member(l->run->sim, l->id, CORE_TICK_US, run_core_tick, l);
+    disk_truce_ends(l->run);
     core_tick(l->core);
 }
 
@@ -348,6 +354,7 @@ static struct life *life_open(struct run *r, uint64_t id, int *ret_code, struct 
     l->env = sim_boot(r->sim, id);
     struct member *m = &r->members[id];
     m->life = l;
+    m->unread = false;
     r->open_lives++;
     if (m->deaths && !m->rotting && --m->deaths > 0)
         sim_crash_after(r->sim, id, m->death_mode, 1 + (unsigned)sim_random_below(&r->random, 40));

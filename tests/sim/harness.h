@@ -101,6 +101,7 @@ struct member {
     char damage[256];    /* in words */
     bool damaged;        /* its disk is not what it left: it may stop and heal */
     bool pending, wipe;  /* its disk will be damaged as soon as it lies still */
+    bool unread;         /* it has not been started since it was damaged */
     uint64_t damaged_at; /* what had been applied by then */
     unsigned deaths;        /* it dies so many times more, soon after it starts */
     enum sim_crash_mode death_mode;
@@ -162,6 +163,7 @@ struct run {
     unsigned n_waiting; /* faults that wait for their moment */
     uint64_t lease_tolerance_us;
     struct surge *surge;
+    uint64_t truce; /* for this member, whose disk is not what it left; 0 = none */
 };
 
 void run_options_from_seed(struct run_options *o, uint64_t seed);
@@ -189,6 +191,8 @@ void disk_damage(struct run *r, uint64_t id, enum sim_damage how, bool while_it_
 void disk_old_copy(struct run *r, uint64_t id, uint64_t age_us);
 void disk_lost(struct run *r, uint64_t id);
 bool disk_healed(struct run *r, uint64_t id);
+bool disk_truce(struct run *r, uint64_t id);
+void disk_truce_ends(struct run *r);
 /* Stops it in an orderly way. */
 void cluster_stop(struct run *r, uint64_t id, uint64_t restart_us);
 void cluster_on_crash(void *ctx, uint64_t id);
@@ -238,6 +242,8 @@ bool story_frame(struct slice frame, char *out, size_t size);
 /* nemesis.c */
 void nemesis_start(struct run *r);
 void nemesis_free(struct run *r);
+/* Mends everything but member `but`. */
+void nemesis_rest(struct run *r, uint64_t but);
 /* A watcher on this member asks for the past. */
 void nemesis_history(struct run *r, uint64_t id);
 /* Heals everything and starts what is down. */

@@ -80,7 +80,7 @@ static void flap(void *arg)
     struct armed *a = arg;
     struct run *r = a->run;
     if (a->cut_from) heal(a);
-    else if (a->left-- > 0 && !r->winding_down) cut_off(a, true, true, UINT64_MAX);
+    else if (a->left-- > 0 && !r->winding_down && !r->truce) cut_off(a, true, true, UINT64_MAX);
     else return;
     sim_at(r->sim, 1000 + a->f->lasts_us / (2 * a->f->b), flap, a);
 }
@@ -241,14 +241,32 @@ static void strike_world(struct armed *a)
     sim_at(r->sim, f->lasts_us, fault_ends, a);
 }
 
+/* While a member heals only itself may be struck, and by what passes. */
+static bool bears_truce(const struct run *r, const struct armed *a)
+{
+    if (a->id != r->truce) return false;
+    switch (a->f->kind) {
+    case FAULT_KILL:
+    case FAULT_POWER:
+    case FAULT_CRASH_AT_IO:
+    case FAULT_RESTARTS:
+    case FAULT_STOP:
+    case FAULT_SLOW_DISK:
+    case FAULT_STALL_DISK:
+    case FAULT_SNAPSHOT: return true;
+    default: return false;
+    }
+}
+
 static void strike(void *arg)
 {
     struct armed *a = arg;
     struct run *r = a->run;
     char text[256];
     if (r->winding_down) return;
-    r->result->counts.faults++;
     a->id = victim(a);
+    if (r->truce && !bears_truce(r, a)) return;
+    r->result->counts.faults++;
     if (r->o.trace) {
         fault_print(a->f, text, sizeof text);
         run_trace(r, "** fault %s: hits m%" PRIu64, text, a->id);
@@ -315,14 +333,12 @@ void nemesis_free(struct run *r)
     mem_free(r->armed);
 }
 
-void nemesis_stop(struct run *r)
+void nemesis_rest(struct run *r, uint64_t but)
 {
-    r->winding_down = true;
-    for (unsigned i = 0; i < r->plan.n; i++) r->armed[i].waiting = false;
-    r->n_waiting = 0;
     sim_heal_all(r->sim);
     calm_net(r);
     for (uint64_t id = 1; id <= r->o.members; id++) {
+        if (id == but) continue;
         sim_disk_slow(r->sim, id, 1);
         sim_disk_stall(r->sim, id, 0);
         mend_disk(r, id);
@@ -330,5 +346,16 @@ void nemesis_stop(struct run *r)
         sim_crash_after(r->sim, id, SIM_KILL, 0);
         sim_pause(r->sim, id, 0);
         sim_clock_drift(r->sim, id, 0);
+    }
+}
+
+void nemesis_stop(struct run *r)
+{
+    r->winding_down = true;
+    for (unsigned i = 0; i < r->plan.n; i++) r->armed[i].waiting = false;
+    r->n_waiting = 0;
+    nemesis_rest(r, 0);
+    for (uint64_t id = 1; id <= r->o.members; id++) { /* what its disk has become is found when it starts */
+        if (r->members[id].unread) cluster_crash(r, id, SIM_KILL, 1000);
     }
 }

@@ -7,7 +7,9 @@
  *
  * For good (disk_damage): the disk stays as it is - damaged while the member runs, lies still or dies; an old copy of
  * itself; or empty. The member must find that out, say so, and heal from the others; nothing may be lost and no
- * other member may be harmed. One member at a time, and not in a cluster of one: more than that no log can bear. */
+ * other member may be harmed. One member at a time, and not in a cluster of one: more than that no log can bear.
+ * What a disk has lost without a trace only the others can know. So there is a truce from when such a member starts until
+ * it is whole again: the others are there to tell, and only the member itself may be struck. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -105,14 +107,37 @@ bool disk_healed(struct run *r, uint64_t id)
     if (!l || !l->core || life_gone(l) || l->applied < m->damaged_at) return false;
     struct consensus_status s;
     consensus_get_status(core_consensus(l->core), &s);
-    return s.ready && !s.recovering && !m->pending;
+    return s.ready && !s.recovering && !m->pending && !m->unread;
+}
+
+/* Begins or goes on; true once the others are all there. */
+bool disk_truce(struct run *r, uint64_t id)
+{
+    bool there = true;
+    if (!r->truce) run_trace(r, "** a truce for m%" PRIu64, id);
+    r->truce = id;
+    nemesis_rest(r, id);
+    for (uint64_t other = 1; other <= r->o.members; other++) {
+        struct life *l = r->members[other].life;
+        if (other == id) continue;
+        there = there && l && l->core && !life_gone(l) && l->applied >= r->members[id].damaged_at;
+    }
+    return there;
+}
+
+void disk_truce_ends(struct run *r)
+{
+    if (!r->truce || !disk_healed(r, r->truce)) return;
+    run_trace(r, "** m%" PRIu64 " is whole, the truce is over", r->truce);
+    r->members[r->truce].damaged = false;
+    r->truce = 0;
 }
 
 /* At most one at a time, and those who have healed are as good as any. */
 static bool may_damage(struct run *r, uint64_t id)
 {
     struct member *m = &r->members[id];
-    if (r->o.members < 3 || m->rotting || m->saved || m->disk_trouble) return false;
+    if (r->o.members < 3 || r->truce || m->rotting || m->saved || m->disk_trouble) return false;
     for (uint64_t other = 1; other <= r->o.members; other++) {
         if (!disk_healed(r, other)) return false;
         r->members[other].damaged = false;
@@ -162,6 +187,7 @@ void disk_damage(struct run *r, uint64_t id, enum sim_damage how, bool while_it_
     if (while_it_runs) {
         do_damage(m);
         m->pending = false;
+        m->unread = true;
     } else {
         damage_later(m);
     }

@@ -767,6 +767,20 @@ static bool shows_rising_term(unsigned masks)
     return rig_free(g, g->term > 2);
 }
 
+/* A member of term 4 with the longer log asks one of term 6 for a pre-vote. */
+static bool shows_hidden_term(unsigned masks)
+{
+    struct rig *g = rig_started(rig_new(masks, 1, 3, three));
+    ask_vote(g, 3, 6, false, false);
+    assert_int_equal(g->term, 6);
+    unsigned before = g->n_sent;
+    ask_vote(g, 2, 5, true, false);
+    assert_int_equal(g->n_sent, before + 1);
+    const struct raft_request_vote_result *v = &g->sent[before].request_vote_result;
+    assert_false(v->vote_granted);
+    return rig_free(g, v->term != 6);
+}
+
 static bool shows_kept_configuration(unsigned masks)
 {
     struct rig *g = rig_new(masks, 1, 3, three);
@@ -808,6 +822,7 @@ MASKED(test_stale_leader, shows_stale_leader, GUARD_STALE_LEADER, 0)
 MASKED(test_lost_timeout_now, shows_lost_timeout_now, GUARD_TRANSFER, 0)
 MASKED(test_probe_from_start, shows_probe_from_start, GUARD_PROBE_BACK, 0)
 MASKED(test_rising_term, shows_rising_term, GUARD_PRE_VOTE, 0)
+MASKED(test_hidden_term, shows_hidden_term, GUARD_PRE_VOTE_TERM, 0)
 MASKED(test_kept_configuration, shows_kept_configuration, GUARD_CONFIGURATION, 0)
 
 int main(void)
@@ -832,6 +847,7 @@ int main(void)
         cmocka_unit_test(test_lost_timeout_now),
         cmocka_unit_test(test_probe_from_start),
         cmocka_unit_test(test_rising_term),
+        cmocka_unit_test(test_hidden_term),
         cmocka_unit_test(test_kept_configuration),
         cmocka_unit_test(test_second_leader),
     };
