@@ -82,6 +82,10 @@ static void raft_metrics(struct etcd_api *api, const struct core_status *s, stru
 static void check_metrics(const struct core_status *s, struct buf *out)
 {
     static const char *const kinds[] = {[ALARM_NOSPACE] = "NOSPACE", [ALARM_CORRUPT] = "CORRUPT"};
+    metric(out, "pintle_healed_total", "counter", "How often this member was brought back by the others.",
+           (int64_t)s->raft.healed);
+    metric(out, "pintle_healing", "gauge", "Whether its state is being brought back by the others.",
+           s->raft.recovering);
     metric(out, "pintle_state_checks_total", "counter", "Comparisons of the members' states.", (int64_t)s->checks);
     metric(out, "pintle_state_check_index", "gauge", "Index of the newest comparison.", (int64_t)s->check_index);
     metric(out, "pintle_state_mismatches_total", "counter", "Verdicts that a state is wrong.",
