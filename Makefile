@@ -106,6 +106,11 @@ $(B)/tests/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(LIB)
 
 COMPAT_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/compat/*.c))
 
+# Makes system calls fail, for tests/integration/test_iofail.py.
+IOFAIL := $(B)/tests/integration/iofail.so
+$(IOFAIL): tests/integration/iofail.c
+	@mkdir -p $(@D); echo "  TEST  $@"; $(CC) -std=gnu17 -D_GNU_SOURCE -O2 -g $(WARN) -fPIC -shared -o $@ $< -ldl
+
 # ---- chaos: real processes, real kernel (docs/chaos.md) --------------------------------------------------------
 CHAOS_CC = mkdir -p $(@D) && echo "  TEST  $@" && $(CC) -Itests/chaos $(CPPFLAGS) $(CFLAGS) $(WARN)
 CHAOS_LOAD := $(addprefix tests/chaos/,load.c load_kv.c load_ops.c load_watch.c load_final.c record.c)
@@ -128,7 +133,7 @@ MINUTES ?= 2
 chaos: all $(CHAOS_BIN)
 	@B=$(B) tests/chaos/run --minutes $(MINUTES) $(if $(MEMBERS),--members $(MEMBERS)) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS))
 
-tests: $(TEST_BIN) $(FUZZ_BIN) $(COMPAT_BIN) $(CHAOS_BIN)
+tests: $(TEST_BIN) $(FUZZ_BIN) $(COMPAT_BIN) $(IOFAIL) $(CHAOS_BIN)
 
 check: all tests
 	@B=$(B) tests/run unit
