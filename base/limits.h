@@ -39,11 +39,15 @@
 #define LIMIT_WATCH_LAG_BATCHES 4096       /* batches a worker keeps for live watchers before they go
                                               back to history */
 
+#define LIMIT_WATCH_LAG_BYTES (64 * LIMIT_MiB) /* ... or so much of them */
 #define LIMIT_WATCH_HISTORY_REQUESTS 4     /* under way per worker */
 
 /* Core */
 #define LIMIT_CORE_PENDING_REQUESTS 100000 /* waiting for consensus; beyond: too many requests */
 #define LIMIT_CORE_PENDING_BYTES (256 * LIMIT_MiB)
+#define LIMIT_CORE_CURSORS 4096            /* long reads open at a time; each keeps its revision from being freed */
+#define LIMIT_CORE_SNAPSHOTS 32            /* snapshots sent to clients at a time */
+#define LIMIT_CORE_HASHES 64               /* HashKV under way or waiting */
 #define LIMIT_BATCH_BYTES (4 * LIMIT_MiB)  /* one Raft entry */
 #define LIMIT_BATCH_COMMANDS 8192
 #define LIMIT_RANGE_SLICE 10000            /* keys the core collects before it looks at its queue again */

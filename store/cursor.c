@@ -139,7 +139,7 @@ int store_events(struct store *s, int64_t from_rev, int64_t to_rev, size_t max_e
     struct event_batch *b = mem_alloc(sizeof(*b) + n * sizeof(b->events[0]));
     if (!b) return ERR_NOMEM;
     atomic_init(&b->refs, 1);
-    b->count = 0;
+    b->count = b->bytes = 0;
     b->last_rev = last;
     for (; b->count < n; r = rlog_next(&s->log, &it)) {
         if (!in_history(s, r)) continue;

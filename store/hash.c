@@ -98,14 +98,15 @@ static void take(struct store_hash *h, const struct record *r)
     if (!h->any_kept) h->all = hash_record(h->all, r);
 }
 
-bool store_hash_step(struct store_hash *h, size_t max_records)
+bool store_hash_step(struct store_hash *h, size_t max_bytes)
 {
     if (h->done || !h->pin.store) return true;
     const struct store *s = h->pin.store;
     struct rlog_iter it;
     struct record *r = rlog_seek(&s->log, h->at_rev, h->at_sub, &it);
-    for (; max_records > 0 && r && r->mod_rev <= h->rev; max_records--) {
+    for (size_t done = 0; done < max_bytes && r && r->mod_rev <= h->rev;) {
         take(h, r);
+        done += (size_t)record_cost(r);
         h->at_rev = r->mod_rev;
         h->at_sub = r->sub + 1u;
         r = rlog_next(&s->log, &it);

@@ -61,6 +61,7 @@ struct event_batch {
     int64_t first_rev; /* of the revisions it covers; a batch without events covers none */
     int64_t last_rev;
     size_t count;
+    size_t bytes; /* about what the records take together, of a live batch; 0 = not counted */
     struct event events[];
 };
 

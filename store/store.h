@@ -131,8 +131,8 @@ int store_events(struct store *s, int64_t from_rev, int64_t to_rev, size_t max_e
  * compact revision, ERR_FUTURE_REV, ERR_NOMEM. */
 struct store_hash;
 int store_hash_open(struct store *s, int64_t revision, struct store_hash **ret) MUST_CHECK;
-/* true when done. */
-bool store_hash_step(struct store_hash *h, size_t max_records);
+/* About `max_bytes` more; true when done. */
+bool store_hash_step(struct store_hash *h, size_t max_bytes);
 uint32_t store_hash_value(const struct store_hash *h);
 int64_t store_hash_revision(const struct store_hash *h);
 int64_t store_hash_compact_revision(const struct store_hash *h);

@@ -34,11 +34,13 @@ static void add_event(struct store *s, struct record *r)
         if (n == 0) {
             atomic_init(&b->refs, 1);
             b->first_rev = r->mod_rev;
+            b->bytes = 0;
         }
     }
     struct record *prev = previous_of(s, r);
     b->events[n] = (struct event){record_ref(r), prev ? record_ref(prev) : NULL};
     b->count = n + 1;
+    b->bytes += (size_t)(record_cost(r) + live_cost(prev));
     b->last_rev = r->mod_rev;
 }
 

@@ -85,6 +85,7 @@ struct core {
     uint64_t next_publish_ms;
 
     /* core_read.c */
+    size_t n_cursors, n_snapshots, n_hashes; /* open */
     struct list hashes;
     struct env_task hash_work;
 

@@ -6,7 +6,7 @@
 #include "base/mem.h"
 
 #define CORE_CURSOR_BYTES (512 * LIMIT_KiB)
-#define CORE_HASH_RECORDS 4000
+#define CORE_HASH_BYTES (256 * LIMIT_KiB)
 #define CORE_LEASES_AT_ONCE 4096
 
 struct core_cursor {
@@ -47,6 +47,7 @@ static int cursor_next(struct core_request *r)
 static int cursor_open(struct core *c, struct core_request *r)
 {
     struct store_cursor *cursor;
+    if (c->n_cursors >= LIMIT_CORE_CURSORS) return ERR_TOO_MANY_REQUESTS;
     int rv = store_cursor_open(c->state->store, &r->range, &cursor);
     if (rv != 0) return rv;
     r->cursor = mem_must_calloc(1, sizeof(*r->cursor));
@@ -57,6 +58,8 @@ static int cursor_open(struct core *c, struct core_request *r)
     if (rv != 0) {
         cursor_close(r->cursor);
         r->cursor = NULL;
+    } else {
+        c->n_cursors++;
     }
     return rv;
 }
@@ -65,12 +68,14 @@ static int cursor_open(struct core *c, struct core_request *r)
 
 static int snapshot_open(struct core *c, struct core_request *r)
 {
+    if (c->n_snapshots >= LIMIT_CORE_SNAPSHOTS) return ERR_TOO_MANY_REQUESTS;
     struct core_snapshot *h = mem_must_calloc(1, sizeof(*h));
     h->state = c->state;
     h->snapshot = store_snapshot_open(c->state->store);
     core_state_ref(c->state);
     r->snapshot = h;
     r->snapshot_size = store_size_in_use(c->state->store);
+    c->n_snapshots++;
     return 0;
 }
 
@@ -99,8 +104,9 @@ void core_close_handle(struct core_request *r)
 
 /* ---- hashes ---------------------------------------------------------------------------------- */
 
-static void hash_close(struct core_hash *h)
+static void hash_close(struct core *c, struct core_hash *h)
 {
+    c->n_hashes--;
     list_remove(&h->node);
     store_hash_close(h->hash);
     core_state_unref(h->state);
@@ -110,11 +116,13 @@ static void hash_close(struct core_hash *h)
 static int hash_open(struct core *c, struct core_request *r)
 {
     struct store_hash *hash;
+    if (c->n_hashes >= LIMIT_CORE_HASHES) return ERR_TOO_MANY_REQUESTS;
     int rv = store_hash_open(c->state->store, r->revision, &hash);
     if (rv != 0) return rv;
     struct core_hash *h = mem_must_calloc(1, sizeof(*h));
     *h = (struct core_hash){.state = c->state, .hash = hash, .request = r};
     core_state_ref(c->state);
+    c->n_hashes++;
     list_push_back(&c->hashes, &h->node);
     if (!c->hash_work.queued) c->env->ops->defer(c->env, &c->hash_work);
     return 0;
@@ -126,12 +134,12 @@ void core_hash_step(struct env_task *t)
     struct list *node = c->hashes.next;
     if (node == &c->hashes || c->closing) return;
     struct core_hash *h = container_of(node, struct core_hash, node);
-    if (store_hash_step(h->hash, CORE_HASH_RECORDS)) {
+    if (store_hash_step(h->hash, CORE_HASH_BYTES)) {
         struct core_request *r = h->request;
         r->hash = store_hash_value(h->hash);
         r->hash_revision = store_hash_revision(h->hash);
         r->compact_rev = store_hash_compact_revision(h->hash);
-        hash_close(h);
+        hash_close(c, h);
         core_answer(c, r, 0);
     }
     if (!list_empty(&c->hashes) && !t->queued) c->env->ops->defer(c->env, t);
@@ -296,7 +304,10 @@ static void serve(struct core *c, struct core_request *r)
         break;
     case CORE_CURSOR_OPEN: rv = cursor_open(c, r); break;
     case CORE_CURSOR_NEXT: rv = cursor_next(r); break;
-    case CORE_CURSOR_CLOSE: cursor_close(r->cursor); break;
+    case CORE_CURSOR_CLOSE:
+        cursor_close(r->cursor);
+        c->n_cursors--;
+        break;
     case CORE_HISTORY: rv = history(c, r); break;
     case CORE_LEASES: rv = lease_list(c, r); break;
     case CORE_STATUS: rv = status(c, r); break;
@@ -304,7 +315,10 @@ static void serve(struct core *c, struct core_request *r)
     case CORE_ALARMS: rv = alarms(c, r); break;
     case CORE_SNAPSHOT_OPEN: rv = snapshot_open(c, r); break;
     case CORE_SNAPSHOT_NEXT: rv = snapshot_next(r); break;
-    case CORE_SNAPSHOT_CLOSE: snapshot_close(r->snapshot); break;
+    case CORE_SNAPSHOT_CLOSE:
+        snapshot_close(r->snapshot);
+        c->n_snapshots--;
+        break;
     case CORE_READ_INDEX: break;
     case CORE_HASH_KV:
         rv = hash_open(c, r);
@@ -376,7 +390,7 @@ void core_read_stop(struct core *c)
     list_for_each(node, &c->hashes) {
         struct core_hash *h = container_of(node, struct core_hash, node);
         struct core_request *r = h->request;
-        hash_close(h);
+        hash_close(c, h);
         core_answer(c, r, ERR_STOPPED);
     }
     if (c->transfer) transfer_done(c, ERR_STOPPED);

@@ -2,7 +2,7 @@
  *
  * Worker -> core: a stack of requests that workers push to with compare-and-swap; the core takes it whole and turns it
  * around. Core -> worker: the same, one stack per worker, with answers, live events and resets in one order. Each side
- * wakes the other once per turn. A worker that falls LIMIT_WATCH_LAG_BATCHES behind gets no more live batches but
+ * wakes the other once per turn. A worker that falls LIMIT_WATCH_LAG_BATCHES or _BYTES behind gets no more live batches but
  * one reset when it has caught up, and its watchers go back to history. */
 #include "api/core/core_thread.h"
 
@@ -58,7 +58,7 @@ struct core_client {
     uv_loop_t *loop;
     uv_async_t wake;
     link_stack inbox;
-    atomic_size_t lag;   /* live batches on their way */
+    atomic_size_t lag, lag_bytes; /* live batches on their way */
     bool skipping;       /* the core's: no live batches until lag is down */
     bool dirty;          /* the core's */
     bool closing;        /* the lock's */
@@ -129,20 +129,29 @@ static void send_live(struct core_client *client, struct event_batch *batch, int
     struct core_live *m = mem_must_calloc(1, sizeof(*m));
     m->batch = batch ? event_batch_ref(batch) : NULL;
     m->revision = revision;
-    if (batch) atomic_fetch_add_explicit(&client->lag, 1, memory_order_relaxed);
+    if (batch) {
+        atomic_fetch_add_explicit(&client->lag, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&client->lag_bytes, batch->bytes, memory_order_relaxed);
+    }
     to_client(client, &m->link, batch ? LINK_LIVE : LINK_RESET);
+}
+
+/* Whether so many parts of the limits wait for it. */
+static bool lags(const struct core_client *client, size_t part)
+{
+    return atomic_load_explicit(&client->lag, memory_order_relaxed) >= LIMIT_WATCH_LAG_BATCHES / part ||
+           atomic_load_explicit(&client->lag_bytes, memory_order_relaxed) >= LIMIT_WATCH_LAG_BYTES / part;
 }
 
 static void live_to_client(struct core_thread *t, struct core_client *client, struct event_batch *batch)
 {
-    size_t lag = atomic_load_explicit(&client->lag, memory_order_relaxed);
     if (atomic_load(&t->refusing)) {
         client->skipping = true; /* watchers are told nothing that may be wrong */
     } else if (client->skipping) {
-        if (lag > LIMIT_WATCH_LAG_BATCHES / 2) return;
+        if (lags(client, 2)) return;
         client->skipping = false;
         send_live(client, NULL, t->revision);
-    } else if (lag >= LIMIT_WATCH_LAG_BATCHES) {
+    } else if (lags(client, 1)) {
         client->skipping = true;
     } else {
         send_live(client, batch, 0);
@@ -178,7 +187,7 @@ static void end_skipping(struct core_thread *t)
     pthread_mutex_lock(&t->lock);
     for (size_t i = 0; i < t->n_clients; i++) {
         struct core_client *client = t->clients[i];
-        if (!client->skipping || atomic_load(&client->lag) > LIMIT_WATCH_LAG_BATCHES / 2) continue;
+        if (!client->skipping || lags(client, 2)) continue;
         client->skipping = false;
         send_live(client, NULL, t->revision);
     }
@@ -404,6 +413,7 @@ static void deliver(struct core_client *client, struct core_link *l)
     struct core_live *m = container_of(l, struct core_live, link);
     if (m->batch) {
         atomic_fetch_sub_explicit(&client->lag, 1, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&client->lag_bytes, m->batch->bytes, memory_order_relaxed);
         watch_hub_live(client->hub, m->batch);
         event_batch_unref(m->batch);
     } else {

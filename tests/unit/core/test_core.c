@@ -418,6 +418,56 @@ static void test_cursor_snapshot_history(void **state)
     release(&hash);
 }
 
+/* Each open handle keeps what it shows: so many and no more; what is closed makes room. */
+static void test_too_many_handles(void **state)
+{
+    static struct call open[LIMIT_CORE_CURSORS], close, more;
+    (void)state;
+    wait_leader();
+    assert_int_equal(put("c", "v", 0), 0);
+    for (size_t i = 0; i < LIMIT_CORE_CURSORS; i++) {
+        open[i] = (struct call){.r = {.type = CORE_CURSOR_OPEN, .serializable = true, .range = {.key = SLICE_LIT("c")}}};
+        submit(&open[i]);
+        assert_true(open[i].done && open[i].r.code == 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        more = (struct call){.r = {.type = CORE_CURSOR_OPEN, .serializable = true, .range = {.key = SLICE_LIT("c")}}};
+        submit(&more);
+        assert_int_equal(more.r.code, i == 0 ? ERR_TOO_MANY_REQUESTS : 0);
+        if (i == 0) release(&more);
+        close = (struct call){.r = {.type = CORE_CURSOR_CLOSE, .cursor = i == 0 ? open[0].r.cursor : more.r.cursor}};
+        submit(&close);
+        release(&close);
+    }
+    release(&more);
+    for (size_t i = 0; i < LIMIT_CORE_CURSORS; i++) {
+        close = (struct call){.r = {.type = CORE_CURSOR_CLOSE, .cursor = open[i].r.cursor}};
+        if (i) submit(&close);
+        release(&close);
+        release(&open[i]);
+    }
+    for (size_t i = 0; i <= LIMIT_CORE_SNAPSHOTS; i++) {
+        open[i] = (struct call){.r = {.type = CORE_SNAPSHOT_OPEN}};
+        submit(&open[i]);
+        assert_int_equal(open[i].r.code, i < LIMIT_CORE_SNAPSHOTS ? 0 : ERR_TOO_MANY_REQUESTS);
+    }
+    for (size_t i = 0; i <= LIMIT_CORE_SNAPSHOTS; i++) {
+        close = (struct call){.r = {.type = CORE_SNAPSHOT_CLOSE, .snapshot = open[i].r.snapshot}};
+        if (i < LIMIT_CORE_SNAPSHOTS) submit(&close);
+        release(&close);
+        release(&open[i]);
+    }
+    for (size_t i = 0; i <= LIMIT_CORE_HASHES; i++) {
+        open[i] = (struct call){.r = {.type = CORE_HASH_KV}};
+        submit(&open[i]);
+    }
+    for (size_t i = 0; i <= LIMIT_CORE_HASHES; i++) {
+        wait_for(open[i].done);
+        assert_int_equal(open[i].r.code, i < LIMIT_CORE_HASHES ? 0 : ERR_TOO_MANY_REQUESTS);
+        release(&open[i]);
+    }
+}
+
 static void test_close_answers_all(void **state)
 {
     struct call a, b = {.r = {.type = CORE_RANGE, .range = {.key = SLICE_LIT("k")}}}, h = {.r = {.type = CORE_HASH_KV}};
@@ -457,7 +507,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(test_put_get_restart), T(test_batches), T(test_refusals), T(test_too_many), T(test_lease_expires),
-        T(test_cursor_snapshot_history), T(test_close_answers_all), T(test_members),
+        T(test_cursor_snapshot_history), T(test_too_many_handles), T(test_close_answers_all), T(test_members),
     };
     return cmocka_run_group_tests_name("core", tests, NULL, NULL);
 }

@@ -38,7 +38,7 @@ struct worker {
     struct watch_sink sink;
     struct watcher *watcher;
     unsigned index;
-    size_t puts, most_under_way, wanted_events;
+    size_t puts, most_under_way, wanted_events, value_len;
     size_t sent, answered, stopped, other, under_way;
     int64_t last_rev;
     size_t events, canceled;
@@ -85,11 +85,13 @@ static void put_done(struct core_request *r)
 static void submit_put(struct worker *w)
 {
     struct put *p = mem_must_calloc(1, sizeof(*p));
+    static char zeros[LIMIT_MiB];
     char key[32];
     snprintf(key, sizeof(key), "key-%u-%zu", w->index, w->sent++ % 64);
     struct command c = {
         .type = COMMAND_OP,
-        .op = {.type = OP_PUT, .put = {.key = slice_str(key), .value = slice_str(key)}}};
+        .op = {.type = OP_PUT,
+               .put = {.key = slice_str(key), .value = w->value_len ? slice_make(zeros, w->value_len) : slice_str(key)}}};
     command_encode(&p->command, &c);
     p->w = w;
     p->r = (struct core_request){.type = CORE_COMMAND, .done = put_done, .timeout_ms = WAIT_MS};
@@ -278,16 +280,17 @@ static void test_many_workers(void **state)
 }
 
 /* Batches that a standing worker was not sent come to it as history, once it moves again. */
-static void test_lag(void **state)
+static void lag(size_t puts, size_t value_len)
 {
     static struct worker writer, standing;
-    (void)state;
+    writer = standing = (struct worker){0};
     worker_open(&writer, 0);
     worker_open(&standing, 1);
-    writer.puts = LAG_PUTS;
+    writer.puts = puts;
+    writer.value_len = value_len;
     writer.most_under_way = 1; /* a batch for each */
     standing.puts = 0;
-    standing.wanted_events = LAG_PUTS;
+    standing.wanted_events = puts;
     wait_for_leader(writer.client);
     add_watcher(&standing);
     worker_run(&standing);
@@ -301,9 +304,21 @@ static void test_lag(void **state)
     core_thread_stop(core);
     worker_close(&standing);
     worker_close(&writer);
-    assert_int_equal(standing.last_rev, LAG_PUTS + 1);
+    assert_int_equal(standing.last_rev, puts + 1);
     assert_true(standing.stats.history_requests > 0);
-    assert_true(standing.stats.batches < LAG_PUTS);
+    assert_true(standing.stats.batches < puts);
+}
+
+static void test_lag(void **state)
+{
+    (void)state;
+    lag(LAG_PUTS, 0);
+}
+
+static void test_lag_in_bytes(void **state)
+{
+    (void)state;
+    lag(2 * LIMIT_WATCH_LAG_BYTES / LIMIT_MiB, LIMIT_MiB);
 }
 
 /* Requests are under way and go on being made while the core stops, and after it has. */
@@ -419,6 +434,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_many_workers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lag, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lag_in_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_under_load, setup, teardown),
         cmocka_unit_test_setup_teardown(test_submit_after_stop, setup, teardown),
         cmocka_unit_test_setup_teardown(test_handles_outlive_the_core, setup, teardown),
