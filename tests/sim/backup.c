@@ -90,13 +90,19 @@ static void on_piece(struct core_request *q)
     if (rv == 0 && q->type == CORE_SNAPSHOT_OPEN) b->snapshot = q->snapshot;
     if (rv == 0 && q->piece) rv = store_loader_feed(b->loader, blob_slice(q->piece), &e);
     bool done = rv == 0 && q->type == CORE_SNAPSHOT_NEXT && q->done_all;
+    bool refused = rv == ERR_UNAVAILABLE && q->type == CORE_SNAPSHOT_OPEN && !r->steady_us; /* it is healing */
     core_request_release(q);
-    if (rv != 0)
+    if (refused) {
+        backup_end(b);
+        later(b);
+    } else if (rv != 0) {
         verdict_fail(&r->verdict, "a backup of member %" PRIu64 " fails: %s: %s", b->life->id,
                      err_name(rv), e.text);
-    else if (done) backup_finish(b);
-    else
+    } else if (done) {
+        backup_finish(b);
+    } else {
         sim_at_member(r->sim, b->life->id, sim_random_range(&r->random, 0, 300000), backup_step, b);
+    }
 }
 
 static void backup_step(void *arg)
