@@ -41,7 +41,7 @@ static void client_rests(struct client *c)
     if (!r->ending) sim_at(r->sim, sim_random_range(&r->random, 0, 2 * think_us(r)), client_next, c);
 }
 
-static void note_refused(struct run *r, uint64_t value)
+void clients_refused(struct run *r, uint64_t value)
 {
     if (!value) return;
     while (value >= r->refused_size) {
@@ -88,8 +88,8 @@ static void ask_answered(struct ask *a)
         if (ask_check(a)) ask_record(a, true);
     } else if (never_sent(code)) {
         r->result->counts.refused++;
-        note_refused(r, a->value);
-        note_refused(r, a->value2);
+        clients_refused(r, a->value);
+        clients_refused(r, a->value2);
     } else if (outcome_unknown(code)) {
         r->result->counts.unknown++;
         ask_record(a, false);
@@ -199,6 +199,7 @@ void clients_free(struct run *r)
     for (unsigned i = 0; i < r->o.clients; i++) mem_free(r->clients[i]);
     mem_free(r->history);
     mem_free(r->refused);
+    mem_free(r->written);
 }
 
 bool clients_idle(const struct run *r)
@@ -216,6 +217,10 @@ static bool was_not_refused(void *ctx, const struct model_event *ev)
 {
     struct run *r = ctx;
     uint64_t value = value_number(buf_slice(&ev->value));
+    if (value == 0) return true;
+    if (value > r->next_value || r->written[value])
+        return verdict_fail(&r->verdict, "value v%" PRIu64 " was written once more at revision %" PRId64, value, ev->rev);
+    r->written[value] = true;
     if (value >= r->refused_size || !r->refused[value]) return true;
     return verdict_fail(&r->verdict,
                         "value v%" PRIu64 " was written at revision %" PRId64
@@ -226,6 +231,7 @@ static bool was_not_refused(void *ctx, const struct model_event *ev)
 bool clients_check_history(struct run *r)
 {
     struct slice all = slice_make("\0", 1);
+    r->written = mem_must_calloc(r->next_value + 1, sizeof *r->written);
     if (!model_events(r->model, all, all, 1, INT64_MAX, was_not_refused, r)) return false;
     struct linear_report report;
     enum linear_result result = linear_check(r->history, r->n_history, LINEAR_STEPS, &report);

@@ -16,12 +16,14 @@ static const struct {
     [ASK_GET] = {"get", 25, false},
     [ASK_STALE_GET] = {"serializable get", 5, false},
     [ASK_OLD_GET] = {"old get", 3, false},
+    [ASK_OLD_RANGE] = {"old range", 3, false},
     [ASK_DELETE] = {"delete", 6, true},
     [ASK_DELETE_ALL] = {"delete range", 1, true},
     [ASK_CAS_VALUE] = {"cas by value", 8, true},
     [ASK_CAS_MOD] = {"cas by mod revision", 8, true},
     [ASK_RANGE] = {"range", 5, false},
     [ASK_TXN] = {"txn", 5, true},
+    [ASK_TXN_OLD] = {"txn with an old range", 3, true},
     [ASK_TXN_READ] = {"txn read", 2, false},
     [ASK_COMPACT] = {"compact", 1, true},
     [ASK_GRANT] = {"lease grant", 2, true},
@@ -184,6 +186,42 @@ static void make_txn_read(struct ask *a)
     a->request.txn = &a->txn;
 }
 
+/* Some revision that is not the newest. */
+static bool choose_revision(struct ask *a)
+{
+    int64_t floor = a->run->floor;
+    if (floor < 2) return false;
+    uint64_t back = sim_random_below(&a->run->random, 200);
+    a->revision = floor > (int64_t)back + 1 ? floor - (int64_t)back : 1;
+    return true;
+}
+
+static bool make_old_range(struct ask *a)
+{
+    struct sim_random *r = &a->run->random;
+    if (!choose_revision(a)) return false;
+    a->request.type = CORE_RANGE;
+    a->request.range = (struct range_op){.key = ask_all_keys(), .range_end = ask_all_keys_end(), .revision = a->revision};
+    a->request.range.limit = (int64_t)sim_random_below(r, 6);
+    a->request.range.count_only = sim_chance(r, 200000);
+    a->request.range.keys_only = sim_chance(r, 200000);
+    a->request.serializable = a->request.range.serializable = sim_chance(r, 300000);
+    return true;
+}
+
+static bool make_txn_old(struct ask *a)
+{
+    if (!choose_revision(a)) return false;
+    a->value = new_value(a->run, &a->bytes);
+    struct op range = {.type = OP_RANGE,
+                       .range = {.key = ask_all_keys(), .range_end = ask_all_keys_end(), .revision = a->revision}};
+    a->success[0] = put_of(key_slice(a), &a->bytes);
+    a->success[1] = range;
+    a->txn = (struct txn_op){.success = a->success, .n_success = 2};
+    encode_op(a, (struct op){.type = OP_TXN, .txn = &a->txn});
+    return true;
+}
+
 static bool make_range(struct ask *a)
 {
     a->request.type = CORE_RANGE;
@@ -193,9 +231,7 @@ static bool make_range(struct ask *a)
             (struct range_op){.key = ask_all_keys(), .range_end = ask_all_keys_end()};
     if (a->kind == ASK_STALE_GET) a->request.serializable = a->request.range.serializable = true;
     if (a->kind != ASK_OLD_GET) return true;
-    if (a->run->floor < 2) return false;
-    uint64_t back = sim_random_below(&a->run->random, 200);
-    a->revision = a->run->floor > (int64_t)back + 1 ? a->run->floor - (int64_t)back : 1;
+    if (!choose_revision(a)) return false;
     a->request.range.revision = a->revision;
     return true;
 }
@@ -268,6 +304,8 @@ bool ask_make(struct ask *a)
     case ASK_STALE_GET:
     case ASK_OLD_GET:
     case ASK_RANGE: return make_range(a);
+    case ASK_OLD_RANGE: return make_old_range(a);
+    case ASK_TXN_OLD: return make_txn_old(a);
     case ASK_DELETE:
     case ASK_DELETE_ALL: make_delete(a); return true;
     case ASK_CAS_VALUE:

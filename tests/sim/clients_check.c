@@ -55,6 +55,26 @@ static bool check_all(struct ask *a, const struct range_result *got, int64_t rev
     return true;
 }
 
+/* A part of the range at an older revision, as it was asked for. */
+static bool check_old_range(struct ask *a, const struct range_op *op, const struct range_result *got)
+{
+    struct model *m = a->run->model;
+    int64_t rev = a->revision, count = (int64_t)model_count(m, ask_all_keys(), ask_all_keys_end(), rev);
+    int64_t n = op->count_only ? 0 : op->limit && op->limit < count ? op->limit : count;
+    if (got->count != count || (int64_t)got->n != n || (!op->count_only && got->more != (n < count)))
+        return bad(a, "wrong count at an older revision", rev);
+    struct slice last = {0};
+    for (size_t i = 0; i < got->n; i++) {
+        struct slice key = record_key(got->records[i]);
+        if (i && slice_cmp(last, key) >= 0) return bad(a, "keys out of order", rev);
+        if ((int64_t)model_count(m, ask_all_keys(), key, rev) != (int64_t)i) return bad(a, "a key was left out", rev);
+        if (!same(got->records[i], model_get(m, key, rev)))
+            return bad(a, "not what a key held at that revision", rev);
+        last = key;
+    }
+    return true;
+}
+
 static bool check_prev(struct ask *a, const struct record *prev, int64_t rev)
 {
     const struct model_event *ev =
@@ -160,6 +180,11 @@ static bool check_body(struct ask *a, int64_t rev)
     case ASK_GET:
     case ASK_STALE_GET: return check_one(a, &q->result.op.range, rev);
     case ASK_OLD_GET: return check_one(a, &q->result.op.range, a->revision);
+    case ASK_OLD_RANGE: return check_old_range(a, &q->range, &q->result.op.range);
+    case ASK_TXN_OLD:
+        if (q->result.op.type != OP_TXN || q->result.op.txn.n != 2) return bad(a, "not this txn's answer", rev);
+        return wrote(a, a->key_text, a->value, rev) &&
+               check_old_range(a, &a->success[1].range, &q->result.op.txn.results[1].range);
     case ASK_RANGE: return check_all(a, &q->result.op.range, rev);
     case ASK_TXN_READ: return check_all(a, &q->result.op.txn.results[0].range, rev);
     case ASK_DELETE:
@@ -186,7 +211,7 @@ static bool check_body(struct ask *a, int64_t rev)
 /* Reads of one member as it is need not be newer than anything. */
 static bool is_linearizable(enum ask_kind kind)
 {
-    return kind != ASK_STALE_GET && kind != ASK_HASH && kind != ASK_RENEW;
+    return kind != ASK_STALE_GET && kind != ASK_HASH && kind != ASK_RENEW && kind != ASK_OLD_RANGE;
 }
 
 bool ask_check(struct ask *a)
@@ -209,13 +234,15 @@ bool ask_check_refusal(struct ask *a)
     const struct model_lease *l = a->lease ? model_lease(r->model, a->lease) : NULL;
     switch (code) {
     case ERR_COMPACTED:
-        if (a->kind == ASK_COMPACT || a->kind == ASK_OLD_GET || a->kind == ASK_HASH) {
+        if (a->kind == ASK_TXN_OLD) clients_refused(r, a->value);
+        if (a->kind == ASK_TXN_OLD || a->kind == ASK_OLD_RANGE || a->kind == ASK_COMPACT || a->kind == ASK_OLD_GET || a->kind == ASK_HASH) {
             return model_compact_revision(r->model) >= a->revision ||
                    bad(a, "refused as compacted", 0);
         }
         break;
     case ERR_FUTURE_REV:
-        if (a->kind == ASK_HASH) return true; /* this member is behind */
+        if (a->kind == ASK_HASH || (a->kind == ASK_OLD_RANGE && a->request.serializable))
+            return true; /* this member is behind */
         break;
     case ERR_LEASE_NOT_FOUND:
         if (a->kind == ASK_RENEW) return true; /* it may have run out, and end in a moment */
@@ -307,6 +334,9 @@ void ask_record(struct ask *a, bool known)
         return;
     case ASK_PUT:
         if (known) a->client->known[a->key] = (struct known_value){a->value, q->ret_revision};
+        add(a, (struct linear_op){.key = a->key, .kind = LINEAR_WRITE, .value = a->value}, known);
+        return;
+    case ASK_TXN_OLD:
         add(a, (struct linear_op){.key = a->key, .kind = LINEAR_WRITE, .value = a->value}, known);
         return;
     case ASK_DELETE: add(a, (struct linear_op){.key = a->key, .kind = LINEAR_WRITE}, known); return;

@@ -9,12 +9,14 @@ enum ask_kind {
     ASK_GET,
     ASK_STALE_GET,
     ASK_OLD_GET,
+    ASK_OLD_RANGE,
     ASK_DELETE,
     ASK_DELETE_ALL,
     ASK_CAS_VALUE,
     ASK_CAS_MOD,
     ASK_RANGE,
     ASK_TXN,
+    ASK_TXN_OLD, /* a put, and a range at an older revision */
     ASK_TXN_READ,
     ASK_COMPACT,
     ASK_GRANT,
@@ -56,6 +58,9 @@ struct ask {
     struct op success[3], failure[2];
     struct txn_op txn;
 };
+
+/* clients.c: this value was certainly not written. */
+void clients_refused(struct run *r, uint64_t value);
 
 /* clients_ask.c: makes the request of a kind. */
 bool ask_make(struct ask *a);

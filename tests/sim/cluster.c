@@ -356,8 +356,11 @@ static struct life *life_open(struct run *r, uint64_t id, int *ret_code, struct 
     m->life = l;
     m->unread = false;
     r->open_lives++;
-    if (m->deaths && !m->rotting && --m->deaths > 0)
-        sim_crash_after(r->sim, id, m->death_mode, 1 + (unsigned)sim_random_below(&r->random, 40));
+    if (m->deaths && !m->rotting && --m->deaths > 0) {
+        bool power = m->death_by == 2 ? m->deaths % 2 : m->death_by == SIM_POWER;
+        sim_crash_after(r->sim, id, power ? SIM_POWER : SIM_KILL,
+                        1 + (unsigned)sim_random_below(&r->random, sim_chance(&r->random, 500000) ? 12 : 80));
+    }
     struct core *core = NULL;
     *ret_code = core_open(&config, l->env, &life_events, l, &core, e);
     l->core = core;

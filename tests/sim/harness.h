@@ -104,7 +104,7 @@ struct member {
     bool unread;         /* it has not been started since it was damaged */
     uint64_t damaged_at; /* what had been applied by then */
     unsigned deaths;        /* it dies so many times more, soon after it starts */
-    enum sim_crash_mode death_mode;
+    unsigned death_by; /* enum sim_crash_mode, 2 = by turns */
     uint64_t downtime_us; /* after a crash at a disk operation; 0 = by chance */
 };
 
@@ -154,6 +154,7 @@ struct run {
     unsigned n_hashes;
     struct run_state states[RUN_STATES_MAX]; /* by index */
     bool *refused; /* by value: it was never sent, so it must not appear */
+    bool *written; /* by value: it is in the model, and must not come again */
     size_t refused_size;
     int64_t next_lease;
     struct run_result *result;

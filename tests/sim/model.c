@@ -297,6 +297,21 @@ static bool compare_holds(const struct model *m, const struct compare *c)
 
 static void do_op(struct model *m, const struct op *op, uint32_t *sub);
 
+/* A txn is refused as a whole if a range of the branch that is taken asks for what is compacted or yet to come. */
+static bool txn_allowed(const struct model *m, const struct txn_op *t)
+{
+    bool holds = true;
+    for (size_t i = 0; i < t->n_compares; i++) holds = holds && compare_holds(m, &t->compares[i]);
+    const struct op *ops = holds ? t->success : t->failure;
+    size_t n = holds ? t->n_success : t->n_failure;
+    for (size_t i = 0; i < n; i++) {
+        int64_t rev = ops[i].type == OP_RANGE ? ops[i].range.revision : 0;
+        if (rev && (rev > m->revision || rev < m->compact_revision)) return false;
+        if (ops[i].type == OP_TXN && !txn_allowed(m, ops[i].txn)) return false;
+    }
+    return true;
+}
+
 static void do_txn(struct model *m, const struct txn_op *t, uint32_t *sub)
 {
     bool holds = true;
@@ -364,7 +379,8 @@ static bool do_command(struct model *m, const struct command *c)
                 break;
             }
         }
-        do_op(m, &c->op, &sub);
+        if (c->op.type == OP_TXN && !txn_allowed(m, c->op.txn)) m->stats.refused++;
+        else do_op(m, &c->op, &sub);
         break;
     case COMMAND_COMPACT: do_compact(m, c->compact.revision); break;
     case COMMAND_LEASE_GRANT: do_grant(m, c->lease_grant.id, c->lease_grant.ttl); break;

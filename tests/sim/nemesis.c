@@ -141,7 +141,7 @@ static void ask_transfer(struct armed *a)
 static void blackout(struct armed *a)
 {
     for (uint64_t id = 1; id <= a->run->o.members; id++)
-        cluster_crash(a->run, id, SIM_POWER, 1000 + a->f->lasts_us / id);
+        cluster_crash(a->run, id, (enum sim_crash_mode)a->f->a, 1000 + a->f->lasts_us / id);
 }
 
 static void mend_disk(struct run *r, uint64_t id)
@@ -186,8 +186,8 @@ static void strike_member(struct armed *a)
     case FAULT_RESTARTS:
         m->deaths = (unsigned)f->a;
         m->downtime_us = f->lasts_us;
-        m->death_mode = (enum sim_crash_mode)f->b;
-        sim_crash_after(r->sim, a->id, m->death_mode, 1);
+        m->death_by = (unsigned)f->b;
+        cluster_crash(r, a->id, f->b == SIM_POWER ? SIM_POWER : SIM_KILL, f->lasts_us);
         break;
     case FAULT_STOP: cluster_stop(r, a->id, f->lasts_us); break;
     case FAULT_BLACKOUT: blackout(a); break;

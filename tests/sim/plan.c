@@ -178,9 +178,10 @@ static void choose_details(struct style *s, struct fault *f)
         break;
     case FAULT_RESTARTS:
         f->a = sim_random_range(r, 2, 8);
-        f->b = crash_mode(s);
-        f->lasts_us = sim_random_range(r, 1000, 300000);
+        f->b = sim_random_below(r, 3);
+        f->lasts_us = sim_random_range(r, 1000, sim_chance(r, 500000) ? 5000 : 300000);
         break;
+    case FAULT_BLACKOUT: f->a = crash_mode(s); break;
     case FAULT_CLOCK_JUMP: f->a = sim_random_range(r, 1000, 20000000); break;
     case FAULT_CLOCK_DRIFT: f->a = sim_random_range(r, 900000, 1100000); break;
     case FAULT_ISOLATE:
@@ -373,12 +374,37 @@ static void story_forgotten_vote(struct style *s, uint64_t at)
     add(s, fault_at(FAULT_KILL, WHO_LEADER, at + 1000, 100000));
 }
 
+/* Killed while a write is under way, up again, and soon after the power fails: what it has read and believed may only
+ * have been in the page cache. One member or all of them. */
+static void story_page_cache(struct style *s, uint64_t at)
+{
+    uint64_t downtime = sim_random_range(s->r, 1000, 5000);
+    struct fault first = fault_at(FAULT_RESTARTS, WHO_SUBJECT, at, downtime);
+    if (sim_chance(s->r, 500000)) first = fault_at(FAULT_BLACKOUT, WHO_SUBJECT, at, downtime);
+    first.when = WHEN_DISK;
+    first.detail = DISK_LOG_WRITE;
+    first.nth = (unsigned)sim_random_range(s->r, 1, 10);
+    first.delay_us = sim_random_below(s->r, 300);
+    first.a = first.kind == FAULT_BLACKOUT ? SIM_KILL : 2;
+    first.b = 2;
+    add(s, first);
+    struct fault second = fault_at(FAULT_BLACKOUT, WHO_LEADER, at + downtime + sim_random_below(s->r, 1500000), 10000);
+    second.a = SIM_POWER;
+    if (first.kind == FAULT_BLACKOUT) {
+        second.when = sim_chance(s->r, 500000) ? WHEN_SENDS : WHEN_TIME;
+        second.detail = FRAME_VOTE_RESULT;
+        second.nth = 1;
+        second.delay_us = sim_random_below(s->r, 3000);
+        add(s, second);
+    }
+}
+
 static void add_story(struct style *s, uint64_t at)
 {
     static void (*const stories[PLAN_STORIES])(struct style *s, uint64_t at) = {
         story_slow_append, story_two_transfers, story_stale_suffix,
-        story_install,     story_late_frames,   story_forgotten_vote};
-    if (s->o->members == 1) return;
+        story_install,     story_late_frames,   story_forgotten_vote, story_page_cache};
+    if (s->o->members == 1) return story_page_cache(s, at);
     unsigned which = (unsigned)sim_random_below(s->r, PLAN_STORIES);
     for (; !(s->o->stories & 1u << which); which = (which + 1) % PLAN_STORIES) continue;
     stories[which](s, at);

@@ -13,9 +13,9 @@ enum fault_kind {
     FAULT_KILL,        /* the process dies, its page cache stays */
     FAULT_POWER,       /* the machine dies: writes that were not synced are lost or torn */
     FAULT_CRASH_AT_IO, /* the same, at the `a`th disk operation from now (b: enum sim_crash_mode) */
-    FAULT_RESTARTS,    /* dies again and again, `a` times, soon after (or while) it starts */
+    FAULT_RESTARTS,    /* dies again and again, `a` times, soon after (or while) it starts (b: how, 2 = by turns) */
     FAULT_STOP,        /* an orderly stop and start */
-    FAULT_BLACKOUT,    /* the power of all members fails at once */
+    FAULT_BLACKOUT,    /* all members die at once (a: enum sim_crash_mode) */
     FAULT_PAUSE,
     FAULT_CLOCK_JUMP,  /* a: us */
     FAULT_CLOCK_DRIFT, /* a: ppm + 1000000 */
@@ -78,7 +78,7 @@ struct fault {
     uint64_t a, b;
 };
 
-enum { PLAN_FAULTS_MAX = 512, PLAN_SHAPES_MAX = 12, PLAN_STORIES = 6 };
+enum { PLAN_FAULTS_MAX = 512, PLAN_SHAPES_MAX = 12, PLAN_STORIES = 7 };
 
 /* A stretch of time with its own load. */
 struct shape {

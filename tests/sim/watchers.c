@@ -137,11 +137,11 @@ static void on_canceled(struct watch_sink *sink, struct watcher *watcher, int co
     (void)watcher;
     r->result->counts.watch_cancels++;
     if (code != ERR_COMPACTED) bad(w, err_name(code), compact_rev);
-    else if (compact_rev < w->next_rev)
+    else if (compact_rev <= w->next_rev) /* from the compacted revision itself on is allowed */
         bad(w, "canceled as compacted, but it was not", compact_rev);
     else if (compact_rev > model_compact_revision(r->model))
         bad(w, "canceled for a compaction that nobody has applied", compact_rev);
-    else w->next_rev = compact_rev + 1;
+    else w->next_rev = compact_rev + (int64_t)sim_random_below(&r->random, 2);
     detach(w, 1000);
 }
 
@@ -155,6 +155,8 @@ static void watch_attach(void *arg)
         sim_at(r->sim, 100000, watch_attach, w);
         return;
     }
+    if (model_compact_revision(r->model) > 0 && sim_chance(&r->random, 100000))
+        w->next_rev = model_compact_revision(r->model); /* a new one, from the oldest revision there is */
     struct watch_options o = {
         .key = w->key, .range_end = w->range_end, .start_rev = w->next_rev, .data = w};
     watch_sink_init(&w->sink);
