@@ -87,9 +87,9 @@ class Episode:
         self.counts = nemesis.counts
 
     def watch_over(self, cluster, stop):
-        """While all settle: a member that ends now does so without a reason."""
+        """While all settle: a member that ends now does so without a reason, or from what was done to it just before."""
         while not stop.is_set():
-            cluster.look()
+            cluster.revive()
             stop.wait(0.2)
 
     def run(self):

@@ -180,7 +180,9 @@ class Member:
         self.disk = Disk(os.path.join(cluster.dir, self.name), cluster.can("loop"))
         self.shim = Shim(os.path.join(cluster.dir, self.name + ".shim")) if cluster.can("shim") else None
         self.log = os.path.join(cluster.dir, self.name + ".log")
-        self.proc, self.excuse, self.wanted, self.paused = None, None, True, False
+        self.proc, self.wanted, self.paused, self.held = None, True, False, False
+        self.excuse = None          # why it may end by itself
+        self.pardon = (0, None)     # and until when it may still do so
         self.state, self.initial = "new", None
         self.starts = 0
 
@@ -209,7 +211,8 @@ class Member:
 
     def kill(self, sig=signal.SIGKILL, timeout=30):
         """It ends because the harness says so."""
-        if not self.up:
+        self.cluster.look()
+        if not self.proc:
             return
         self.excuse = f"signal {sig}"
         self.proc.send_signal(sig)
@@ -223,6 +226,10 @@ class Member:
             self.proc.wait(30)
         self.proc = None
         self.excuse = None
+
+    def forgive(self):
+        """The fault is over; what it did may show a little later."""
+        self.excuse, self.pardon = None, (time.monotonic() + 15, self.excuse)
 
     def pause(self):
         if self.up:
@@ -276,10 +283,18 @@ class Cluster:
             if m.proc is None or m.proc.poll() is None:
                 continue
             code, m.proc = m.proc.returncode, None
-            if not m.excuse:
+            excuse = m.excuse or (m.pardon[1] if time.monotonic() < m.pardon[0] else None)
+            if not excuse:
                 self.wrong(f"{m.name} ended by itself ({code}): {m.last_lines()}")
-            elif code not in (0, 1) and not m.excuse.startswith("signal"):
-                self.wrong(f"{m.name} ended with {code} after {m.excuse}: {m.last_lines()}")
+            elif code not in (0, 1) and not excuse.startswith("signal"):
+                self.wrong(f"{m.name} ended with {code} after {excuse}: {m.last_lines()}")
+
+    def revive(self):
+        """Starts what is down and has nothing that holds it down."""
+        self.look()
+        for m in self.present():
+            if not m.proc and not m.excuse and not m.held:
+                m.start()
 
     def ctl(self, *args, endpoints=None, timeout=15):
         urls = ",".join(self.net.client_url(m.i) for m in endpoints or self.present())

@@ -70,10 +70,7 @@ class Nemesis:
             again = item[1]()
             if again:  # it goes on: (seconds, undo)
                 self.running.append((now + again[0], again[1]))
-        self.c.look()
-        for m in self.c.present():  # an excused one comes back when its trouble is over
-            if not m.proc and not m.excuse and not getattr(m, "held", False):
-                m.start()
+        self.c.revive()
 
     def heal(self):
         while self.running:
@@ -88,11 +85,9 @@ class Nemesis:
             if m.shim:
                 m.shim.heal()
             m.held = False
-        self.c.look()
-        for m in self.c.present():
-            if not m.up:
-                m.excuse = None
-                m.start()
+            if m.excuse:
+                m.forgive()
+        self.c.revive()
 
     # ---- processes
 
@@ -115,8 +110,10 @@ class Nemesis:
 
     def do_killall(self, f, m):
         members = self.c.present()
+        self.c.look()
         for x in members:
-            if x.up:
+            if x.proc:
+                x.excuse = "signal 9"
                 x.proc.send_signal(signal.SIGKILL)
         for x in members:
             self.down(x, signal.SIGKILL)
@@ -179,10 +176,9 @@ class Nemesis:
         m.excuse = "a full disk"
         m.disk.fill(int(f["x"] * 400000))
 
-        def undo(final=False):
+        def undo():
             m.disk.make_room()
-            m.excuse = None
-            self.c.members[m.i].held = False
+            m.forgive()
         return undo
 
     def do_eio(self, f, m):
@@ -193,8 +189,7 @@ class Nemesis:
 
         def undo():
             m.shim.heal()
-            self.c.look()
-            m.excuse = None
+            m.forgive()
         return undo
 
     def do_slowdisk(self, f, m):
