@@ -90,4 +90,7 @@
 /* Kubernetes objects */
 #define LIMIT_KIND_PROBLEMS 256 /* told of one object */
 
+/* ---- scrub ---- */
+#define LIMIT_SCRUB_BYTES_PER_S (16 * LIMIT_MiB) /* read again in the background, if nothing else is said */
+
 #endif

@@ -15,6 +15,7 @@
 #define HURRY_LEAST_MS 20u
 #define HURRY_STEP_MS 75u
 #define HURRY_SPAN_MS 25u
+#define SCRUB_INTERVAL_MS (3600u * 1000u)
 
 /* ---- libraft's memory ------------------------------------------------------------------------ */
 
@@ -226,6 +227,7 @@ static void on_tick(void *ctx)
     if (!c->dead) stream_tick(c);
     if (!c->dead) wal_tick(c->wal);
     if (!c->dead) heal_tick(c);
+    if (!c->dead) scrub_tick(c);
     if (!c->dead) guard_poll(&c->guard);
 }
 
@@ -469,6 +471,8 @@ static void copy_config(struct consensus *c, const struct consensus_config *conf
         config->snapshot_log_bytes ? config->snapshot_log_bytes : 64 * LIMIT_MiB;
     c->trailing_log_bytes =
         config->trailing_log_bytes ? config->trailing_log_bytes : 16 * LIMIT_MiB;
+    c->scrub_interval_ms = config->scrub_interval_ms ? config->scrub_interval_ms : SCRUB_INTERVAL_MS;
+    c->scrub_rate = config->scrub_rate ? config->scrub_rate : LIMIT_SCRUB_BYTES_PER_S;
 }
 
 static void init_raft(struct consensus *c)
@@ -501,6 +505,7 @@ static void consensus_free(struct consensus *c)
     proposals_release(c);
     membership_release(c);
     snapshots_release(c);
+    scrub_release(c);
     peers_release(c);
     mem_free(c);
 }
@@ -534,6 +539,7 @@ int consensus_open(const struct consensus_config *config, struct env *env,
         consensus_free(c);
         return rv;
     }
+    scrub_open(c);
     c->start_task.run = start_raft;
     c->start_task.data = c;
     env->ops->defer(env, &c->start_task);
@@ -573,7 +579,7 @@ static void close_disk(struct consensus *c)
 
 void consensus_snapshots_idle(struct consensus *c)
 {
-    if (c->closing && c->closed && snapshots_idle(c)) {
+    if (c->closing && c->closed && snapshots_idle(c) && (c->dead || scrub_idle(c))) {
         void (*once)(struct consensus *) = c->close_disk;
         c->close_disk = NULL;
         if (once) once(c);
@@ -589,6 +595,7 @@ void consensus_close(struct consensus *c, void (*closed)(void *ctx), void *ctx)
     c->closed_ctx = ctx;
     reads_fail_all(c, ERR_CLOSED);
     c->close_disk = close_disk;
+    scrub_cancel(c);
     snapshots_cancel(c);
     consensus_snapshots_idle(c);
 }
@@ -673,4 +680,5 @@ void consensus_get_status(const struct consensus *c, struct consensus_status *re
     ret->read_rounds = c->reads.rounds;
     ret->masked_defects = c->guard.masked;
     snapshots_status(c, ret);
+    scrub_status(c, ret);
 }

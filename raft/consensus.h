@@ -41,6 +41,9 @@ struct consensus_config {
     uint64_t trailing_log_bytes; /* of log kept behind a snapshot for slow followers; 0 = 16 MiB */
     unsigned max_appends;     /* entries proposed by this leader and not yet on its disk; 0 = 4 */
     size_t segment_bytes;     /* of the WAL; 0 = 64 MiB */
+    uint64_t scrub_interval_ms; /* between two rounds of reading all files again; 0 = an hour; or: */
+#define CONSENSUS_NO_SCRUB UINT64_MAX
+    uint64_t scrub_rate;      /* bytes a second that a round reads at most; 0 = 16 MiB */
 };
 
 enum consensus_role { CONSENSUS_FOLLOWER, CONSENSUS_CANDIDATE, CONSENSUS_LEADER };
@@ -120,6 +123,7 @@ struct consensus_status {
     bool recovering; /* its log and snapshots were set aside, and are not all back */
     uint64_t fsyncs, fsync_us_total, proposals, proposals_failed, appends, snapshots_taken, snapshots_sent,
         snapshots_installed, leader_changes, read_rounds, masked_defects, healed;
+    uint64_t scrub_bytes, scrub_rounds, scrub_errors; /* read again, how often all of it, damage found in it */
 };
 void consensus_get_status(const struct consensus *c, struct consensus_status *ret);
 

@@ -5,7 +5,7 @@
  *   propose.c    proposals and their fate             peers.c     members, and frames to them
  *   readindex.c  read points                          snapshots.c taking, loading and installing
  *   guard.c      libraft held to the thesis           snapstream.c snapshots to and from peers
- *   heal.c       damaged and old states
+ *   heal.c       damaged and old states               scrub.c     reading it all again
  *   membership.c changes of the members
  *   wal*.c       the log on disk                      meta.c      term and vote on disk */
 #ifndef PINTLE_RAFT_CONSENSUS_INT_H
@@ -29,6 +29,7 @@
 #define CONSENSUS_PEER_BYTES (16 * LIMIT_MiB) /* of entries on their way to one peer */
 
 struct snapshots;
+struct scrub;
 
 /* ---- peers.c --------------------------------------------------------------------------------- */
 
@@ -116,6 +117,9 @@ struct meta {
  * written again from the other one. */
 int meta_read(struct env *env, uint64_t cluster_id, uint64_t member_id, struct meta *ret,
               struct err *e);
+/* Both copies must hold `m`; they are written again if one does not. */
+int meta_check(struct env *env, uint64_t cluster_id, uint64_t member_id, struct meta *m,
+               unsigned *ret_bad, struct err *e);
 /* Both copies, durable when it returns. */
 int meta_write(struct env *env, uint64_t cluster_id, uint64_t member_id, struct meta *m,
                struct err *e);
@@ -165,6 +169,8 @@ int membership_open(struct consensus *c, const struct consensus_config *config, 
 /* The file of the newest committed members; the configuration is borrowed from it. False: not one, or damaged. */
 bool membership_parse(struct slice file, uint64_t *ret_cluster, uint64_t *ret_member, uint64_t *ret_index,
                       struct slice *ret_configuration);
+#define MEMBERS_PATH "members"
+bool membership_check(struct consensus *c, struct slice file);
 /* libraft's configuration has changed, or is committed. */
 void membership_changed(struct consensus *c);
 void membership_poll(struct consensus *c);
@@ -174,6 +180,15 @@ uint64_t membership_known(void *ctx);
 bool membership_stranger(void *ctx, uint64_t peer_id, uint64_t known);
 void membership_removed(void *ctx, uint64_t peer_id);
 void membership_release(struct consensus *c);
+
+/* ---- scrub.c --------------------------------------------------------------------------------- */
+
+void scrub_open(struct consensus *c);
+void scrub_tick(struct consensus *c);
+void scrub_cancel(struct consensus *c); /* closing: does not wait for its rate */
+bool scrub_idle(const struct consensus *c);
+void scrub_release(struct consensus *c);
+void scrub_status(const struct consensus *c, struct consensus_status *ret);
 
 /* ---- propose.c ------------------------------------------------------------------------------- */
 
@@ -283,7 +298,7 @@ struct consensus {
     void *ctx;
     uint64_t id, cluster_id, life;
     unsigned heartbeat_ms, election_ms, max_appends;
-    uint64_t snapshot_log_bytes, trailing_log_bytes;
+    uint64_t snapshot_log_bytes, trailing_log_bytes, scrub_interval_ms, scrub_rate;
 
     struct raft raft;
     struct raft_fsm fsm;
@@ -314,6 +329,7 @@ struct consensus {
     struct proposals proposals;
     struct reads reads;
     struct snapshots *snapshots;
+    struct scrub *scrub;
 
     uint64_t seen_leader, seen_term; /* as last told to leader_changed */
     bool seen_self, ready;

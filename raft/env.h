@@ -48,7 +48,8 @@ enum env_io_op {
     ENV_IO_TRUNCATE,  /* file, length `offset`; then fdatasync */
 };
 
-enum { ENV_OPEN_WRITE = 1, ENV_OPEN_CREATE = 2, ENV_OPEN_EXCLUSIVE = 4 };
+/* COLD: reads see the disk, not what the system has kept in memory since it was written, as far as it lets go of that. */
+enum { ENV_OPEN_WRITE = 1, ENV_OPEN_CREATE = 2, ENV_OPEN_EXCLUSIVE = 4, ENV_OPEN_COLD = 8 };
 
 #define ENV_IOV_MAX 64
 

@@ -66,6 +66,7 @@ static int io_open(struct env_uv *u, struct env_io *io)
     io->file = mem_must_alloc(sizeof(*io->file));
     io->file->fd = fd;
     io->file->path = mem_must_strdup(io->path);
+    io->file->cold = io->flags & ENV_OPEN_COLD;
     return 0;
 }
 
@@ -98,9 +99,16 @@ static int io_sync(struct env_io *io)
     return fdatasync(io->file->fd) != 0 ? fail(&io->err, "sync", io->file->path) : 0;
 }
 
+/* Whole pages only, and none that waits to be written. */
+static void let_go(const struct env_io *io)
+{
+    if (io->file->cold) (void)posix_fadvise(io->file->fd, (off_t)io->offset, (off_t)io->len, POSIX_FADV_DONTNEED);
+}
+
 static int io_read(struct env_io *io)
 {
     io->ret_len = 0;
+    let_go(io);
     while (io->ret_len < io->len) {
         ssize_t n = pread(io->file->fd, (char *)io->buffer + io->ret_len, io->len - io->ret_len,
                           (off_t)(io->offset + io->ret_len));
@@ -109,6 +117,7 @@ static int io_read(struct env_io *io)
         if (n == 0) break;
         io->ret_len += (size_t)n;
     }
+    let_go(io);
     return 0;
 }
 

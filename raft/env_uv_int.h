@@ -19,6 +19,7 @@ struct env_uv;
 struct env_file {
     int fd;
     char *path; /* as in messages */
+    bool cold;
 };
 
 struct disk_lane {

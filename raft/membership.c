@@ -21,7 +21,6 @@
 #include "base/mem.h"
 #include "raft/consensus_int.h"
 
-#define MEMBERS_PATH "members"
 #define MEMBERS_MAGIC 0x3152424d4d4e5000u /* "\0PNMMBR1" */
 #define MEMBERS_BYTES_MAX (64 * LIMIT_KiB)
 #define CHANGE_TIMEOUTS 10u /* election timeouts until the outcome of a change is unknown */
@@ -59,6 +58,22 @@ bool membership_parse(struct slice file, uint64_t *ret_cluster, uint64_t *ret_me
     *ret_configuration = reader_bytes(&r, reader_left(&r) - sizeof(uint32_t));
     return magic == MEMBERS_MAGIC && reader_u32(&r) == crc32c(0, file.data, file.len - sizeof(uint32_t)) &&
            frame_configuration_ok(*ret_configuration);
+}
+
+/* The scrub has read the file (empty: there is none): it must hold what is committed, else it is written again. */
+bool membership_check(struct consensus *c, struct slice file)
+{
+    const struct membership *m = &c->membership;
+    uint64_t cluster, member, index;
+    struct slice conf;
+    struct err e = {{0}};
+    if (m->committed_index == 0) return true;
+    /* A newer one may have been written since it was read. */
+    if (membership_parse(file, &cluster, &member, &index, &conf) && cluster == c->cluster_id && member == c->id)
+        return true;
+    int rv = save(c, m->committed_index, &m->committed, &e);
+    if (rv) consensus_fatal(c, rv, "%s", e.text);
+    return false;
 }
 
 /* A file that cannot be read is as none: the flags name members, too. */

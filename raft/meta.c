@@ -183,3 +183,24 @@ int meta_read(struct env *env, uint64_t cluster_id, uint64_t member_id, struct m
     for (int i = 0; i < META_COPIES; i++) buf_release(&c[i].bytes);
     return rv;
 }
+
+int meta_check(struct env *env, uint64_t cluster_id, uint64_t member_id, struct meta *m, unsigned *ret_bad,
+               struct err *e)
+{
+    struct copy c[META_COPIES] = {0};
+    int rv = 0;
+    *ret_bad = 0;
+    for (int i = 0; i < META_COPIES && !rv; i++) {
+        rv = read_copy(env, i, cluster_id, member_id, &c[i]);
+        buf_release(&c[i].bytes);
+        bool wrong = rv == ERR_CORRUPT || rv == ERR_NOT_FOUND || rv == ERR_CLUSTER_MISMATCH ||
+                     (!rv && c[i].m.generation != m->generation);
+        if (!wrong) continue;
+        rv = 0;
+        ++*ret_bad;
+        log_error("raft: scrub: %s, written again member=%" PRIx64,
+                  c[i].e.text[0] ? c[i].e.text : "a copy of term and vote is an old one", member_id);
+    }
+    if (rv && e) *e = c[c[0].status ? 0 : 1].e;
+    return rv || !*ret_bad ? rv : meta_write(env, cluster_id, member_id, m, e);
+}

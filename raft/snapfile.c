@@ -163,7 +163,7 @@ static int take_block(struct snapfile_decoder *d, struct slice in, size_t *used,
     *used = SNAPFILE_BLOCK_HEAD + packed;
     if (end) return take_end(d, &r, e);
     struct slice data = reader_bytes(&r, packed);
-    int rv = unpack(d, raw, data, &data, e);
+    int rv = block ? unpack(d, raw, data, &data, e) : 0;
     if (rv) return rv;
     d->raw_bytes += raw;
     d->blocks++;

@@ -41,7 +41,7 @@ struct snapfile_decoder {
 
 void snapfile_decoder_init(struct snapfile_decoder *d);
 void snapfile_decoder_release(struct snapfile_decoder *d);
-/* `block` gets the stream. ERR_CORRUPT names the offset: "offset 4096: ...". */
+/* `block` gets the stream; NULL: only the checksums are looked at. ERR_CORRUPT names the offset: "offset 4096: ...". */
 int snapfile_feed(struct snapfile_decoder *d, struct slice piece,
                   int (*block)(void *ctx, struct slice raw, struct err *e), void *ctx,
                   struct err *e) MUST_CHECK;

@@ -9,7 +9,6 @@
 #define WAL_DIR "wal"
 #define WAL_SPARE "wal/spare.tmp"
 #define WAL_NEW "wal/new.tmp"
-#define WAL_MARK "wal/mark"
 #define WAL_MAGIC 0x314c4157544e5000u /* "\0PNTWAL1" */
 #define WAL_SEGMENT_HEAD 64u
 #define WAL_RECORD_HEAD 56u
@@ -21,8 +20,6 @@
 #define WAL_SEGMENT_MIN (64 * LIMIT_KiB)
 #define WAL_GROUP_BYTES (8 * LIMIT_MiB) /* of appends gathered into one record */
 #define WAL_PATH_BYTES 40
-#define WAL_MARK_COPY 512u /* one sector each */
-#define WAL_MARK_BYTES (2 * WAL_MARK_COPY)
 
 /* SEAL: of an earlier version; it lay where the next record would go. */
 enum wal_kind { WAL_ENTRIES = 1, WAL_TRUNCATE, WAL_RESET, WAL_SEAL, WAL_BEGIN };

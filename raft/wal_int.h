@@ -1,17 +1,17 @@
 /* The write-ahead log: entries, truncations and resets, in order, durable when `done` comes.
  *
  * Files: wal/<16 hex digits>.wal, numbered without a gap; wal/spare.tmp, a used segment that waits
- * for its next life. A segment is written ahead (zeros, or what its last life left), so that an
- * append changes no file size and fdatasync has only data to write. A segment's header carries a
- * random salt, each record repeats it, and records are chained by sequence number and checksum:
- * what an earlier life left is never mistaken for a record.
+ * for its next life; wal/mark. A segment is written ahead (zeros, or what its last life left), so
+ * that an append changes no file size and fdatasync has only data to write. A segment's header
+ * carries a random salt, each record repeats it, and records are chained by sequence number and
+ * checksum: what an earlier life left, or what was written to another place, is never mistaken for a
+ * record. The first record of a segment comes with one that says where in the chain it begins.
  *
  * One write + fdatasync is under way at a time and holds one record; appends that arrive meanwhile
  * form the next one. So a crash can tear only the last record. When the log is opened, a bad record
- * with nothing valid behind it is that torn one, and is cut; a bad record with something valid
- * behind it is damage, and is refused. After a quiet tick a seal is written (not synced) behind the
- * last record, and on a clean close too: with it even damage to the last record is told from a torn
- * write.
+ * is that torn one, and is cut, if nothing valid is behind it, the mark (how far the log was durable
+ * at the last tick, wal_mark.c) does not know of it, and it is not whole but for one bit. Every
+ * other bad record is damage, and is refused.
  *
  * One thread. Any disk error ends in `fatal`, after which nothing completes any more. */
 #ifndef PINTLE_RAFT_WAL_INT_H
@@ -21,6 +21,10 @@
 
 #include "base/list.h"
 #include "raft/env.h"
+
+#define WAL_MARK "wal/mark"
+#define WAL_MARK_COPY 512u /* one sector each */
+#define WAL_MARK_BYTES (2 * WAL_MARK_COPY)
 
 struct wal;
 
@@ -84,8 +88,31 @@ void wal_truncate_sync(struct wal *w, struct wal_append *a, uint64_t index);
 void wal_reset(struct wal *w, struct wal_append *a, uint64_t index, uint64_t term);
 /* Entries up to `index` are not needed any more: gives whole segments back. */
 void wal_release(struct wal *w, uint64_t index);
-/* To be called now and then: seals a log that has fallen quiet. */
+/* To be called at each tick: notes how far the log is durable. */
 void wal_tick(struct wal *w);
+
+/* ---- checking what was written (wal_check.c) ---- */
+
+/* One segment; `end`: of what is durable in it. */
+struct wal_check {
+    char path[40];
+    uint64_t number, offset, end;
+    /* the log's */
+    const struct wal_options *o;
+    uint64_t salt, seq, to_seq, record, left, padding;
+    uint32_t crc, to_crc, sum, want;
+    bool begin;
+    uint8_t head[64];
+    size_t have;
+};
+/* The oldest segment whose number is above `after`; false if there is none. */
+bool wal_check_next(const struct wal *w, uint64_t after, struct wal_check *k);
+/* Whether the segment still belongs to the log; if not, what was read of it says nothing. */
+bool wal_check_current(const struct wal *w, const struct wal_check *k);
+/* Its bytes from `offset` on, never beyond `end`. ERR_CORRUPT names file and offset. */
+int wal_check_feed(struct wal_check *k, struct slice piece, struct err *e) MUST_CHECK;
+/* The whole of wal/mark, read on the bulk lane; if it is damaged, it is written again. */
+bool wal_check_mark(struct wal *w, struct slice file);
 
 bool wal_idle(const struct wal *w);
 /* The last entry that is on the disk. */
@@ -96,7 +123,7 @@ struct wal_stats {
 };
 void wal_get_stats(const struct wal *w, struct wal_stats *ret);
 
-/* After everything has completed: seals, closes the files, frees it, calls back. After a fatal
+/* After everything has completed: notes the end, closes the files, frees it, calls back. After a fatal
  * error nothing more is written. */
 void wal_close(struct wal *w, void (*closed)(void *ctx), void *ctx);
 /* The env has stopped: frees it at once. */

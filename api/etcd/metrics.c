@@ -66,6 +66,12 @@ static void raft_metrics(struct etcd_api *api, const struct core_status *s, stru
            (int64_t)r->snapshots_sent);
     metric(out, "pintle_raft_snapshots_installed_total", "counter",
            "Snapshots received and installed.", (int64_t)r->snapshots_installed);
+    metric(out, "pintle_raft_scrub_bytes_total", "counter", "Bytes of this member's files read again to find damage.",
+           (int64_t)r->scrub_bytes);
+    metric(out, "pintle_raft_scrub_rounds_total", "counter", "Rounds of the scrub through all files.",
+           (int64_t)r->scrub_rounds);
+    metric(out, "pintle_raft_scrub_errors_total", "counter", "Damage that the scrub has found.",
+           (int64_t)r->scrub_errors);
     metric(out, "pintle_raft_masked_defects_total", "counter",
            "Times the guard kept a defect of libraft from acting.", (int64_t)r->masked_defects);
     metric(out, "pintle_core_batches_total", "counter", "Entries proposed.", (int64_t)s->batches);

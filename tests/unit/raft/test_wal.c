@@ -370,6 +370,39 @@ static void test_flip_every_bit(void **state)
     }
 }
 
+/* The same while the log is open, as the scrub sees it: piece by piece. */
+static void test_check_every_bit(void **state)
+{
+    (void)state;
+    struct world w;
+    struct buf file = {0};
+    struct err e;
+    world_init(&w, 11);
+    world_open(&w);
+    for (uint64_t i = 1; i <= 6; i++) write_entries(&w, i, 1, 1, 100);
+    read_file(&w, FIRST_SEGMENT, &file);
+    unsigned unseen = 0;
+    struct wal_check k;
+    for (size_t bit = 0; bit < 8 * used_bytes(&file); bit++) {
+        file.data[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        assert_true(wal_check_next(w.wal, 0, &k));
+        int rv = 0;
+        for (size_t step = bit % 90 + 1; !rv && k.offset < k.end;) {
+            size_t left = k.end - k.offset;
+            rv = wal_check_feed(&k, slice_sub(buf_slice(&file), k.offset, left < step ? left : step), &e);
+        }
+        assert_true(rv == 0 || (rv == ERR_CORRUPT && strstr(e.text, FIRST_SEGMENT ": offset")));
+        unseen += rv == 0;
+        file.data[bit / 8] ^= (uint8_t)(1 << bit % 8);
+    }
+    assert_true(unseen <= 8 * 6 * 7); /* padding */
+    assert_true(wal_check_current(w.wal, &k));
+    assert_false(wal_check_next(w.wal, k.number, &k));
+    buf_release(&file);
+    world_close(&w);
+    world_free(&w);
+}
+
 /* Damage that no checksum of a single record shows: sectors that are zero, exchanged, of another place, of an earlier time. */
 static void test_sectors(void **state)
 {
@@ -609,6 +642,7 @@ int main(void)
         cmocka_unit_test(test_comes_back),         cmocka_unit_test(test_groups),
         cmocka_unit_test(test_truncate_reset),     cmocka_unit_test(test_torn_at_every_byte),
         cmocka_unit_test(test_flip_every_bit),     cmocka_unit_test(test_missing_segment),
+        cmocka_unit_test(test_check_every_bit),
         cmocka_unit_test(test_sectors),            cmocka_unit_test(test_only_record),
         cmocka_unit_test(test_failed_writes),
         cmocka_unit_test(test_recycled),           cmocka_unit_test(test_crash_anywhere),
