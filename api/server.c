@@ -39,7 +39,8 @@ struct options {
     uint64_t heartbeat_ms, election_ms;
     int64_t quota, snapshot_log_bytes, segment_bytes;
     const char *compaction_mode, *compaction_retention;
-    uint64_t check_ms, compact_check_ms;
+    uint64_t check_ms, compact_check_ms, scrub_ms;
+    int64_t scrub_rate;
     bool compact_check;
     const char *cert_file, *key_file, *trusted_ca_file;
     bool client_cert_auth;
@@ -93,6 +94,8 @@ static void set_defaults(struct options *o)
         .segment_bytes = 16 << 20,
         .compaction_mode = "periodic",
         .check_ms = 300000,
+        .scrub_ms = 3600 * 1000,
+        .scrub_rate = (int64_t)LIMIT_SCRUB_BYTES_PER_S,
         .compact_check_ms = 60000,
         .compact_check = true,
         .log_level = "info",
@@ -123,6 +126,8 @@ static int parse_options(struct options *o, int argc, char **argv)
         {"experimental-corrupt-check-time", FLAG_DURATION_MS, &o->check_ms, "TIME", "etcd 3.5's name of --corrupt-check-time"},
         {"experimental-compact-hash-check-enabled", FLAG_BOOL, &o->compact_check, NULL, "compare states after compactions (default true)"},
         {"experimental-compact-hash-check-time", FLAG_DURATION_MS, &o->compact_check_ms, "TIME", "etcd 3.5's name of --compact-hash-check-time"},
+        {"scrub-interval", FLAG_DURATION_MS, &o->scrub_ms, "TIME", "pause between two rounds of reading all of the data folder again, to find damage; 0 = never"},
+        {"scrub-rate", FLAG_INT, &o->scrub_rate, "BYTES", "a second that such a round reads at most"},
         {"cert-file", FLAG_STRING, &o->cert_file, "FILE", "TLS certificate of the etcd API"},
         {"key-file", FLAG_STRING, &o->key_file, "FILE", "its key"},
         {"trusted-ca-file", FLAG_STRING, &o->trusted_ca_file, "FILE", "CA of client certificates"},
@@ -167,6 +172,7 @@ static int check_options(struct options *o, struct err *e)
     if (o->quota < 0) return invalid(e, "--quota-backend-bytes must not be negative");
     if (o->segment_bytes < (1 << 16) || o->snapshot_log_bytes < 1)
         return invalid(e, "--wal-segment-bytes must be at least 64 KiB and --snapshot-log-bytes positive");
+    if (o->scrub_rate < 1024) return invalid(e, "--scrub-rate must be at least 1024");
     if (o->kube_listen && strncmp(o->kube_listen, "https://", 8) == 0 && (!o->kube_cert_file || !o->kube_key_file))
         return invalid(e, "--kube-listen https://... needs --kube-cert-file and --kube-key-file");
     if (!o->name[0]) return invalid(e, "--name must not be empty");
@@ -224,7 +230,9 @@ static int start_core(struct server *s, struct err *e)
                       .election_ms = (unsigned)o->election_ms,
                       .snapshot_log_bytes = (uint64_t)o->snapshot_log_bytes,
                       .trailing_log_bytes = (uint64_t)o->snapshot_log_bytes / 4 + 1,
-                      .segment_bytes = (size_t)o->segment_bytes},
+                      .segment_bytes = (size_t)o->segment_bytes,
+                      .scrub_interval_ms = o->scrub_ms ? o->scrub_ms : CONSENSUS_NO_SCRUB,
+                      .scrub_rate = (uint64_t)o->scrub_rate},
         .store = {.quota_bytes = o->quota},
         .check_ms = o->check_ms,
         .compact_check_ms = o->compact_check ? o->compact_check_ms : 0,
@@ -420,6 +428,10 @@ int cmd_server(int argc, char **argv)
     if (rv == 0) rv = start_workers(s, &e);
     if (rv != 0) {
         fprintf(stderr, "pintle server: %s\n", e.text[0] ? e.text : err_text(rv));
+        if (rv == ERR_CORRUPT)
+            fprintf(stderr, "pintle server: %s is damaged and was left as it is: move it away and restore a backup "
+                            "(pintle ctl snapshot restore FILE --data-dir %s --name %s)\n",
+                    s->o.data_dir, s->o.data_dir, s->o.name);
         _exit(1); /* threads of a half-made server are not waited for */
     }
     log_info("serving name=%s member=%llx cluster=%llx client=%s kube=%s data=%s workers=%zu", s->o.name,
