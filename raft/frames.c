@@ -121,7 +121,7 @@ void frame_encode(struct buf *out, const struct frame *f)
         break;
     case FRAME_KNOWN:
         PUT(out, f->known.to_life, f->known.boots, f->known.life, f->known.term, f->known.applied,
-            f->known.leader_term, f->known.leader_last);
+            f->known.own_term, f->known.leader_term, f->known.leader_last);
         break;
     case FRAME_MEMBERS:
         PUT(out, f->members.index);
@@ -281,6 +281,7 @@ static const char *get_known(struct reader *r, struct frame *f)
     f->known.life = reader_u64(r);
     f->known.term = reader_u64(r);
     f->known.applied = reader_u64(r);
+    f->known.own_term = reader_u64(r);
     f->known.leader_term = reader_u64(r);
     f->known.leader_last = reader_u64(r);
     return NULL;

@@ -82,6 +82,7 @@ struct frame {
             uint64_t to_life;             /* whose HELLO it answers */
             uint64_t boots, life;         /* the newest start of the receiver that is known */
             uint64_t term, applied;       /* the highest of its lives before that */
+            uint64_t own_term;            /* the sender's */
             uint64_t leader_term, leader_last; /* 0, or the sender leads, and its log ends there */
         } known;
         struct {

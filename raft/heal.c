@@ -14,7 +14,7 @@
  * shares a member with each majority that ever acknowledged anything. The leader forgets what it believed to be stored there.
  *
  * Where term and vote may be lost too (ROLLED_BACK: an old copy, a damaged meta, an empty folder) it also takes no part in
- * anything until every other voter has told it what it knows, takes over the highest term, and gives no vote in that term. */
+ * anything until every other voter has told it what it knows, takes over the highest of their terms, and gives no vote in that term. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -253,6 +253,7 @@ static void on_hello(struct consensus *c, struct peer *p, const struct frame *f)
     k.known.life = s->life;
     k.known.term = p->before_term;
     k.known.applied = p->before_applied;
+    k.known.own_term = c->raft.current_term;
     if (f->hello.recovering && guard_may_serve(&c->guard)) {
         k.known.leader_term = c->raft.current_term;
         if (p->reset_life != f->hello.life || p->reset_term != c->raft.current_term)
@@ -298,16 +299,31 @@ static bool heard_every_voter(const struct consensus *c)
     return c->n_peers > 1;
 }
 
+/* Whomever it has voted for in a forgotten life is in that term, or in a later one. */
+static void heard(struct consensus *c, uint64_t term)
+{
+    struct heal *h = &c->heal;
+    h->highest_term = higher(h->highest_term, term);
+    if (!heard_every_voter(c)) return;
+    if (h->highest_term <= c->raft.current_term) {
+        c->meta.flags &= ~(uint32_t)META_ROLLED_BACK;
+        save_or_stop(c);
+        return;
+    }
+    c->meta.term = h->highest_term;
+    c->meta.voted_for = c->id;
+    save_or_stop(c);
+    if (!c->dead) consensus_fatal(c, ERR_RESTART, "takes over term %" PRIu64 " of the others", h->highest_term);
+}
+
 static void on_known(struct consensus *c, struct peer *p, const struct frame *f)
 {
     struct heal *h = &c->heal;
     if (f->known.to_life != c->life) return;
     if (!p->known && is_old(c, p, f)) return;
     p->known = true;
-    if (has(c, META_ROLLED_BACK) && heard_every_voter(c)) {
-        c->meta.flags &= ~(uint32_t)META_ROLLED_BACK;
-        save_or_stop(c);
-    }
+    if (has(c, META_ROLLED_BACK)) heard(c, f->known.own_term);
+    if (c->dead) return;
     if (f->known.leader_term && f->known.leader_term == c->raft.current_term) {
         h->leader_term = f->known.leader_term;
         h->leader_last = higher(h->leader_last, f->known.leader_last);

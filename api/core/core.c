@@ -14,9 +14,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-#define CORE_WORK_STEPS 2000
 #define CORE_PUBLISH_RETRY_MS 1000
-#define CORE_SLOW_APPLY_MS 100
 
 uint64_t core_now(const struct core *c)
 {
@@ -88,7 +86,7 @@ static void batch_drop(struct core *c, struct core_batch *b)
     mem_free(b);
 }
 
-static void batch_fail(struct core *c, struct core_batch *b, int error)
+void core_batch_fail(struct core *c, struct core_batch *b, int error)
 {
     for (size_t i = 0; i < b->count; i++)
         if (b->requests[i]) core_answer(c, b->requests[i], error);
@@ -130,7 +128,7 @@ static bool propose_batch(struct core *c)
     list_push_back(&c->batch_list, &b->node);
     map_put(&c->batches, tag, b);
     c->n_batches++;
-    if (rv != 0) batch_fail(c, b, rv);
+    if (rv != 0) core_batch_fail(c, b, rv);
     return true;
 }
 
@@ -209,86 +207,16 @@ void core_propose_own(struct core *c, const struct command *command)
 
 /* ---- applying -------------------------------------------------------------------------------- */
 
-static void apply_one(struct core *c, struct slice bytes, struct core_request *r)
-{
-    struct command command;
-    int rv = command_decode(&c->scratch, bytes, &command);
-    if (rv != 0) {
-        log_error("a committed command cannot be decoded: error=%s", err_name(rv));
-        c->events.fatal(c->ctx, rv, "a committed command cannot be decoded");
-        return;
-    }
-    if (r) {
-        store_apply(c->state->store, &command, &r->arena, &r->result);
-        core_answer(c, r, 0);
-    } else {
-        struct result unasked = {0};
-        store_apply(c->state->store, &command, &c->scratch, &unasked);
-        result_release(&unasked);
-    }
-    core_check_command(c, &command);
-    c->applied_commands++;
-}
-
-static void schedule_work(struct core *c)
-{
-    if (!c->work.queued && !c->closing) c->env->ops->defer(c->env, &c->work);
-}
-
-static void run_work(struct env_task *t)
-{
-    struct core *c = t->data;
-    if (c->closing) return;
-    if (store_work(c->state->store, CORE_WORK_STEPS)) schedule_work(c);
-}
-
-static void publish_events(struct core *c)
-{
-    struct event_batch *events = store_take_events(c->state->store);
-    if (!events) return;
-    c->events.live(c->ctx, events);
-    event_batch_unref(events);
-}
-
 static void on_apply(void *ctx, uint64_t index, uint64_t term, struct slice entry, uint64_t own_tag)
 {
-    struct core *c = ctx;
-    struct core_batch *own = own_tag ? map_get(&c->batches, own_tag) : NULL;
-    struct batch_reader reader;
-    uint64_t seq, began = core_now(c);
-    struct slice bytes;
-    size_t i = 0;
-    int rv = batch_open(&reader, entry);
-    if (c->events.applying) c->events.applying(c->ctx, index, term, entry);
-    core_check_entry(c, index, term, entry);
-    while (rv == 0 && (rv = batch_next(&reader, &seq, &bytes)) == 1) {
-        struct core_request *r = NULL;
-        if (own && i < own->count) {
-            r = own->requests[i];
-            own->requests[i] = NULL;
-        }
-        i++;
-        apply_one(c, bytes, r);
-        arena_reset(&c->scratch);
-        rv = 0;
-    }
-    if (rv < 0) {
-        c->events.fatal(c->ctx, rv, "a committed entry cannot be read");
-        return;
-    }
-    if (own) batch_fail(c, own, ERR_UNAVAILABLE); /* nothing is left in it but its memory */
-    c->applied_index = index;
-    c->applied_entries++;
-    if (core_now(c) - began > CORE_SLOW_APPLY_MS) c->slow_applies++;
-    publish_events(c);
-    schedule_work(c);
+    core_apply_entry(ctx, index, term, own_tag, entry);
 }
 
 static void on_proposal_failed(void *ctx, uint64_t tag, int error)
 {
     struct core *c = ctx;
     struct core_batch *b = map_get(&c->batches, tag);
-    if (b) batch_fail(c, b, error);
+    if (b) core_batch_fail(c, b, error);
 }
 
 static void on_writable(void *ctx)
@@ -378,6 +306,7 @@ static int on_snapshot_open(void *ctx, void **ret)
 {
     struct core *c = ctx;
     struct core_cut *cut = mem_must_calloc(1, sizeof(*cut));
+    core_apply_finish(c); /* consensus cuts at what it takes for applied */
     cut->state = c->state;
     cut->snapshot = store_snapshot_open(c->state->store);
     core_state_ref(cut->state);
@@ -423,6 +352,7 @@ static int on_restore_finish(void *ctx, void *restore, uint64_t index, struct er
     int rv = store_loader_finish(restore, &store, e);
     store_loader_free(restore);
     if (rv != 0) return rv;
+    core_apply_finish(c);
     state_retire(c->state);
     c->state = state_new(store);
     c->applied_index = index;
@@ -473,6 +403,7 @@ static void expire_requests(struct core *c, uint64_t now)
 {
     expire_list(c, &c->queued, now);
     expire_list(c, &c->reads, now);
+    expire_list(c, &c->held, now);
     list_for_each(g, &c->groups)
         expire_list(c, &container_of(g, struct core_read_group, node)->requests, now);
     list_for_each(node, &c->batch_list) {
@@ -537,7 +468,7 @@ int core_open(const struct core_config *config, struct env *env, const struct co
     c->events = *events;
     c->ctx = ctx;
     c->state = state_new(store_new(&config->store));
-    c->work = (struct env_task){.run = run_work, .data = c};
+    c->work = (struct env_task){.run = core_apply_work, .data = c};
     c->hash_work = (struct env_task){.run = core_hash_step, .data = c};
     list_init(&c->queued);
     list_init(&c->reads);
@@ -545,6 +476,8 @@ int core_open(const struct core_config *config, struct env *env, const struct co
     list_init(&c->batch_list);
     list_init(&c->hashes);
     list_init(&c->held);
+    list_init(&c->backlog);
+    c->apply_work = (struct env_task){.run = core_apply_step, .data = c};
     c->check_work = (struct env_task){.run = core_check_work, .data = c};
     core_lease_open(c);
     core_check_open(c);
@@ -556,6 +489,7 @@ int core_open(const struct core_config *config, struct env *env, const struct co
         mem_free(c);
         return rv;
     }
+    core_check_opened(c);
     *ret = c;
     return 0;
 }
@@ -585,6 +519,7 @@ static void answer_all(struct core *c, struct list *l)
 
 void core_close(struct core *c, void (*closed)(void *ctx), void *ctx)
 {
+    core_apply_finish(c);
     c->closing = true;
     c->closed = closed;
     c->closed_ctx = ctx;
@@ -595,7 +530,7 @@ void core_close(struct core *c, void (*closed)(void *ctx), void *ctx)
     list_for_each(g, &c->groups)
         answer_all(c, &container_of(g, struct core_read_group, node)->requests);
     list_for_each(node, &c->batch_list)
-        batch_fail(c, container_of(node, struct core_batch, node), ERR_STOPPED);
+        core_batch_fail(c, container_of(node, struct core_batch, node), ERR_STOPPED);
     core_lease_fail_forwarded(c, ERR_STOPPED);
     consensus_close(c->consensus, on_consensus_closed, c);
 }

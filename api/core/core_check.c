@@ -132,7 +132,7 @@ void core_check_work(struct env_task *t)
         consensus_distrust(c->consensus, "its state differs from that of the other members");
         return;
     }
-    if (!k->walk) return;
+    if (!k->walk || c->step) return; /* half of a long command is no state */
     if (!store_check_step(k->walk, CHECK_SLICE_BYTES)) {
         c->env->ops->defer(c->env, t);
         return;
@@ -144,6 +144,11 @@ void core_check_work(struct env_task *t)
     c->next_report_ms = 0;
     believe(c);
     report(c);
+}
+
+void core_check_resume(struct core *c)
+{
+    if (c->check.walk && !c->check_work.queued) c->env->ops->defer(c->env, &c->check_work);
 }
 
 /* ---- what the leader makes of it ------------------------------------------------------------------- */
@@ -367,6 +372,11 @@ void core_check_command(struct core *c, const struct command *command)
 void core_check_restored(struct core *c)
 {
     forget_check(c);
+    watch_refusal(c);
+}
+
+void core_check_opened(struct core *c)
+{
     watch_refusal(c);
 }
 

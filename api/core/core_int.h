@@ -1,5 +1,5 @@
 /* What the files of the core share. core.c: requests, batches, apply. core_read.c: everything that reads. core_lease.c: the
- * clocks of leases. core_check.c: members compare their states. All on the core's thread. */
+ * clocks of leases. core_apply.c: committed entries. core_check.c: members compare their states. All on the core's thread. */
 #ifndef PINTLE_API_CORE_CORE_INT_H
 #define PINTLE_API_CORE_CORE_INT_H
 
@@ -84,6 +84,16 @@ struct core {
     uint64_t leader_id, term, applied_index;
     uint64_t next_publish_ms;
 
+    /* core_apply.c */
+    struct list backlog; /* struct core_entry: the first has a long command, the others wait for it */
+    struct env_task apply_work;
+    struct store_apply *step; /* the long command, once it is begun */
+    struct command step_command;
+    struct core_request *step_request; /* NULL: step_result */
+    struct result step_result;
+    struct arena step_arena;
+    struct list held; /* reads that wait until the present can be seen */
+
     /* core_read.c */
     size_t n_cursors, n_snapshots, n_hashes; /* open */
     struct list hashes;
@@ -104,7 +114,6 @@ struct core {
     bool log_whole;    /* of all of them */
     bool distrusted;   /* this member believes that its state is wrong */
     bool refusing;     /* ... or the others do: clients are refused */
-    struct list held;  /* history that watches wait for meanwhile */
     uint64_t applying_index;
     uint64_t next_check_ms, next_report_ms, next_verdict_ms, next_transfer_ms;
     uint64_t n_checks, n_mismatches;
@@ -125,6 +134,17 @@ void core_answer(struct core *c, struct core_request *r, int code);
 void core_propose_own(struct core *c, const struct command *command);
 uint64_t core_now(const struct core *c);
 
+/* Answers what is left in a batch and forgets it. */
+void core_batch_fail(struct core *c, struct core_batch *b, int error);
+
+/* core_apply.c */
+void core_apply_entry(struct core *c, uint64_t index, uint64_t term, uint64_t tag, struct slice entry);
+void core_apply_step(struct env_task *t);
+/* Ends a long command that is under way, and applies what waits for it, at once. */
+void core_apply_finish(struct core *c);
+/* Deferred work of the store. */
+void core_apply_work(struct env_task *t);
+
 void core_state_ref(struct core_state *s);
 void core_state_unref(struct core_state *s);
 
@@ -136,14 +156,17 @@ void core_read_stop(struct core *c);
 void core_read_close(struct core *c);
 void core_hash_step(struct env_task *t);
 
-/* Serves what was held back. */
+/* Serves what was held back, as far as that is over. */
 void core_read_held(struct core *c);
 
 /* core_check.c */
 void core_check_open(struct core *c);
+void core_check_opened(struct core *c); /* ... and consensus too */
 void core_check_close(struct core *c);
 void core_check_work(struct env_task *t);
 void core_check_tick(struct core *c);
+/* Goes on after a long command. */
+void core_check_resume(struct core *c);
 /* An entry is about to be applied; one of its commands was. */
 void core_check_entry(struct core *c, uint64_t index, uint64_t term, struct slice entry);
 void core_check_command(struct core *c, const struct command *command);
