@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "clients/lib/informer.h"
 
 /* ---- flags ---------------------------------------------------------------------------------- */
 
@@ -114,9 +115,23 @@ int app_flags(const char *usage, const struct app_flag *flags, size_t n, int arg
 
 /* ---- the program ---------------------------------------------------------------------------- */
 
+/* For whoever wants to know whether the program believes what is stored. */
+static void print_report(struct app *app)
+{
+    fprintf(stderr, "report begin\n");
+    informer_report_all(stderr);
+    if (app->report) app->report(app->ctx, stderr);
+    fprintf(stderr, "report end\n");
+    fflush(stderr);
+}
+
 static void on_signal(uv_signal_t *h, int number)
 {
     struct app *app = h->data;
+    if (number == SIGUSR1) {
+        print_report(app);
+        return;
+    }
     log_info("stopping signal=%d", number);
     app_stop(app, 0);
 }
@@ -134,7 +149,7 @@ void app_stopped(struct app *app)
 {
     kube_client_close(app->client, NULL, NULL);
     app->client = NULL;
-    for (int i = 0; i < 2; i++) uv_close((uv_handle_t *)&app->signals[i], NULL);
+    for (int i = 0; i < 3; i++) uv_close((uv_handle_t *)&app->signals[i], NULL);
 }
 
 static int load_config(struct app *app, struct err *e)
@@ -187,8 +202,8 @@ int app_init(struct app *app, const char *name, const char *usage, const struct 
         uv_loop_close(&app->loop);
         return 1;
     }
-    static const int numbers[] = {SIGTERM, SIGINT};
-    for (int i = 0; i < 2; i++) {
+    static const int numbers[] = {SIGTERM, SIGINT, SIGUSR1};
+    for (int i = 0; i < 3; i++) {
         uv_signal_init(&app->loop, &app->signals[i]);
         app->signals[i].data = app;
         uv_signal_start(&app->signals[i], on_signal, numbers[i]);

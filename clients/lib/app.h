@@ -6,6 +6,7 @@
  *     if (rc >= 0) return rc;         --help was printed, or something is wrong and was said
  *     ... start ...
  *     app.stop = my_stop;             called once at SIGTERM or SIGINT; must end in app_stopped()
+ *     app.report = my_report;         SIGUSR1 prints what the program believes: its informers' content, and this
  *     return app_run(&app);
  */
 #ifndef PINTLE_CLIENTS_LIB_APP_H
@@ -34,10 +35,11 @@ struct app {
     struct kube_config config;
     struct kube_client *client;
     const char *name, *kubeconfig, *server, *context, *log_level;
-    uv_signal_t signals[2];
+    uv_signal_t signals[3];
     bool stopping;
     int exit_code;
     void (*stop)(void *ctx);
+    void (*report)(void *ctx, FILE *out); /* may be NULL: adds to what SIGUSR1 prints */
     void *ctx;
 };
 

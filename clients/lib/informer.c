@@ -30,6 +30,7 @@ struct informer_bucket {
 };
 
 struct informer {
+    struct list all; /* of the process, for informer_report_all */
     struct kube_client *client;
     struct informer_options options;
     enum state state;
@@ -481,9 +482,36 @@ static void start_watch(struct informer *inf)
 
 /* ---- the informer --------------------------------------------------------------------------- */
 
+static struct list all_informers = {&all_informers, &all_informers};
+
+static const char *or_none(const char *text)
+{
+    return text ? text : "";
+}
+
+void informer_report_all(FILE *out)
+{
+    list_for_each(n, &all_informers)
+    {
+        const struct informer *inf = container_of(n, struct informer, all);
+        const struct informer_options *o = &inf->options;
+        fprintf(out, "report informer %s/%s ns=%s labels=%s fields=%s synced=%d objects=%zu\n",
+                o->resource->api_version, o->resource->plural, or_none(o->ns),
+                or_none(o->label_selector), or_none(o->field_selector), inf->synced,
+                inf->objects.count);
+        smap_for_each(node, &inf->objects)
+        {
+            const struct kube_object *k = container_of(node, struct kube_object, node);
+            fprintf(out, "report object %.*s %lld\n", (int)k->node.key.len, k->node.key.data,
+                    (long long)k->resource_version);
+        }
+    }
+}
+
 struct informer *informer_new(struct kube_client *client, const struct informer_options *o)
 {
     struct informer *inf = mem_must_calloc(1, sizeof(*inf));
+    list_push_back(&all_informers, &inf->all);
     inf->client = client;
     inf->options = *o;
     if (!inf->options.page) inf->options.page = LIMIT_CLIENT_LIST_PAGE;
@@ -502,6 +530,7 @@ static void timer_closed(uv_handle_t *h)
 void informer_free(struct informer *inf)
 {
     if (!inf) return;
+    list_remove(&inf->all);
     inf->state = CLOSED;
     if (inf->stream) h2_cancel(inf->stream);
     uv_close((uv_handle_t *)inf->timer, timer_closed);

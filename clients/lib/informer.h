@@ -11,6 +11,8 @@
 #ifndef PINTLE_CLIENTS_LIB_INFORMER_H
 #define PINTLE_CLIENTS_LIB_INFORMER_H
 
+#include <stdio.h>
+
 #include "base/json.h"
 #include "base/list.h"
 #include "clients/lib/kubeclient.h"
@@ -95,6 +97,9 @@ struct informer_stats {
     uint64_t lists, watches, events, dropped;
 };
 void informer_stats(const struct informer *inf, struct informer_stats *ret);
+/* What every informer of this process holds, a line each: "report informer PATH ns= labels= fields= synced= objects=",
+ * then "report object KEY RESOURCEVERSION". */
+void informer_report_all(FILE *out);
 
 /* Ready-made index values. */
 struct slice index_namespace(const struct kube_object *o);

@@ -418,6 +418,21 @@ static void on_stop(void *ctx)
     else release(s);
 }
 
+/* How full it believes each node to be. */
+static void on_report(void *ctx, FILE *out)
+{
+    const struct scheduler *s = ctx;
+    fprintf(out, "report leading %d binding %zu\n", s->leading, s->n_binding);
+    for (const struct kube_object *o = informer_first_object(s->nodes); o;
+         o = informer_next_object(s->nodes, o)) {
+        const struct fit_node *n = fit_node_get(s->fit, o->name);
+        if (!n) continue;
+        fprintf(out, "report node %s pods=%lld cpu=%lld memory=%lld\n", n->name,
+                (long long)n->n_pods, (long long)n->requested[RESOURCE_CPU],
+                (long long)n->requested[RESOURCE_MEMORY]);
+    }
+}
+
 static void start(struct scheduler *s, const struct leader_config *config)
 {
     static const struct informer_handler pods = {pod_added, pod_updated, pod_deleted, on_synced};
@@ -438,6 +453,7 @@ static void start(struct scheduler *s, const struct leader_config *config)
     informer_start(s->nodes);
     informer_start(s->pods);
     s->app.stop = on_stop;
+    s->app.report = on_report;
     s->app.ctx = s;
     if (s->election.elect)
         s->leader = leader_new(s->app.client, config, on_leading, on_stopped_leading, s);

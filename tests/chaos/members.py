@@ -212,20 +212,18 @@ class Member:
     def kill(self, sig=signal.SIGKILL, timeout=30):
         """It ends because the harness says so."""
         self.cluster.look()
-        if not self.proc:
+        p, self.proc = self.proc, None
+        if not p:
             return
-        self.excuse = f"signal {sig}"
-        self.proc.send_signal(sig)
+        p.send_signal(sig)
         if self.paused:
-            self.proc.send_signal(signal.SIGCONT)
+            p.send_signal(signal.SIGCONT)
         try:
-            self.proc.wait(timeout)
+            p.wait(timeout)
         except subprocess.TimeoutExpired:
             self.cluster.wrong(f"{self.name} does not end {timeout} s after signal {sig}")
-            self.proc.kill()
-            self.proc.wait(30)
-        self.proc = None
-        self.excuse = None
+            p.kill()
+            p.wait(30)
 
     def forgive(self):
         """The fault is over; what it did may show a little later."""
@@ -286,7 +284,7 @@ class Cluster:
             excuse = m.excuse or (m.pardon[1] if time.monotonic() < m.pardon[0] else None)
             if not excuse:
                 self.wrong(f"{m.name} ended by itself ({code}): {m.last_lines()}")
-            elif code not in (0, 1) and not excuse.startswith("signal"):
+            elif code not in (0, 1):
                 self.wrong(f"{m.name} ended with {code} after {excuse}: {m.last_lines()}")
 
     def revive(self):

@@ -111,12 +111,13 @@ class Nemesis:
     def do_killall(self, f, m):
         members = self.c.present()
         self.c.look()
+        procs = [x.proc for x in members if x.proc]
         for x in members:
-            if x.proc:
-                x.excuse = "signal 9"
-                x.proc.send_signal(signal.SIGKILL)
-        for x in members:
-            self.down(x, signal.SIGKILL)
+            x.proc, x.held = None, True
+        for p in procs:
+            p.send_signal(signal.SIGKILL)
+        for p in procs:
+            p.wait(30)
         return lambda: [self.back(x) for x in members] and None
 
     def do_roll(self, f, m):
