@@ -91,7 +91,8 @@ static int on_begin_headers(nghttp2_session *h2, const nghttp2_frame *frame, voi
 {
     struct http_conn *c = user;
     if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;
-    struct http_stream *st = c->queued > c->server->limits.conn_out_bytes ? NULL : stream_new(c, frame->hd.stream_id);
+    bool full = c->queued > c->server->limits.conn_out_bytes || (server_full(c->server) && c->n_streams > 0);
+    struct http_stream *st = full ? NULL : stream_new(c, frame->hd.stream_id);
     if (!st) {
         stat_add(&c->server->stats.refused, 1);
         return nghttp2_submit_rst_stream(h2, 0, frame->hd.stream_id, NGHTTP2_REFUSED_STREAM);

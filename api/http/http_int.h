@@ -22,7 +22,7 @@
 struct http_limits {
     unsigned handshake_ms, idle_ms, body_stall_ms, write_stall_ms, linger_ms;
     unsigned resets_per_second, control_frames, streams;
-    size_t header_bytes, headers, out_bytes, conn_out_bytes, connections;
+    size_t header_bytes, headers, out_bytes, conn_out_bytes, server_bytes, connections;
 };
 extern const struct http_limits http_default_limits;
 
@@ -180,6 +180,7 @@ struct http_server {
     struct http_limits limits;
     struct list conns, dirty;
     size_t n_conns;
+    size_t held; /* streams, their heads and what is queued on them */
     struct list free_streams;
     size_t n_free_streams;
     nghttp2_session_callbacks *callbacks;
@@ -212,6 +213,11 @@ static inline void stat_add(_Atomic uint64_t *counter, uint64_t n)
 /* ---- server.c ----------------------------------------------------------------------------------- */
 
 /* Hands a connection to a server, from any thread; takes over the fd and the TLS reference. */
+static inline bool server_full(const struct http_server *s)
+{
+    return s->held > s->limits.server_bytes;
+}
+
 void http_server_adopt(struct http_server *s, struct adoption *a);
 void server_conn_gone(struct http_server *s);
 /* One line about a peer's misbehaviour; at most one a second and server. */

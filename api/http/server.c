@@ -22,6 +22,7 @@ const struct http_limits http_default_limits = {
     .headers = LIMIT_HTTP_HEADERS,
     .out_bytes = LIMIT_HTTP_OUT_BYTES,
     .conn_out_bytes = LIMIT_HTTP_CONN_OUT_BYTES,
+    .server_bytes = LIMIT_HTTP_SERVER_BYTES,
     .connections = LIMIT_CONNECTIONS,
 };
 

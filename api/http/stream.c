@@ -44,6 +44,7 @@ struct http_stream *stream_new(struct http_conn *c, int32_t id)
         st->req.n_cert_organizations = c->n_cert_organizations;
     }
     c->n_streams++;
+    s->held += sizeof(*st);
     stat_add(&s->stats.streams, 1);
     stat_add(&s->stats.streams_total, 1);
     return st;
@@ -52,8 +53,10 @@ struct http_stream *stream_new(struct http_conn *c, int32_t id)
 static void stream_free(struct http_stream *st)
 {
     struct http_server *s = st->conn->server;
+    s->held -= sizeof(*st);
     while (st->chunks) {
         struct text_chunk *next = st->chunks->next;
+        s->held -= st->chunks->size;
         mem_free(st->chunks);
         st->chunks = next;
     }
@@ -83,6 +86,7 @@ void stream_close(struct http_stream *st, int error)
     if (st->error) error = st->error;
     if (st->cb.closed) st->cb.closed(st, error);
     c->queued -= st->q.bytes;
+    s->held -= st->q.bytes;
     if (c->recent == st) c->recent = NULL;
     if (--c->n_streams == 0) {
         c->idle_since_ms = uv_now(s->loop);
@@ -122,6 +126,7 @@ static char *text_room(struct http_stream *st, size_t len)
         if (!k) return NULL;
         *k = (struct text_chunk){.next = st->chunks, .size = size};
         st->chunks = k;
+        st->conn->server->held += size;
     }
     char *at = k->bytes + k->used;
     k->used += len;
@@ -311,6 +316,7 @@ void http_respond(struct http_stream *st, int status, const struct http_header *
 static void queued(struct http_stream *st, size_t before, int rc)
 {
     st->conn->queued += st->q.bytes - before;
+    st->conn->server->held += st->q.bytes - before;
     if (rc != 0)
         http_reset(st, NGHTTP2_INTERNAL_ERROR);
     else
@@ -422,12 +428,13 @@ size_t http_queued(const struct http_stream *st)
     return st->q.bytes;
 }
 
-/* Below `share` of both limits: of the stream's, and of what all streams of a slow connection may hold. */
+/* Below `share` of both limits: of the stream's, and of what all streams of a slow connection may hold; and nothing queued at all while the
+ * whole server holds too much. */
 static bool below(const struct http_stream *st, size_t divisor)
 {
     const struct http_limits *l = &st->conn->server->limits;
     return st->q.bytes < l->out_bytes / divisor &&
-           (st->conn->queued < l->conn_out_bytes / divisor || st->q.bytes == 0);
+           ((st->conn->queued < l->conn_out_bytes / divisor && !server_full(st->conn->server)) || st->q.bytes == 0);
 }
 
 bool http_writable(const struct http_stream *st)
@@ -441,6 +448,7 @@ bool http_writable(const struct http_stream *st)
 void stream_took(struct http_stream *st, size_t n)
 {
     st->conn->queued -= n;
+    st->conn->server->held -= n;
 }
 
 bool conn_run_waiting(struct http_conn *c)

@@ -33,6 +33,11 @@ static void get_done(struct kube_request *q)
         respond_status(q);
         return;
     }
+    if (q->st && !http_writable(q->st)) { /* the client asks faster than it reads */
+        status_core(&q->status, ERR_TOO_MANY_REQUESTS, false);
+        respond_status(q);
+        return;
+    }
     respond_stored(q, 200, record_value(r->records[0]), r->records[0]->mod_rev);
 }
 

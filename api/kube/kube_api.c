@@ -238,9 +238,16 @@ static void on_body(struct http_stream *st, struct slice piece)
 {
     struct kube_request *q = http_user(st);
     if (q->responded) return;
-    int code = buf_append_slice(&q->body, piece);
-    if (!code) return;
-    if (code == ERR_LIMIT) {
+    bool full = q->api->body_bytes + piece.len > LIMIT_KUBE_PARTIAL_BYTES;
+    int code = full ? ERR_TOO_MANY_REQUESTS : buf_append_slice(&q->body, piece);
+    if (!code) {
+        q->api->body_bytes += piece.len;
+        q->body_counted += piece.len;
+        return;
+    }
+    if (full) {
+        status_core(&q->status, ERR_TOO_MANY_REQUESTS, false);
+    } else if (code == ERR_LIMIT) {
         status_set(&q->status, 413, "RequestEntityTooLarge", "Request entity too large: limit is %zu",
                    LIMIT_KUBE_BODY_BYTES);
     } else {

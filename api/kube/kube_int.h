@@ -299,6 +299,7 @@ struct kube_request {
     struct format format;
     enum body_type body_type;
     struct buf body;
+    size_t body_counted; /* in api->body_bytes */
     struct status status;
     bool dry_run;
     enum field_validation validation;
@@ -330,6 +331,7 @@ struct kube_api {
     unsigned refs;       /* the owner's, and one for each request */
     struct list watches, retries;
     size_t n_watches;
+    size_t body_bytes; /* of all requests */
     uv_timer_t *watch_timer, *retry_timer; /* heap handles: they live until the loop has closed them */
     int64_t event_lease; /* 0 = none yet */
     uint64_t event_lease_until_ms;

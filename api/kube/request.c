@@ -27,6 +27,7 @@ void request_unref(struct kube_request *q)
     mutate_release(&q->mut);
     list_remove(&q->node);
     core_request_release(&q->core);
+    q->api->body_bytes -= q->body_counted;
     buf_release(&q->body);
     arena_release(&q->arena);
     struct kube_api *api = q->api;

@@ -60,9 +60,12 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6
 class Connection:
     """HTTP/2 to a port on this machine, frames by hand."""
 
-    def __init__(self, port, timeout=10, window=1 << 30):
+    def __init__(self, port, timeout=10, window=1 << 30, tls=None):
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:
+            tls.set_alpn_protocols(["h2"])
+            self.sock = tls.wrap_socket(self.sock, server_hostname="127.0.0.1")
         self.buffer = b""
         self.next_stream = 1
         self.goaway = None

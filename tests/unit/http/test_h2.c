@@ -552,6 +552,41 @@ static void test_connection_queue(void **state)
     h2c_close(&c);
 }
 
+/* All connections together may make the server hold so much; then one that has a request open gets no other, and one that has none is
+ * served. */
+static void test_server_queue(void **state)
+{
+    (void)state;
+    enum { N = 20 };
+    struct h2_client hog, other;
+    static struct h2_answer a[N];
+    struct h2_answer b = {0};
+    memset(a, 0, sizeof(a));
+    f.server->limits.server_bytes = 1024 * 1024;
+    h2c_open(&hog, &f);
+    hog.hold_windows = true;
+    for (int i = 0; i < N / 2; i++) get(&hog, &a[i], "/size?1000000");
+    while (f.server->held < 1024 * 1024) h2c_turn(&hog);
+    for (int i = N / 2; i < N; i++) get(&hog, &a[i], "/");
+    for (int i = N / 2; i < N; i++) {
+        assert_true(h2c_wait(&hog, &a[i].closed));
+        assert_int_equal(a[i].close_code, NGHTTP2_REFUSED_STREAM);
+    }
+    assert_true(f.server->held <= 1024 * 1024 + N * (sizeof(app_block) + sizeof(struct http_stream)));
+    h2c_open(&other, &f);
+    get(&other, &b, "/size?3000000");
+    assert_true(h2c_wait(&other, &b.closed));
+    assert_int_equal(b.body.len, 3000000);
+    answer_release(&b);
+    h2c_close(&other);
+    for (int i = 0; i < N; i++) answer_release(&a[i]);
+    h2c_close(&hog);
+    uint64_t end = clock_mono_ms() + CLIENT_WAIT_MS;
+    while (f.server->held > 0 && clock_mono_ms() < end) fixture_turn(&f);
+    assert_int_equal(f.server->held, 0);
+    still_serves();
+}
+
 /* ---- the end --------------------------------------------------------------------------------------- */
 
 static void test_graceful(void **state)
@@ -747,6 +782,7 @@ int main(void)
         T(test_slow_window),
         T(test_write_stall),
         T(test_connection_queue),
+        T(test_server_queue),
         T(test_graceful),
         T(test_grace_over),
         T(test_garbage),
