@@ -235,6 +235,9 @@ static void remember(struct consensus *c, struct peer *p, const struct frame *f)
     if (p->life != f->hello.life) {
         p->before_term = higher(p->before_term, p->its_term);
         p->before_applied = higher(p->before_applied, p->its_applied);
+        /* What it has acknowledged to this leader it must still have; a later leader may have cut that off. */
+        if (f->hello.term <= c->raft.current_term && !f->hello.recovering)
+            p->before_applied = higher(p->before_applied, consensus_match_index(c, p->id));
         p->its_term = p->its_applied = 0;
         p->life = f->hello.life;
     }
