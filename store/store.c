@@ -129,21 +129,43 @@ static int apply_grant(struct store *s, int64_t id, int64_t ttl, struct result *
 }
 
 /* All its keys go in one revision, in key order. */
+struct revocation {
+    struct lease *lease;
+    struct index keys; /* taken over, so that deleting need not detach one by one */
+    struct index_path path;
+    struct record *next; /* not deleted yet */
+};
+
+static void revocation_begin(struct lease *l, struct revocation *v)
+{
+    v->lease = l;
+    v->keys = l->keys;
+    l->keys = (struct index){0};
+    v->next = index_seek(&v->keys, (struct slice){0}, &v->path);
+}
+
+static bool revocation_step(struct store *s, struct revocation *v, size_t max_keys)
+{
+    struct index_path path;
+    for (; v->next && max_keys > 0; max_keys--) {
+        CHECK(index_find(&s->index, record_key(v->next), &path) == v->next);
+        write_tombstone(s, &path, v->next);
+        v->next = index_next(&v->keys, &v->path);
+    }
+    if (v->next) return false;
+    index_release(&v->keys);
+    store_check_lease(s, v->lease, false);
+    lease_remove(&s->leases, v->lease);
+    return true;
+}
+
 static int apply_revoke(struct store *s, int64_t id)
 {
+    struct revocation v;
     struct lease *l = lease_find(&s->leases, id);
     if (!l) return ERR_LEASE_NOT_FOUND;
-    struct index keys = l->keys; /* taken over, so that deleting need not detach one by one */
-    l->keys = (struct index){0};
-    struct index_path at, path;
-    for (struct record *r = index_seek(&keys, (struct slice){0}, &at); r;
-         r = index_next(&keys, &at)) {
-        CHECK(index_find(&s->index, record_key(r), &path) == r);
-        write_tombstone(s, &path, r);
-    }
-    index_release(&keys);
-    store_check_lease(s, l, false);
-    lease_remove(&s->leases, l);
+    revocation_begin(l, &v);
+    revocation_step(s, &v, SIZE_MAX);
     return 0;
 }
 
@@ -182,16 +204,74 @@ static int apply_command(struct store *s, const struct command *c, struct arena 
     return ERR_INVALID;
 }
 
-void store_apply(struct store *s, const struct command *c, struct arena *a, struct result *ret)
+static void begin_result(const struct command *c, struct result *ret)
 {
     *ret = (struct result){.type = c->type};
     if (c->type == COMMAND_OP) ret->op.type = c->op.type;
-    ret->code = apply_command(s, c, a, ret);
+}
+
+static void finish_result(struct store *s, const struct command *c, struct result *ret)
+{
     ret->revision = write_end(s);
     quota_relax(s);
     if (ret->code || !s->lease_changed) return;
     if (c->type == COMMAND_LEASE_GRANT) s->lease_changed(s->lease_ctx, c->lease_grant.id, true);
     if (c->type == COMMAND_LEASE_REVOKE) s->lease_changed(s->lease_ctx, c->lease_revoke.id, false);
+}
+
+void store_apply(struct store *s, const struct command *c, struct arena *a, struct result *ret)
+{
+    begin_result(c, ret);
+    ret->code = apply_command(s, c, a, ret);
+    finish_result(s, c, ret);
+}
+
+/* ---- applying in steps ------------------------------------------------------------------------ */
+
+struct store_apply {
+    struct store *store;
+    const struct command *command;
+    struct result *ret;
+    union {
+        struct deletion deletion;
+        struct revocation revocation;
+    };
+};
+
+bool store_apply_is_long(const struct store *s, const struct command *c, size_t keys)
+{
+    if (alarm_refusal(s, c)) return false;
+    if (c->type == COMMAND_LEASE_REVOKE) {
+        const struct lease *l = lease_find(&s->leases, c->lease_revoke.id);
+        return l && l->keys.entries > keys;
+    }
+    const struct view v = {s, NULL, INT64_MAX};
+    return c->type == COMMAND_OP && c->op.type == OP_DELETE && c->op.del.range_end.len &&
+           range_count(&v, c->op.del.key, c->op.del.range_end) > (int64_t)keys;
+}
+
+struct store_apply *store_apply_begin(struct store *s, const struct command *c, struct arena *a,
+                                      struct result *ret)
+{
+    struct store_apply *p = mem_must_calloc(1, sizeof(*p));
+    p->store = s;
+    p->command = c;
+    p->ret = ret;
+    begin_result(c, ret);
+    if (c->type == COMMAND_LEASE_REVOKE)
+        revocation_begin(lease_find(&s->leases, c->lease_revoke.id), &p->revocation);
+    else deletion_begin(s, a, &c->op.del, &ret->op, &p->deletion);
+    return p;
+}
+
+bool store_apply_step(struct store_apply *p, size_t max_keys)
+{
+    bool done = p->command->type == COMMAND_LEASE_REVOKE ? revocation_step(p->store, &p->revocation, max_keys)
+                                                         : deletion_step(p->store, &p->deletion, max_keys);
+    if (!done) return false;
+    finish_result(p->store, p->command, p->ret);
+    mem_free(p);
+    return true;
 }
 
 /* ---- results -------------------------------------------------------------------------------- */

@@ -84,6 +84,15 @@ void result_release(struct result *r);
  * changes nothing does not make a revision either. Never fails otherwise. */
 void store_apply(struct store *s, const struct command *c, struct arena *a, struct result *ret);
 
+/* A command that changes many keys at once (a deletion, a revocation) in steps of so many: the same in the end. Only of commands
+ * that are long. Command, arena and result are borrowed until a step says true, which frees the handle; until then the store must
+ * not be changed otherwise (no apply, no work), and not be read at the present: what is shown up to store_revision - cursors,
+ * history, hashes, snapshots - stays as it is. */
+struct store_apply;
+bool store_apply_is_long(const struct store *s, const struct command *c, size_t keys);
+struct store_apply *store_apply_begin(struct store *s, const struct command *c, struct arena *a, struct result *ret);
+bool store_apply_step(struct store_apply *p, size_t max_keys);
+
 /* The changes since the last call as one batch (one reference, the caller's), or NULL if none. The
  * core calls it after each entry. */
 struct event_batch *store_take_events(struct store *s);

@@ -129,6 +129,17 @@ void apply_out_of_memory(void) __attribute__((noreturn));
 void write_put(struct store *s, const struct put_op *op, struct op_result *ret);
 void write_delete(struct store *s, struct arena *a, const struct delete_op *op,
                   struct op_result *ret);
+/* The same in steps, between which the index must not change otherwise. */
+struct deletion {
+    const struct delete_op *op;
+    struct op_result *ret;
+    struct index_path path;
+    struct record *next; /* not looked at yet */
+    int64_t left;        /* live keys still to delete */
+};
+void deletion_begin(struct store *s, struct arena *a, const struct delete_op *op, struct op_result *ret,
+                    struct deletion *d);
+bool deletion_step(struct store *s, struct deletion *d, size_t max_keys); /* true when done */
 void write_tombstone(struct store *s, struct index_path *path, struct record *newest);
 /* Appends a finished record: log, sums and the event. `prev` is the key's version before. */
 void write_log(struct store *s, struct record *r, struct record *prev);

@@ -114,29 +114,43 @@ void write_tombstone(struct store *s, struct index_path *path, struct record *ne
     write_record(s, path, r, newest);
 }
 
-void write_delete(struct store *s, struct arena *a, const struct delete_op *op,
-                  struct op_result *ret)
+void deletion_begin(struct store *s, struct arena *a, const struct delete_op *op, struct op_result *ret,
+                    struct deletion *d)
 {
     const struct view v = {s, a, INT64_MAX};
     ret->type = OP_DELETE;
     ret->del.deleted = 0;
     ret->del.prevs = NULL;
     ret->del.n_prevs = 0;
-    int64_t count = range_count(&v, op->key, op->range_end);
-    if (count == 0) return;
-    if (op->prev_kv) ret->del.prevs = apply_alloc(a, (size_t)count * sizeof(struct record *));
-    bool single = range_is_single(op->range_end);
-    struct index_path path;
-    struct record *r = index_seek(&s->index, op->key, &path);
-    while (ret->del.deleted < count) {
-        CHECK(r && (single || range_has(op->range_end, record_key(r))));
+    *d = (struct deletion){.op = op, .ret = ret, .left = range_count(&v, op->key, op->range_end)};
+    if (d->left == 0) return;
+    if (op->prev_kv) ret->del.prevs = apply_alloc(a, (size_t)d->left * sizeof(struct record *));
+    d->next = index_seek(&s->index, op->key, &d->path);
+}
+
+bool deletion_step(struct store *s, struct deletion *d, size_t max_keys)
+{
+    bool single = range_is_single(d->op->range_end);
+    for (; d->left > 0 && max_keys > 0; max_keys--) {
+        struct record *r = d->next;
+        CHECK(r && (single || range_has(d->op->range_end, record_key(r))));
         if (!r->tombstone) {
-            if (op->prev_kv) ret->del.prevs[ret->del.n_prevs++] = record_ref(r);
-            write_tombstone(s, &path, r);
-            ret->del.deleted++;
+            if (d->op->prev_kv) d->ret->del.prevs[d->ret->del.n_prevs++] = record_ref(r);
+            write_tombstone(s, &d->path, r);
+            d->ret->del.deleted++;
+            d->left--;
         }
-        r = index_next(&s->index, &path);
+        d->next = index_next(&s->index, &d->path);
     }
+    return d->left == 0;
+}
+
+void write_delete(struct store *s, struct arena *a, const struct delete_op *op,
+                  struct op_result *ret)
+{
+    struct deletion d;
+    deletion_begin(s, a, op, ret, &d);
+    deletion_step(s, &d, SIZE_MAX);
 }
 
 int64_t write_end(struct store *s)

@@ -286,11 +286,33 @@ static bool needs_read_point(const struct core *c, const struct core_request *r)
     }
 }
 
+/* Whether it has to wait: for the end of a long command that the present is in the middle of; or, what watches ask for, until this
+ * member's state is believed again. */
+static bool must_wait(const struct core *c, const struct core_request *r)
+{
+    switch (r->type) {
+    case CORE_HISTORY: return c->refusing;
+    case CORE_RANGE:
+    case CORE_TXN_READ:
+    case CORE_CURSOR_OPEN:
+    case CORE_READ_INDEX:
+    case CORE_LEASE_INFO:
+    case CORE_LEASES:
+    case CORE_LEASE_RENEW:
+    case CORE_MEMBERS: return !list_empty(&c->backlog);
+    default: return false;
+    }
+}
+
 /* Runs the request on the state as it is. Answers it, or leaves it to something that was started. */
 static void serve(struct core *c, struct core_request *r)
 {
     struct store *store = c->state->store;
     int rv = 0;
+    if (must_wait(c, r)) {
+        list_push_back(&c->held, &r->node);
+        return;
+    }
     switch (r->type) {
     case CORE_RANGE:
         r->result.type = COMMAND_OP;
@@ -357,9 +379,7 @@ static void on_read_point(struct consensus_read *read, int error)
 
 void core_read_submit(struct core *c, struct core_request *r)
 {
-    if (c->refusing && r->type == CORE_HISTORY)
-        list_push_back(&c->held, &r->node);
-    else if (needs_read_point(c, r))
+    if (needs_read_point(c, r))
         list_push_back(&c->reads, &r->node);
     else
         serve(c, r);
@@ -367,8 +387,11 @@ void core_read_submit(struct core *c, struct core_request *r)
 
 void core_read_held(struct core *c)
 {
-    struct list *node;
-    while ((node = list_pop_front(&c->held)) != NULL) serve(c, container_of(node, struct core_request, node));
+    struct list held = c->held, *node;
+    if (list_empty(&c->held)) return;
+    held.next->prev = held.prev->next = &held;
+    list_init(&c->held);
+    while ((node = list_pop_front(&held)) != NULL) serve(c, container_of(node, struct core_request, node));
 }
 
 void core_read_flush(struct core *c)

@@ -170,7 +170,8 @@ static void open_node(uint64_t id)
     static const struct core_events events = {.live = on_live, .reset = on_reset, .fatal = on_fatal,
                                               .leader_changed = on_leader, .refusing = on_refusing};
     struct node *n = &nodes[id];
-    struct core_config config = {.consensus = {.id = id}, .name = "n", .check_ms = PERIOD, .compact_check_ms = PERIOD / 5};
+    struct core_config config = {.consensus = {.id = id}, .name = "n", .check_ms = PERIOD, .compact_check_ms = PERIOD / 5,
+                                 .long_apply_keys = 4};
     *n = (struct node){.env = {.ops = &env_ops}};
     list_init(&n->tasks);
     assert_int_equal(core_open(&config, &n->env, &events, n, &n->core, NULL), 0);
@@ -214,11 +215,13 @@ static bool turn(struct node *n)
         r->done(r, 0);
         any = true;
     }
+    struct list *last = n->tasks.prev; /* what these defer comes in the next turn */
     while (runs(n) && (node = list_pop_front(&n->tasks)) != NULL) {
         struct env_task *t = container_of(node, struct env_task, node);
         t->queued = false;
         t->run(t);
         any = true;
+        if (node == last) break;
     }
     return any;
 }
@@ -630,6 +633,113 @@ static void test_after_compaction(void **state)
     assert_true(alarm_is(-1));
 }
 
+enum { KEYS = 30000 };
+
+/* Half of them with lease 7. Past the consensus, alike on all: that would take long. */
+static void fill_many(void)
+{
+    char key[16];
+    for (int i = 0; i < KEYS; i++) {
+        snprintf(key, sizeof(key), "%c%05d", i % 2 ? 'd' : 'r', i);
+        struct command c = {COMMAND_OP, .op = {OP_PUT, .put = {slice_str(key), SLICE_LIT("v"), i % 2 ? 0 : 7}}};
+        for (uint64_t id = 1; id <= NODES; id++) {
+            struct arena a = {0};
+            struct result r;
+            store_apply(store_of(id), &c, &a, &r);
+            assert_int_equal(r.code, 0);
+            result_release(&r);
+            event_batch_unref(store_take_events(store_of(id)));
+            arena_release(&a);
+        }
+    }
+}
+
+/* A deletion and a revocation of many keys are applied in steps: nobody sees the half of them, checks neither, and what came behind
+ * them is applied in order. */
+static void test_long_commands(void **state)
+{
+    bool done[3] = {false};
+    (void)state;
+    fill();
+    fill_many();
+    struct command commands[] = {
+        {COMMAND_OP, .op = {OP_DELETE, .del = {SLICE_LIT("d"), SLICE_LIT("e"), true}}},
+        {COMMAND_LEASE_REVOKE, .lease_revoke = {7}},
+        {COMMAND_CHECK, .check = {.version = STORE_CHECK_VERSION}},
+    };
+    struct buf bytes[3] = {{0}};
+    struct core_request r[3] = {{.type = CORE_COMMAND}, {.type = CORE_COMMAND}, {.type = CORE_COMMAND}};
+    int64_t before = core_revision(nodes[1].core);
+    uint64_t checked = checks(1);
+    for (int i = 0; i < 3; i++) {
+        command_encode(&bytes[i], &commands[i]);
+        r[i].command = buf_slice(&bytes[i]);
+        r[i].done = on_done;
+        r[i].data = &done[i];
+        core_submit(nodes[1].core, &r[i]);
+    }
+    struct core_request range = {.type = CORE_RANGE, .serializable = true, .done = on_done,
+                                 .range = {.key = SLICE_LIT("\0"), .range_end = SLICE_LIT("\0"), .count_only = true}};
+    bool read = false;
+    range.data = &read;
+    turn(&nodes[1]); /* proposed, and as much applied as one turn does */
+    assert_false(done[0]);
+    core_submit(nodes[1].core, &range);
+    assert_false(read);
+    for (int i = 0; i < 100 && !done[0]; i++) {
+        assert_int_equal(store_revision(store_of(1)), before);
+        turn(&nodes[1]);
+    }
+    settle();
+    assert_true(done[0] && done[1] && done[2] && read);
+    assert_int_equal(r[0].result.op.del.deleted, KEYS / 2);
+    assert_int_equal(r[0].result.op.del.n_prevs, KEYS / 2);
+    assert_int_equal(range.result.op.range.count, 2);
+    assert_int_equal(core_revision(nodes[2].core), before + 2);
+    assert_int_equal(checks(1), checked + 1);
+    for (int i = 0; i < 3; i++) {
+        core_request_release(&r[i]);
+        buf_release(&bytes[i]);
+    }
+    core_request_release(&range);
+    pass(2 * PERIOD);
+    assert_true(alarm_is(-1));
+}
+
+/* Where consensus takes the entries for applied - a snapshot is cut, the core closes - the rest is done at once. */
+static void test_long_command_is_cut_short(void **state)
+{
+    bool done = false;
+    void *snapshot;
+    (void)state;
+    fill();
+    fill_many();
+    struct command command = {COMMAND_OP, .op = {OP_DELETE, .del = {SLICE_LIT("d"), SLICE_LIT("e"), false}}};
+    struct buf bytes = {0};
+    command_encode(&bytes, &command);
+    for (int i = 0; i < 2; i++) {
+        struct core_request r = {.type = CORE_COMMAND, .command = buf_slice(&bytes), .done = on_done, .data = &done};
+        int64_t before = core_revision(nodes[1].core);
+        struct consensus *c = nodes[1].consensus;
+        done = false;
+        core_submit(nodes[1].core, &r);
+        turn(&nodes[1]);
+        assert_false(done);
+        if (i == 0) {
+            assert_int_equal(c->callbacks.snapshot_open(c->ctx, &snapshot), 0);
+            assert_true(core_revision(nodes[1].core) == before + 1);
+            c->callbacks.snapshot_close(c->ctx, snapshot);
+        } else {
+            close_node(1);
+        }
+        assert_true(done && r.code == 0 && r.result.op.del.deleted == KEYS / 2);
+        core_request_release(&r);
+        if (i == 0) run(1, &(struct command){COMMAND_LEASE_GRANT, .lease_grant = {7, 600}});
+        if (i == 0) fill_many();
+    }
+    buf_release(&bytes);
+}
+
 /* A newer member leads: it is not known how it hashes, so nothing is said of it, and nothing is believed. */
 static void test_other_version(void **state)
 {
@@ -668,7 +778,7 @@ int main(void)
         T(test_agree), T(test_flipped_bit), T(test_flipped_bit_of_leader), T(test_lost_key), T(test_lost_lease),
         T(test_lost_entry), T(test_other_log), T(test_two_of_two), T(test_third_decides), T(test_healed),
         T(test_not_healed), T(test_refusing_leader_gives_away), T(test_leader_changes), T(test_learner),
-        T(test_learner_does_not_decide), T(test_departed), T(test_one_is_left), T(test_after_compaction), T(test_other_version), T(test_under_writes),
+        T(test_learner_does_not_decide), T(test_departed), T(test_one_is_left), T(test_after_compaction), T(test_other_version), T(test_long_commands), T(test_long_command_is_cut_short), T(test_under_writes),
     };
     return cmocka_run_group_tests_name("check", tests, NULL, NULL);
 }

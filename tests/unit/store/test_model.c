@@ -39,6 +39,7 @@ struct run {
     uint32_t expect_hash;
     struct store_check *check;
     uint64_t expect_check, snapshot_check; /* the check's value at the open of itself, and of the snapshot */
+    bool in_steps; /* half of a command is applied */
     unsigned keys; /* how many different ones */
 };
 
@@ -208,12 +209,24 @@ static struct command through_codec(struct run *t, const struct command *c)
     return ret;
 }
 
+static void between_steps(struct run *t);
+
+/* A deletion or revocation in steps: nobody who reads at an earlier revision sees the half of it. */
+static void apply_in_steps(struct run *t, const struct command *c, struct result *r)
+{
+    struct store_apply *p = store_apply_begin(t->s, c, &t->arena, r);
+    t->in_steps = true;
+    while (!store_apply_step(p, 1 + rnd(2))) between_steps(t);
+    t->in_steps = false;
+}
+
 static void apply_one(struct run *t)
 {
     struct command made = some_command(t), c = through_codec(t, &made);
     struct result r;
     int64_t before = t->m.rev;
-    store_apply(t->s, &c, &t->arena, &r);
+    if (store_apply_is_long(t->s, &c, 1) && rnd(3)) apply_in_steps(t, &c, &r);
+    else store_apply(t->s, &c, &t->arena, &r);
     model_apply(&t->m, &c, &r);
     result_release(&r);
     struct event_batch *b = store_take_events(t->s);
@@ -270,6 +283,7 @@ static void check_history(struct run *t, struct store *s, const struct model *m)
     int64_t from = m->compact + (int64_t)rnd(20) - 3, to = from + (int64_t)rnd(60);
     size_t max = 1 + rnd(50);
     struct event_batch *b;
+    if (t->in_steps && to > m->rev) to = m->rev;
     int rc = store_events(s, from, to, max, SIZE_MAX, &b);
     assert_int_equal(rc, from < m->compact ? ERR_COMPACTED : 0);
     if (rc) return;
@@ -282,7 +296,6 @@ static void check_history(struct run *t, struct store *s, const struct model *m)
     }
     same_events(m, from, to, b);
     event_batch_unref(b);
-    (void)t;
 }
 
 static void check_leases(struct run *t, struct store *s, const struct model *m)
@@ -486,6 +499,15 @@ static void step_hash(struct run *t)
     assert_int_equal(store_hash_value(t->hash), t->expect_hash);
     store_hash_close(t->hash);
     t->hash = NULL;
+}
+
+static void between_steps(struct run *t)
+{
+    struct open_cursor *o = &t->cursors[rnd(CURSORS)];
+    if (o->c) step_cursor(t, o);
+    if (t->hash) step_hash(t);
+    check_history(t, t->s, &t->m);
+    assert_true(store_revision(t->s) == t->m.rev);
 }
 
 /* Whatever is applied between its steps, its value is that of the moment it was opened at. */
