@@ -128,6 +128,7 @@ static void open_apis(void)
     for (int i = 0; i < 8; i++) fake_core_run(&core);
 }
 
+bool fuzz_arms = true;
 unsigned fuzz_mutations = 3;
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -140,6 +141,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     open_apis();
     wire_open(&wire);
+    fuzz_memory_on();
     wire_preface(&wire);
     stream = (uint32_t)-1;
     struct slice in = slice_make(data, size);
@@ -149,6 +151,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         len |= take_byte(&in);
         act(kind, choice, flags, take_bytes(&in, len));
     }
+    wire_settle(&wire);
+    fuzz_memory_off();
     wire_close(&wire);
     fake_core_run(&core);
     etcd_api_free(worker.etcd);

@@ -41,7 +41,7 @@ static void etcd_message(struct slice in, uint8_t which)
     if (!m) return;
     size_t n = protobuf_c_message_get_packed_size(m);
     uint8_t *out = malloc(n + 1);
-    if (protobuf_c_message_pack(m, out) != n) abort();
+    FUZZ_CHECK(protobuf_c_message_pack(m, out) == n);
     free(out);
     protobuf_c_message_free_unpacked(m, &allocator);
 }

@@ -17,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         int valid = command_check(&c);
         if (valid == 0) {
             command_encode(&out, &c);
-            if (out.failed || command_decode(&a, buf_slice(&out), &again) != 0 || command_check(&again) != 0) abort();
+            FUZZ_CHECK(!out.failed && command_decode(&a, buf_slice(&out), &again) == 0 && command_check(&again) == 0);
         }
     }
     if (batch_open(&r, in) == 0)

@@ -128,6 +128,7 @@ static struct h2_client *make_client(struct grpc_client_call *call)
     return c;
 }
 
+bool fuzz_arms = true;
 unsigned fuzz_mutations = 10;
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -144,9 +145,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     }
     CHECK(fd >= 0);
+    fuzz_memory_on();
     if (data[0] & 1) answer(fd, in);
     else put(fd, in.data, in.len);
     for (int i = 0; i < 3; i++) uv_run(&loop, UV_RUN_NOWAIT);
+    fuzz_memory_off();
     struct linger now = {1, 0};
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
     close(fd);

@@ -54,6 +54,7 @@ static void frames(struct slice in)
     }
 }
 
+bool fuzz_arms = true;
 unsigned fuzz_mutations = 5;
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -64,6 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct slice in = slice_make(data + 2, size - 2);
     size_t piece = data[1] ? data[1] : size;
     wire_open(&wire);
+    fuzz_memory_on();
     wire.deaf = data[0] & 2;
     if (data[0] & 1) frames(in);
     while (!(data[0] & 1) && in.len) {
@@ -71,6 +73,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         wire_send(&wire, now.data, now.len);
         if (size / piece < 512) wire_turn(&wire);
     }
+    wire_settle(&wire);
+    fuzz_memory_off();
     wire_close(&wire);
     return 0;
 }

@@ -140,10 +140,12 @@ static void call(uint8_t kind, struct slice in)
         return;
     }
     while (u->n_inbound == 0) turn();
+    fuzz_memory_on();
     if (kind) hello(fd, in.len ? in.data[0] : 0);
     if (kind == 2) frames(fd, in);
     else put(fd, in.data, in.len);
     for (int i = 0; i < 3; i++) turn();
+    fuzz_memory_off();
     hang_up(fd);
     while (u->n_inbound > 0) turn();
 }
@@ -168,6 +170,7 @@ static void answer(struct slice in)
     }
 }
 
+bool fuzz_arms = true;
 unsigned fuzz_mutations = 50;
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

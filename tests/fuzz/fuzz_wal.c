@@ -89,6 +89,7 @@ static void check_same(const struct wal_contents *a, const struct wal_contents *
     }
 }
 
+bool fuzz_arms = true;
 unsigned fuzz_mutations = 10;
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -100,7 +101,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     mem_env_init(&m);
     write_log(&m, &in);
     for (int n = 0; n < 64 && reader_left(&in); n++) change(&m, &in);
-    if (open_log(&m, &w, &first) == 0) {
+    fuzz_memory_on();
+    int code = open_log(&m, &w, &first);
+    fuzz_memory_off();
+    if (code == 0) {
         wal_free(w);
         if (open_log(&m, &w, &second) != 0) abort();
         check_same(&first, &second);

@@ -52,13 +52,31 @@ static void try_bytes(const uint8_t *p, size_t n)
     free(exact);
 }
 
+/* The file with one allocation failing, for each of them, as long as `left` lasts; beyond the first hundred with growing steps. */
+static size_t starve(const uint8_t *p, size_t n, size_t *left)
+{
+    size_t runs = 0;
+    for (uint64_t nth = 1; *left > 0; nth += 1 + nth / 100) {
+        fuzz_fail_at = nth;
+        fuzz_fired = false;
+        if (!fuzz_arms) fuzz_memory_on();
+        LLVMFuzzerTestOneInput(p, n);
+        fuzz_memory_off();
+        fuzz_fail_at = 0;
+        if (!fuzz_fired) break;
+        runs++;
+        --*left;
+    }
+    return runs;
+}
+
 int main(int argc, char **argv)
 {
     static uint8_t file[FILE_MAX], work[FILE_MAX];
     long mutations = argc > 2 ? atol(argv[2]) : (long)fuzz_mutations;
     DIR *d = argc > 1 ? opendir(argv[1]) : NULL;
     const struct dirent *e;
-    size_t files = 0, runs = 0;
+    size_t files = 0, runs = 0, starved = 0, left = getenv("PINTLE_LONG") ? SIZE_MAX : 40u * fuzz_mutations;
     if (!d) {
         printf("not ok 1 - no corpus folder %s\n", argc > 1 ? argv[1] : "");
         return 1;
@@ -76,10 +94,13 @@ int main(int argc, char **argv)
             try_bytes(work, mutate(work, n, sizeof(work)));
             runs++;
         }
+        size_t share = left < 4u * fuzz_mutations || left == SIZE_MAX ? left : 4u * fuzz_mutations, some = share;
+        starved += starve(file, n, &some);
+        if (left != SIZE_MAX) left -= share - some;
         files++;
     }
     closedir(d);
     const char *name = strrchr(argv[0], '/');
-    printf("%s 1 - %s: %zu files, %zu mutations\n1..1\n", files ? "ok" : "not ok", name ? name + 1 : argv[0], files, runs);
+    printf("%s 1 - %s: %zu files, %zu mutations, %zu times without memory\n1..1\n", files ? "ok" : "not ok", name ? name + 1 : argv[0], files, runs, starved);
     return files ? 0 : 1;
 }

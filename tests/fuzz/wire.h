@@ -69,10 +69,14 @@ static inline void wire_send(struct wire *w, const void *data, size_t len)
     }
 }
 
+static inline void wire_settle(struct wire *w)
+{
+    for (int i = 0; i < 4; i++) wire_turn(w);
+}
+
 /* The client goes; nothing of it may be left. */
 static inline void wire_close(struct wire *w)
 {
-    for (int i = 0; i < 4; i++) wire_turn(w);
     close(w->fd);
     w->fd = -1;
     for (int i = 0; i < 1000 && w->server->n_conns > 0; i++) wire_turn(w);
