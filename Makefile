@@ -131,7 +131,7 @@ $(B)/tests/chaos/shim.so: tests/chaos/shim.c
 
 MINUTES ?= 2
 chaos: all $(CHAOS_BIN)
-	@B=$(B) tests/chaos/run --minutes $(MINUTES) $(if $(MEMBERS),--members $(MEMBERS)) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS))
+	@B=$(B) tests/chaos/run --minutes $(MINUTES) $(if $(MEMBERS),--members $(MEMBERS)) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(ONLY),--only $(ONLY))
 
 tests: $(TEST_BIN) $(FUZZ_BIN) $(COMPAT_BIN) $(IOFAIL) $(CHAOS_BIN)
 

@@ -6,6 +6,7 @@ import argparse, json, os, random, shutil, signal, subprocess, sys, threading, t
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from members import *
 from nemesis import *
+from kube import *
 
 
 def note(text):
@@ -33,6 +34,10 @@ class Load:
             else:
                 self.ended = line.strip()
 
+    def check(self):
+        if self.proc.poll() is not None:
+            raise Trouble(f"the clients ended with {self.proc.returncode}")
+
     def tell(self, line):
         try:
             self.proc.stdin.write(line + "\n")
@@ -51,6 +56,8 @@ class Load:
 
 
 class Episode:
+    name = "store"
+
     def __init__(self, o, seed, seconds, members):
         self.o, self.seed, self.seconds, self.n = o, seed, seconds, members
         self.dir = os.path.join(o.dir, f"seed-{seed}")
@@ -62,14 +69,15 @@ class Episode:
     def flags(self):
         r = random.Random(f"{self.seed} flags")
         election = r.choice((500, 500, 1000))
-        return ["--wal-segment-bytes", r.choice((65536, 262144, 1048576)), "--snapshot-log-bytes", r.choice((50000, 200000, 1000000)),
-                "--election-timeout", f"{election}ms", "--heartbeat-interval", f"{election // 5}ms", "--workers", 2]
+        return [str(x) for x in ("--wal-segment-bytes", r.choice((65536, 262144, 1048576)), "--snapshot-log-bytes", r.choice((50000, 200000, 1000000)),
+                "--election-timeout", f"{election}ms", "--heartbeat-interval", f"{election // 5}ms", "--workers", 2)]
 
-    def storm(self, cluster, load):
+    def storm(self, cluster, alive):
+        """All faults of the schedule; `alive` is called now and then."""
         plan = schedule(self.seed, self.seconds, self.n, self.o.faults, cluster.can)
         with open(os.path.join(self.dir, "schedule.json"), "w") as f:
             f.writelines(json.dumps(p) + "\n" for p in plan)
-        nemesis = Nemesis(cluster, load)
+        nemesis = Nemesis(cluster)
         began = time.monotonic()
         with open(os.path.join(self.dir, "story.txt"), "w") as story:
             while time.monotonic() - began < self.seconds or plan:
@@ -79,8 +87,7 @@ class Episode:
                     story.write(f"{time.monotonic():.3f} {f['fault']} {m.name if m else '-'} {f['seconds']} s\n")
                     story.flush()
                 nemesis.tick()
-                if load.proc.poll() is not None:
-                    raise Trouble(f"the clients ended with {load.proc.returncode}")
+                alive()
                 time.sleep(0.05)
             nemesis.heal()
             story.write(f"{time.monotonic():.3f} healed\n")
@@ -96,13 +103,12 @@ class Episode:
         cluster = load = None
         try:
             cluster = Cluster(self.n, self.dir, self.seed, self.o.missing, self.flags())
-            cluster.flags = list(map(str, cluster.flags))
             cluster.start()
             if not wait_for(cluster.healthy, 60, 0.3):
                 self.failures.append("the members did not become healthy: " + " | ".join(m.last_lines(2) for m in cluster.members))
                 return
             load = Load(cluster, self.history, self.seed, self.o.rate)
-            self.storm(cluster, load)
+            self.storm(cluster, load.check)
             stop = threading.Event()
             guard = threading.Thread(target=self.watch_over, args=(cluster, stop))
             guard.start()
@@ -137,10 +143,42 @@ class Episode:
             if name.endswith((".img", ".shim")):
                 os.unlink(os.path.join(self.dir, name))
         if self.failures:
-            note(f"kept: {self.dir} (history, logs, schedule); judge it again: {os.path.relpath(os.path.join(TOOLS, 'judge'))} {self.history}")
-            note(f"the same schedule: make chaos SEED={self.seed} MEMBERS={self.n} MINUTES={self.seconds / 60:.1f}")
+            again = f"; judge it again: {os.path.relpath(os.path.join(TOOLS, 'judge'))} {self.history}" if os.path.exists(self.history) else ""
+            note(f"kept: {self.dir} (history, logs, schedule){again}")
+            note(f"the same schedule: make chaos SEED={self.seed} MEMBERS={self.n} MINUTES={self.seconds / 60:.2f} ONLY={self.name}")
         elif not self.o.keep:
             shutil.rmtree(self.dir, ignore_errors=True)
+
+
+class KubeEpisode(Episode):
+    """The same with a control plane as the client."""
+    name = "kube"
+
+    def run(self):
+        cluster = None
+        try:
+            cluster = KubeCluster(self.n, self.dir, self.seed, self.o.missing, self.flags())
+            cluster.start()
+            if not wait_for(cluster.healthy, 60, 0.3):
+                self.failures.append("the members did not become healthy: " + " | ".join(m.last_lines(2) for m in cluster.members))
+                return
+            wrong, self.summary = kube_storm(self, cluster, lambda programs: self.storm(cluster, ProgramKiller(self.seed, programs).tick))
+            self.failures += wrong + cluster.problems
+        finally:
+            if cluster:
+                cluster.close()
+
+
+class ProgramKiller:
+    def __init__(self, seed, programs):
+        self.r, self.programs = random.Random(f"{seed} programs"), programs
+        self.next = time.monotonic() + self.r.uniform(5, 15)
+
+    def tick(self):
+        self.programs.look()
+        if time.monotonic() > self.next:
+            self.programs.kill(self.r.choice(list(self.programs.commands)))
+            self.next = time.monotonic() + self.r.uniform(5, 15)
 
 
 def parse():
@@ -152,6 +190,7 @@ def parse():
     p.add_argument("--episode", type=float, default=150, help="seconds of faults in an episode")
     p.add_argument("--rate", type=int, default=250, help="requests a second, about")
     p.add_argument("--dir", default=os.path.join(B, "chaos"), help="where the failed are kept")
+    p.add_argument("--only", choices=("store", "kube"), help="default: every fourth episode, and the last, has a control plane")
     p.add_argument("--keep", action="store_true", help="keep what passed, too")
     o = p.parse_args()
     o.faults = o.faults.split(",") if o.faults else list(FAULTS)
@@ -175,13 +214,16 @@ def main():
            if f in o.faults and w and any(x in o.missing for x in needs)}
     for f, why in off.items():
         print(f"ok - fault {f} # SKIP {why}")
-    passed = failed = 0
+    passed = failed = number = 0
     ends, seed, totals = time.monotonic() + o.minutes * 60, o.seed, {}
     while True:
         left = ends - time.monotonic()
         seconds = min(o.episode, left)
-        e = Episode(o, seed, seconds, o.members or (5 if seed % 3 == 0 else 3))
-        note(f"seed {seed}: {e.n} members, {seconds:.0f} s of faults")
+        number += 1
+        last = left - seconds < 30
+        kube = o.only == "kube" or (o.only != "store" and KUBECTL and (number % 4 == 0 or (last and number > 1)))
+        e = (KubeEpisode if kube else Episode)(o, seed, seconds, o.members or (5 if seed % 3 == 0 and not kube else 3))
+        note(f"seed {seed}: {e.n} members{', a control plane' if kube else ''}, {seconds:.0f} s of faults")
         try:
             e.run()
         except (Trouble, subprocess.SubprocessError) as x:

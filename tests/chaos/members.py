@@ -91,7 +91,7 @@ class Disk:
     """A small file system of a member's own, or a plain folder."""
 
     def __init__(self, path, real):
-        self.path, self.real, self.image = path, real, path + ".img"
+        self.path, self.real, self.image, self.full = path, real, path + ".img", False
         os.makedirs(path)
         if real:
             run("truncate", "-s", DISK_BYTES, self.image, check=True)
@@ -100,6 +100,8 @@ class Disk:
 
     def mount(self):
         run("mount", "-o", "loop", self.image, self.path, check=True)
+        if not self.full:
+            self.make_room()  # the loss of power may have brought the ballast back
 
     def unmount(self):
         if self.real:
@@ -119,12 +121,14 @@ class Disk:
 
     def fill(self, leave):
         """Takes all room but `leave` bytes."""
+        self.full = True
         s = os.statvfs(self.path)
         size = s.f_bavail * s.f_bsize - leave
         if size > 0:
             run("fallocate", "-l", size, os.path.join(self.path, "ballast"))
 
     def make_room(self):
+        self.full = False
         try:
             os.unlink(os.path.join(self.path, "ballast"))
         except FileNotFoundError:

@@ -33,8 +33,8 @@ def schedule(seed, seconds, members, wanted, can):
 
 
 class Nemesis:
-    def __init__(self, cluster, load):
-        self.c, self.load = cluster, load
+    def __init__(self, cluster):
+        self.c = cluster
         self.running = []  # (ends, undo)
         self.counts = {}
 
