@@ -1,8 +1,10 @@
 /* Snapshots as files, offline: docs/formats-snapshot.md. A file is read twice: once to check every byte (nothing is written
- * before that is done), once to be copied into the new data folder. */
+ * before that is done), once to be copied into the new data folder. The folder gets its name when it is whole and durable. */
 #include "api/restore.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -205,12 +207,12 @@ struct restore_options {
     const char *name, *data_dir, *initial_cluster, *token, *advertise_peer;
 };
 
-static int restore_into(const struct restore_options *o, const char *path, const struct cluster *cluster, struct err *e)
+static int restore_into(const char *data_dir, const char *path, const struct cluster *cluster, struct err *e)
 {
     uv_loop_t loop;
     struct env *env = NULL;
     struct snapshot_file *s = NULL;
-    struct env_uv_options options = {.data_dir = o->data_dir, .id = cluster->own_id, .cluster_id = cluster->cluster_id};
+    struct env_uv_options options = {.data_dir = data_dir, .id = cluster->own_id, .cluster_id = cluster->cluster_id};
     struct consensus_config config = {.id = cluster->own_id,
                                       .cluster_id = cluster->cluster_id,
                                       .members = cluster->members,
@@ -229,6 +231,41 @@ static int restore_into(const struct restore_options *o, const char *path, const
     return rv;
 }
 
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *where)
+{
+    (void)st, (void)type, (void)where;
+    return remove(path);
+}
+
+static int remove_folder(const char *path)
+{
+    return nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) == 0 || errno == ENOENT ? 0 : -1;
+}
+
+/* The rename is durable when the folder that holds the name is. */
+static int sync_parent(struct arena *a, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    const char *parent = !slash ? "." : slash == path ? "/" : arena_printf(a, "%.*s", (int)(slash - path), path);
+    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rv = fd < 0 ? -1 : fsync(fd);
+    if (fd >= 0) close(fd);
+    return rv;
+}
+
+/* All of it or nothing: what fails on the way leaves no folder behind. */
+static int restore_whole(struct arena *a, const char *data_dir, const char *path, const struct cluster *cluster, struct err *e)
+{
+    const char *making = arena_printf(a, "%s.restoring", data_dir);
+    if (remove_folder(making) != 0) /* what a killed one left */
+        return err_set(e, ERR_IO, "cannot remove %s: %s", making, strerror(errno));
+    int rv = restore_into(making, path, cluster, e);
+    if (rv == 0 && (rename(making, data_dir) != 0 || sync_parent(a, data_dir) != 0))
+        rv = err_set(e, ERR_IO, "cannot give %s its name: %s", data_dir, strerror(errno));
+    if (rv != 0) (void)remove_folder(making);
+    return rv;
+}
+
 static int restore(struct restore_options *o, const char *path, struct err *e)
 {
     struct arena a = {0};
@@ -236,13 +273,15 @@ static int restore(struct restore_options *o, const char *path, struct err *e)
     struct store *store = NULL;
     uint64_t size;
     struct stat st;
-    if (!o->data_dir) o->data_dir = arena_printf(&a, "%s.pintle", o->name);
+    size_t len = o->data_dir ? strlen(o->data_dir) : 0;
+    while (len > 1 && o->data_dir[len - 1] == '/') len--;
+    o->data_dir = len ? arena_printf(&a, "%.*s", (int)len, o->data_dir) : arena_printf(&a, "%s.pintle", o->name);
     if (!o->initial_cluster) o->initial_cluster = arena_printf(&a, "%s=%s", o->name, o->advertise_peer);
     int rv = cluster_parse(&a, o->initial_cluster, o->name, o->token, &cluster, e);
     if (rv == 0 && stat(o->data_dir, &st) == 0)
         rv = err_set(e, ERR_EXISTS, "data-dir \"%s\" exists: choose another --data-dir or remove it", o->data_dir);
     if (rv == 0) rv = file_check(path, &store, &size, e);
-    if (rv == 0) rv = restore_into(o, path, &cluster, e);
+    if (rv == 0) rv = restore_whole(&a, o->data_dir, path, &cluster, e);
     if (rv == 0)
         printf("restored revision %lld, %lld keys into %s: member %s (%llx) of cluster %llx\n",
                (long long)store_revision(store), (long long)store_keys(store), o->data_dir, o->name,

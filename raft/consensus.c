@@ -434,6 +434,10 @@ static int open_files(struct consensus *c, const struct consensus_config *config
     if (!rv) rv = snapshots_open(c, e);
     if (rv) return rv;
     uint64_t term, index = snapshots_restored_index(c, &term);
+    if (c->loaded.reset_index > index) {
+        return err_set(e, ERR_CORRUPT, "snap: offset 0: the log goes on behind entry %" PRIu64 ", and no snapshot reaches it",
+                       c->loaded.reset_index);
+    }
     bool empty = c->loaded.n == 0 && index == 0;
     *ret_meta_lost = no_meta && !empty;
     if (*ret_meta_lost)

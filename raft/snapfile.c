@@ -8,8 +8,10 @@
 #include "raft/frames_int.h"
 
 #define HEAD_MAGIC 0x31504e53544e5000u /* "\0PNTSNP1" */
-#define END_MAGIC 0x31444e45544e5000u  /* "\0PNTEND1" */
-#define END_BYTES 24u
+#define END_MAGIC 0x32444e45544e5000u  /* "\0PNTEND2" */
+#define END_BYTES 32u
+#define END_MAGIC_OLD 0x31444e45544e5000u /* without digest */
+#define END_BYTES_OLD 24u
 
 /* ---- encoding -------------------------------------------------------------------------------- */
 
@@ -29,6 +31,8 @@ void snapfile_encode_header(struct snapfile_encoder *s, const struct snapfile_he
     (void)buf_append_u32(out, crc);
     (void)buf_append_slice(out, h->configuration);
     *s = (struct snapfile_encoder){.crc = crc};
+    XXH64_reset(&s->digest, 0);
+    if (!out->failed) XXH64_update(&s->digest, out->data + start, out->len - start);
 }
 
 /* `head` is the place of raw and packed length and checksum, its data lies behind it. */
@@ -57,6 +61,7 @@ void snapfile_encode_block(struct snapfile_encoder *s, struct slice raw, struct 
     close_block(s, head, (uint32_t)raw.len, (uint32_t)packed);
     s->raw_bytes += raw.len;
     s->blocks++;
+    XXH64_update(&s->digest, head, SNAPFILE_BLOCK_HEAD + (size_t)packed);
     out->len += SNAPFILE_BLOCK_HEAD + (size_t)packed;
 }
 
@@ -67,6 +72,7 @@ void snapfile_encode_end(struct snapfile_encoder *s, struct buf *out)
     (void)buf_append(out, nothing, sizeof nothing);
     (void)buf_append_u64(out, s->raw_bytes);
     (void)buf_append_u64(out, s->blocks);
+    (void)buf_append_u64(out, XXH64_digest(&s->digest));
     (void)buf_append_u64(out, END_MAGIC);
     if (!out->failed) close_block(s, out->data + start, 0, END_BYTES);
 }
@@ -76,6 +82,7 @@ void snapfile_encode_end(struct snapfile_encoder *s, struct buf *out)
 void snapfile_decoder_init(struct snapfile_decoder *d)
 {
     *d = (struct snapfile_decoder){0};
+    XXH64_reset(&d->digest, 0);
     buf_init(&d->configuration, SNAPFILE_CONFIGURATION_MAX);
     buf_init(&d->pending, 0);
     buf_init(&d->raw, SNAPFILE_BLOCK_MAX);
@@ -124,8 +131,11 @@ static int take_header(struct snapfile_decoder *d, struct slice in, size_t *used
 
 static int take_end(struct snapfile_decoder *d, struct reader *r, struct err *e)
 {
-    uint64_t raw = reader_u64(r), blocks = reader_u64(r), magic = reader_u64(r);
-    if (raw != d->raw_bytes || blocks != d->blocks || magic != END_MAGIC) {
+    bool old = reader_left(r) == END_BYTES_OLD;
+    uint64_t raw = reader_u64(r), blocks = reader_u64(r);
+    bool digest = old || reader_u64(r) == XXH64_digest(&d->digest);
+    uint64_t magic = reader_u64(r);
+    if (raw != d->raw_bytes || blocks != d->blocks || !digest || magic != (old ? END_MAGIC_OLD : END_MAGIC)) {
         return corrupt(e, d->offset, "the trailer does not fit what comes before it");
     }
     d->state = SNAPFILE_ENDED;
@@ -154,14 +164,18 @@ static int take_block(struct snapfile_decoder *d, struct slice in, size_t *used,
     struct reader r = reader_make(in);
     uint32_t raw = reader_u32(&r), packed = reader_u32(&r), crc = reader_u32(&r);
     bool end = raw == 0;
-    if (raw > SNAPFILE_BLOCK_MAX || packed == 0 || (end ? packed != END_BYTES : packed > raw)) {
+    bool fits = end ? packed == END_BYTES || packed == END_BYTES_OLD : packed <= raw;
+    if (raw > SNAPFILE_BLOCK_MAX || packed == 0 || !fits) {
         return corrupt(e, d->offset, "impossible length of a block");
     }
     if (reader_left(&r) < packed) return 0;
     d->crc = crc32c(crc32c(d->crc, in.data, 8), r.p, packed);
     if (d->crc != crc) return corrupt(e, d->offset, "block checksum does not match");
     *used = SNAPFILE_BLOCK_HEAD + packed;
-    if (end) return take_end(d, &r, e);
+    if (end) {
+        r = reader_make(slice_make(r.p, packed));
+        return take_end(d, &r, e);
+    }
     struct slice data = reader_bytes(&r, packed);
     int rv = block ? unpack(d, raw, data, &data, e) : 0;
     if (rv) return rv;
@@ -184,6 +198,7 @@ int snapfile_feed(struct snapfile_decoder *d, struct slice piece,
         if (d->state == SNAPFILE_ENDED) return corrupt(e, d->offset, "bytes behind the end");
         rv = d->state == SNAPFILE_HEADER ? take_header(d, in, &used, e)
                                          : take_block(d, in, &used, block, ctx, e);
+        if (rv == 1 && d->state != SNAPFILE_ENDED) XXH64_update(&d->digest, in.data, used);
         done += used;
         d->offset += used;
     }

@@ -1,11 +1,15 @@
 /* The snapshot file: a header that says which point of which cluster it is and who the members
  * were, the state machine's byte stream in lz4 blocks, a trailer. Every block's checksum continues
- * the one before it, from the header on, so nothing can be missing, repeated or exchanged.
+ * the one before it, from the header on, so nothing can be missing, repeated or exchanged; the trailer
+ * has a digest of all that is before it.
  * docs/formats-raft.md has the layout.
  *
  * Sans-I/O: the encoder appends to a buf, the decoder is fed with pieces of any size. */
 #ifndef PINTLE_RAFT_SNAPFILE_INT_H
 #define PINTLE_RAFT_SNAPFILE_INT_H
+
+#define XXH_STATIC_LINKING_ONLY /* its state, to have it in a struct */
+#include <xxhash.h>
 
 #include "base/slice.h"
 
@@ -21,6 +25,7 @@ struct snapfile_header {
 };
 
 struct snapfile_encoder {
+    XXH64_state_t digest;
     uint32_t crc;
     uint64_t raw_bytes, blocks;
 };
@@ -35,6 +40,7 @@ struct snapfile_decoder {
     struct snapfile_header
         header; /* once state is past SNAPFILE_HEADER; borrows from `configuration` */
     struct buf configuration, pending, raw;
+    XXH64_state_t digest;
     uint32_t crc;
     uint64_t offset, raw_bytes, blocks; /* offset: of the first byte in `pending` */
 };

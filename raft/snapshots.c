@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 #define READ_BYTES LIMIT_MiB
@@ -178,6 +179,37 @@ static int restore_file(struct consensus *c, struct snap_info *i, struct err *e)
     return rv ? err_set(e, rv, "%s: %.190s", i->path, why.text) : 0;
 }
 
+static uint64_t loaded_term(const struct wal_contents *l, uint64_t index)
+{
+    bool in = l->n && index >= l->first_index && index - l->first_index < l->n;
+    return in ? l->entries[index - l->first_index].term : 0;
+}
+
+/* Whether the log holds all that is in the newest snapshot and not in the older one. */
+static bool log_has_between(const struct consensus *c, const struct snap_info *older, const struct snap_info *newest)
+{
+    const struct wal_contents *l = &c->loaded;
+    if (older->index == 0 || loaded_term(l, newest->index) != newest->term) return false;
+    return l->first_index == older->index + 1 || loaded_term(l, older->index) == older->term;
+}
+
+/* The newest, or if that is damaged and the log still continues the older one, that: then nothing is missing. */
+static int restore_newest(struct consensus *c, struct err *e)
+{
+    struct snapshots *s = c->snapshots;
+    int rv = restore_file(c, &s->newest, e);
+    if (rv != ERR_CORRUPT || !log_has_between(c, &s->older, &s->newest)) return rv;
+    log_error("raft: %s: set aside as " SNAP_DAMAGED ", the one before it and the log have it all member=%" PRIx64, e->text,
+              c->id);
+    struct env_io io = {.op = ENV_IO_RENAME, .path = s->newest.path, .path2 = SNAP_DAMAGED};
+    rv = c->env->ops->io_sync(c->env, &io);
+    if (rv) return err_set(e, rv, "%s: %.180s", s->newest.path, io.err.text);
+    snap_info_release(&s->newest);
+    s->newest = s->older;
+    s->older = (struct snap_info){0};
+    return restore_file(c, &s->newest, e);
+}
+
 static int clean_up(struct consensus *c, const struct found *f, struct err *e)
 {
     int rv = 0;
@@ -211,7 +243,7 @@ int snapshots_open(struct consensus *c, struct err *e)
         s->older.term = f.term[1];
         snap_path(s->older.path, f.index[1], f.term[1]);
     }
-    return restore_file(c, &s->newest, e);
+    return restore_newest(c, e);
 }
 
 uint64_t snapshots_restored_index(const struct consensus *c, uint64_t *ret_term)

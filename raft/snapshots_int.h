@@ -8,6 +8,7 @@
 #define SNAP_DIR "snap"
 #define SNAP_TAKING "snap/taking.tmp"
 #define SNAP_RECEIVED "snap/received.tmp"
+#define SNAP_DAMAGED "snap/damaged"
 #define SNAP_PATH_BYTES 64
 #define SNAP_CHUNK_BYTES (256 * LIMIT_KiB)
 #define SNAP_WINDOW_BYTES (4 * SNAP_CHUNK_BYTES) /* sent and not yet acknowledged */

@@ -1,6 +1,9 @@
 /* Snapshots: taken, restored at a restart, streamed to a member that lags too far, and damaged. */
 #include "cluster.h"
 
+#include "base/crc32c.h"
+#include "base/log.h"
+
 static void get_status(const struct node *n, struct consensus_status *s)
 {
     consensus_get_status(n->c, s);
@@ -215,6 +218,54 @@ static void test_damage(void **state)
     buf_release(&file);
 }
 
+static void newest_snapshot(void *ctx, const char *path, uint64_t size)
+{
+    (void)size;
+    char *newest = ctx; /* names sort as their indexes do */
+    if (strncmp(path, "snap/0", 6) == 0 && strcmp(path, newest) > 0) snprintf(newest, 64, "%s", path);
+}
+
+/* The newest is damaged: the one before it and the log, if they hold all of it; else it is refused. */
+static void test_older(void **state)
+{
+    (void)state;
+    for (int kept = 0; kept < 2; kept++) {
+        struct cluster k;
+        cluster_init(&k, 1, 20);
+        small_limits(&k);
+        k.config.trailing_log_bytes = kept ? 1000000 : 2000;
+        cluster_boot(&k);
+        struct node *n = cluster_wait_leader(&k);
+        for (uint64_t v = 1; v <= (kept ? 90 : 400); v++) node_write_sized(n, v, 500);
+        uint64_t last = n->log[n->n - 1].value;
+        node_close(n);
+        char path[64] = "";
+        struct buf file = {0};
+        sim_disk_each(k.sim, 1, newest_snapshot, path);
+        assert_int_equal(sim_disk_read(k.sim, 1, path, &file), 0);
+        file.data[file.len / 2] ^= 8;
+        sim_disk_write(k.sim, 1, path, buf_slice(&file));
+        struct err e = {{0}};
+        int rv = node_try_boot(&k, 1, &e);
+        if (kept) {
+            assert_int_equal(rv, 0);
+            assert_true(cluster_wait_value(&k, last, 0));
+            assert_int_equal(n->n, last);
+            buf_clear(&file);
+            assert_int_equal(sim_disk_read(k.sim, 1, "snap/damaged", &file), 0);
+            node_close(n);
+            node_boot(&k, 1);
+            assert_true(cluster_wait_value(&k, last, 0));
+        } else {
+            assert_int_equal(rv, ERR_CORRUPT);
+            assert_non_null(strstr(e.text, path));
+            assert_non_null(strstr(e.text, "offset"));
+        }
+        buf_release(&file);
+        cluster_stop(&k);
+    }
+}
+
 /* Every single byte of a snapshot file flipped, and every shorter file. */
 static int swallow(void *ctx, struct slice raw, struct err *e)
 {
@@ -224,13 +275,14 @@ static int swallow(void *ctx, struct slice raw, struct err *e)
 
 #include "raft/snapfile_int.h"
 
+/* out NULL: as the scrub does. */
 static int decode(struct slice file, struct buf *out, size_t piece, struct err *e)
 {
     struct snapfile_decoder d;
     snapfile_decoder_init(&d);
     int rv = 0;
     for (size_t at = 0; at < file.len && !rv; at += piece)
-        rv = snapfile_feed(&d, slice_sub(file, at, piece), swallow, out, e);
+        rv = snapfile_feed(&d, slice_sub(file, at, piece), out ? swallow : NULL, out, e);
     if (!rv) rv = snapfile_finish(&d, e);
     snapfile_decoder_release(&d);
     return rv;
@@ -249,6 +301,8 @@ static void test_every_byte(void **state)
         assert_int_equal(buf_append_byte(&raw, (uint8_t)(i < 200 ? 7 : i * 37)), 0);
     snapfile_encode_block(&enc, buf_slice(&raw), &file);
     snapfile_encode_block(&enc, slice_sub(buf_slice(&raw), 250, 40), &file);
+    size_t before_end = file.len;
+    uint32_t crc = enc.crc;
     snapfile_encode_end(&enc, &file);
     for (size_t piece = 1; piece <= file.len; piece += 7) {
         buf_clear(&out);
@@ -277,11 +331,22 @@ static void test_every_byte(void **state)
         for (int bit = 0; bit < 8; bit++) {
             file.data[i] ^= (uint8_t)(1 << bit);
             assert_int_equal(decode(buf_slice(&file), &out, 4096, NULL), ERR_CORRUPT);
+            assert_int_equal(decode(buf_slice(&file), NULL, 100, NULL), ERR_CORRUPT);
             file.data[i] ^= (uint8_t)(1 << bit);
         }
     }
     assert_int_equal(buf_append_byte(&file, 0), 0);
     assert_int_equal(decode(buf_slice(&file), &out, 4096, NULL), ERR_CORRUPT);
+    /* The trailer of an earlier version, without a digest. */
+    uint8_t old[36] = {0, 0, 0, 0, 24, 0, 0, 0, 0, 0, 0, 0, 340 & 0xff, 340 >> 8, 0, 0, 0, 0, 0, 0, 2};
+    memcpy(old + 28, "\0PNTEND1", 8);
+    crc = crc32c(crc32c(crc, old, 8), old + 12, 24);
+    for (int i = 0; i < 4; i++) old[8 + i] = (uint8_t)(crc >> (8 * i));
+    file.len = before_end;
+    buf_clear(&out);
+    assert_int_equal(buf_append(&file, old, sizeof old), 0);
+    assert_int_equal(decode(buf_slice(&file), &out, 64, NULL), 0);
+    assert_int_equal(out.len, 340);
     buf_release(&file);
     buf_release(&out);
     buf_release(&raw);
@@ -351,8 +416,10 @@ int main(void)
         cmocka_unit_test(test_install),
         cmocka_unit_test(test_install_over_bad_links),
         cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_older),
         cmocka_unit_test(test_crash_at_every_step),
         cmocka_unit_test(test_write_restored),
     };
+    log_set_level(LOG_ERROR + 1);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
