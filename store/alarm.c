@@ -46,9 +46,12 @@ int quota_check(struct store *s, int64_t cost)
     return ERR_NO_SPACE;
 }
 
+/* Not at once after a refusal, however small the quota: what was refused is at most a request. */
 void quota_relax(struct store *s)
 {
-    if (s->n_alarms == 0 || store_size_in_use(s) > s->quota - s->quota / 20) return;
+    int64_t room = s->quota / 20, request = (int64_t)LIMIT_REQUEST_BYTES;
+    if (room < request) room = request < s->quota / 2 ? request : s->quota / 2;
+    if (s->n_alarms == 0 || store_size_in_use(s) > s->quota - room) return;
     struct alarm_record *a = find(s, 0, ALARM_NOSPACE);
     if (a && a->automatic) drop(s, a);
 }

@@ -227,7 +227,7 @@ static int accept_head(struct kube_request *q)
     q->verb = verb_of(q, r->method, watch || q->route.watch);
     if (q->route.type == ROUTE_RESOURCE && core_client_refusing(q->api->worker->core))
         return status_set(s, 503, "ServiceUnavailable",
-                          "this member's state was found to differ from the others': it serves nothing until they agree");
+                          "this member's state differs from the others', or is being healed: it serves nothing until they agree");
     if (q->route.type == ROUTE_RESOURCE) return check_verb(q);
     bool post = q->route.type == ROUTE_ACCESS_REVIEW;
     bool ok = post ? q->verb == VERB_CREATE : q->verb == VERB_GET || q->verb == VERB_LIST || q->verb == VERB_WATCH;

@@ -98,6 +98,7 @@ def name_and_heal(c, victim):
     alarms = wait_for("the alarm", lambda: c.alarms(others[0]))
     ok(alarms == [f"memberID:{id} alarm:CORRUPT"], "the alarm names the member", (alarms, id))
     wait_for("its new start", lambda: lives() > life and c.metric(victim, "pintle_state_refused") == 1)
+    wait_for("its state", lambda: c.alarms(victim) == alarms) # until then it is healing, and says that
     out = c.get(victim, "--consistency", "s")
     ok(out.returncode != 0 and "corrupt cluster" in out.stderr, "it refuses reads, serializable ones too", out.stdout + out.stderr)
     out = c.ctl("put", "/x", "y", endpoints=[c.urls[victim]])

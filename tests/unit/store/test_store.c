@@ -150,6 +150,29 @@ static void test_quota(void **state)
     store_free(s);
 }
 
+/* The alarm of a refused request is seen although one of 5% of the quota would still fit. */
+static void test_quota_and_large_requests(void **state)
+{
+    (void)state;
+    static char value[1000001];
+    struct store *s = store_new(&(struct store_options){.quota_bytes = 16000000});
+    struct alarm alarm;
+    char key[20];
+    int n = 0;
+    memset(value, 'x', sizeof(value) - 1);
+    do sprintf(key, "key%04d", n++);
+    while (put(s, key, value) == 0);
+    assert_int_equal(n, 16);
+    assert_int_equal(store_alarms(s, &alarm, 1), 1);
+    assert_int_equal(put(s, "small", "x"), 0); /* an alarm of the quota's own blocks nothing that has room */
+    assert_int_equal(store_alarms(s, &alarm, 1), 1);
+    assert_int_equal(del(s, "key0000"), 0);
+    assert_int_equal(compact_to(s, store_revision(s)), 0);
+    assert_int_equal(store_alarms(s, &alarm, 1), 0);
+    drop_events(s);
+    store_free(s);
+}
+
 static void test_alarms(void **state)
 {
     (void)state;
@@ -459,6 +482,7 @@ int main(void)
         cmocka_unit_test(test_pins_hold_memory),
         cmocka_unit_test(test_store_goes_first),
         cmocka_unit_test(test_quota),
+        cmocka_unit_test(test_quota_and_large_requests),
         cmocka_unit_test(test_alarms),
         cmocka_unit_test(test_members),
         cmocka_unit_test(test_lease_calls),
