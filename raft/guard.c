@@ -329,8 +329,17 @@ static void deliver_vote_request(struct guard *g, struct raft_message *m)
     self->role = role;
 }
 
+static bool is_sole_voter(const struct raft *r)
+{
+    unsigned voters = 0, i;
+    for (i = 0; i < r->configuration.n; i++) voters += r->configuration.servers[i].role == RAFT_VOTER;
+    const struct raft_server *self = server_of(r, r->id, &i);
+    return voters == 1 && self && self->role == RAFT_VOTER;
+}
+
 static bool refuses_timeout_now(const struct guard *g)
 {
+    if (on(g, GUARD_SOLE_VOTER) && is_sole_voter(g->r)) return true; /* it stands by itself */
     if (g->recovering || (on(g, GUARD_APPENDING) && g->n_appends > 0)) return true;
     return on(g, GUARD_INSTALLING) && g->installing;
 }
@@ -400,6 +409,25 @@ static void begin_with_pre_vote(struct guard *g)
     g->masked++;
 }
 
+/* GUARD_SOLE_VOTER: libraft makes the only voter the leader of the term that is there, so that after a crash it
+ * writes other entries in a term in which learners (or who was a voter) already have some. Its election is won, but in
+ * a term of its own. */
+static void begin_own_term(struct guard *g)
+{
+    struct raft *r = g->r;
+    if (!on(g, GUARD_SOLE_VOTER) || !is_sole_voter(r)) return;
+    if (g->in->set_term(g->in, r->current_term + 1)) return;
+    r->current_term++;
+    r->voted_for = g->in->set_vote(g->in, r->id) ? 0 : r->id;
+    g->masked++;
+}
+
+static bool is_timer_over(struct guard *g)
+{
+    const struct raft *r = g->r;
+    return g->io.time(&g->io) - r->election_timer_start >= r->follower_state.randomized_election_timeout;
+}
+
 static void guard_tick(struct raft_io *in)
 {
     struct guard *g = in->data;
@@ -411,6 +439,7 @@ static void guard_tick(struct raft_io *in)
         g->masked++;
     } else {
         begin_with_pre_vote(g);
+        if (follower && is_timer_over(g)) begin_own_term(g);
         g->depth++;
         g->tick(&g->io);
         g->depth--;
@@ -626,7 +655,9 @@ static int guard_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick,
     g->tick = tick;
     g->recv = recv;
     guard_members_started(g);
-    return g->in->start(g->in, msecs, guard_tick, guard_recv);
+    int rv = g->in->start(g->in, msecs, guard_tick, guard_recv);
+    if (rv == 0) begin_own_term(g); /* libraft looks next whether it is alone */
+    return rv;
 }
 
 static void inner_closed(struct raft_io *in)

@@ -38,7 +38,8 @@ enum guard_mask {
     GUARD_PRE_VOTE = 1 << 15,  /* each new attempt of a candidate begins with a pre-vote */
     GUARD_LEARNER_VOTE = 1 << 16, /* a vote for a candidate that knows of this member's promotion */
     GUARD_PRE_VOTE_TERM = 1 << 17, /* who refuses a pre-vote says its own term */
-    GUARD_ALL = (1 << 18) - 1,
+    GUARD_SOLE_VOTER = 1 << 18, /* who elects itself alone does so in a new term */
+    GUARD_ALL = (1 << 19) - 1,
 };
 
 /* Tests turn masks off with it before guard_init; GUARD_ALL everywhere else. */

@@ -33,6 +33,19 @@ static struct consensus_status status_of(const struct life *l)
     return s;
 }
 
+/* Some voter that is not `id`. */
+static uint64_t other_voter(struct run *r, uint64_t id)
+{
+    const struct consensus_member *list;
+    struct life *l = cluster_leader(r);
+    size_t n = l ? consensus_members(core_consensus(l->core), &list) : 0, from = n ? sim_random_below(&r->random, n) : 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct consensus_member *m = &list[(from + i) % n];
+        if (!m->learner && m->id != id) return m->id;
+    }
+    return 0;
+}
+
 /* ---- leadership moves when it is asked to
  * --------------------------------------------------------- */
 
@@ -47,7 +60,7 @@ static void try_transfer(struct run *r)
     struct life *l = cluster_leader(r);
     if (!l) return;
     struct core_request q = {
-        .type = CORE_MOVE_LEADER, .member_id = l->id % r->o.members + 1, .done = on_transfer};
+        .type = CORE_MOVE_LEADER, .member_id = other_voter(r, l->id), .done = on_transfer};
     bool done = false;
     uint64_t began = sim_now_us(r->sim), id = l->id;
     q.data = &done;
@@ -72,8 +85,7 @@ static void try_isolation(struct run *r)
     struct life *l = cluster_leader(r);
     if (!l) return;
     uint64_t id = l->id, term = status_of(l).term, election_us = 1000ull * r->o.election_ms;
-    uint64_t away = 1 + (id + sim_random_below(&r->random, r->o.members - 1)) % r->o.members;
-    CHECK(away != id);
+    uint64_t away = other_voter(r, id);
     sim_partition(r->sim, 1u << away, sim_chance(&r->random, 500000));
     pass(r, 5 * election_us);
     sim_heal_all(r->sim);
@@ -172,16 +184,17 @@ static void try_lag(struct run *r)
     struct surge *s = r->surge = mem_must_calloc(1, sizeof *s);
     *s = (struct surge){.run = r, .life = cluster_leader(r)};
     if (!s->life) return;
-    for (uint64_t id = 1; id <= r->o.members; id++)
+    for (uint64_t id = 1; id <= r->top; id++)
         sim_disk_slow(r->sim, id, id == s->life->id ? 1 : 1 + SURGE_SYNC_US / (sim_disk(r->sim)->sync_max_us + 100));
     sim_at_member(r->sim, s->life->id, 0, surge_next, s);
     pass(r, SURGE_PUTS * SURGE_GAP_US + SURGE_ANSWER_US + 100000);
-    for (uint64_t id = 1; id <= r->o.members; id++) sim_disk_slow(r->sim, id, 1);
+    for (uint64_t id = 1; id <= r->top; id++) sim_disk_slow(r->sim, id, 1);
 }
 
 void calm_trials(struct run *r)
 {
-    if (r->o.members == 1) return;
+    struct members_view v;
+    if (!members_in_force(r, &v) || v.voters < 3) return;
     static void (*const trials[])(struct run *r) = {try_transfer, try_isolation, try_silence, try_lag};
     for (unsigned i = 0; i < CALM_TRIALS && !run_failed(r); i++) {
         if (!(r->o.calm >> i & 1)) continue;

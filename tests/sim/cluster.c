@@ -11,9 +11,8 @@
 
 enum { CORE_TICK_US = 100000, RETRY_OPEN_US = 500000 };
 
-static const char *const member_names[] = {"m0", "m1", "m2", "m3", "m4", "m5"};
-static const char *const member_urls[] = {"http://m0:1", "http://m1:1", "http://m2:1",
-                                          "http://m3:1", "http://m4:1", "http://m5:1"};
+static const char *const member_names[SIM_MEMBERS_MAX + 1] = {"m0", "m1", "m2", "m3", "m4", "m5", "m6",
+                                                              "m7", "m8", "m9", "m10", "m11", "m12"};
 
 void run_trace(struct run *r, const char *format, ...)
 {
@@ -117,7 +116,12 @@ static bool may_stop(struct member *m, int error)
         m->run->result->counts.damages_found++;
         return true;
     }
-    return false;
+    if (error == ERR_REMOVED && m->may_be_removed) {
+        m->wanted = !m->told; /* it is started once more, and must refuse */
+        m->told = true;
+        return true;
+    }
+    return error == ERR_RESTART && m->run->changed; /* a change of members that is rolled back (docs/raft.md) */
 }
 
 static void on_fatal(void *ctx, int error, const char *text)
@@ -217,6 +221,7 @@ static void run_restart(void *arg)
         return;
     }
     m->restarting = false;
+    if (m->held || !m->wanted) return;
     if (!run_failed(r)) cluster_boot(r, m->id);
 }
 
@@ -321,19 +326,38 @@ static void open_failed(struct run *r, struct life *l, int rv, const struct err 
     restart_in(r, m->id, RETRY_OPEN_US);
 }
 
+/* What a member's flags say: those of the beginning, and for one that joins those that are there, and itself. */
+static size_t flags_members(struct run *r, uint64_t id, struct consensus_member *out, char urls[][32])
+{
+    size_t n = 0;
+    bool joins = r->members[id].joins;
+    for (uint64_t i = 1; i <= (joins ? r->top : r->o.members) && n < SIM_MEMBERS_MAX - 1; i++) {
+        const struct member *m = &r->members[i];
+        if (joins && i != id && (!m->wanted || (m->joins && !m->life))) continue;
+        members_url(m, urls[n]);
+        if (!joins) snprintf(urls[n], 32, "http://m%u:1", (unsigned)i);
+        out[n] = (struct consensus_member){.id = i, .name = member_names[i], .peer_url = urls[n], .learner = m->joins};
+        n++;
+    }
+    return n;
+}
+
 static struct life *life_open(struct run *r, uint64_t id, int *ret_code, struct err *e)
 {
     struct consensus_member members[SIM_MEMBERS_MAX];
-    for (unsigned i = 0; i < r->o.members; i++) {
-        members[i] = (struct consensus_member){
-            .id = i + 1, .name = member_names[i + 1], .peer_url = member_urls[i + 1]};
-    }
+    char urls[SIM_MEMBERS_MAX][32], old_url[32];
+    size_t n_members = flags_members(r, id, members, urls);
+    struct member *self = &r->members[id];
+    bool joins = self->joins;
+    snprintf(old_url, sizeof old_url, "http://m%u:%u", (unsigned)id, self->old_url);
+    members_url(self, urls[SIM_MEMBERS_MAX - 1]);
+    sim_listen(r->sim, id, old_url, urls[SIM_MEMBERS_MAX - 1]);
     struct core_config config = {
         .consensus = {.id = id,
                       .cluster_id = 77,
                       .members = members,
-                      .n_members = r->o.members,
-                      .new_cluster = true,
+                      .n_members = n_members,
+                      .new_cluster = !joins,
                       .heartbeat_ms = r->o.heartbeat_ms,
                       .election_ms = r->o.election_ms,
                       .snapshot_log_bytes = r->o.snapshot_log_bytes,
@@ -343,13 +367,14 @@ static struct life *life_open(struct run *r, uint64_t id, int *ret_code, struct 
                       .scrub_interval_ms = 2000,
                       .scrub_rate = 1000000},
         .name = member_names[id],
-        .client_urls = &member_urls[id],
+        .client_urls = &member_names[id],
         .n_client_urls = 1,
         .auto_compaction_revisions = r->o.auto_compaction_revisions,
     };
     struct life *l = mem_must_calloc(1, sizeof *l);
     l->run = r;
     l->id = id;
+    l->serial = ++r->lives;
     list_init(&l->asks);
     list_init(&l->watchers);
     list_init(&l->history);
@@ -408,19 +433,33 @@ uint64_t cluster_tried(struct run *r, uint64_t id)
 
 struct life *cluster_some(struct run *r, struct sim_random *random)
 {
-    uint64_t at = sim_random_below(random, r->o.members);
-    for (unsigned i = 0; i < r->o.members; i++) {
-        struct life *l = r->members[1 + (at + i) % r->o.members].life;
+    uint64_t at = sim_random_below(random, r->top);
+    for (unsigned i = 0; i < r->top; i++) {
+        struct life *l = r->members[1 + (at + i) % r->top].life;
         if (l && l->core && !life_gone(l)) return l;
     }
     return NULL;
+}
+
+struct life *cluster_by_serial(struct run *r, uint64_t serial)
+{
+    for (uint64_t id = 1; id <= r->top; id++) {
+        struct life *l = r->members[id].life;
+        if (l && l->serial == serial) return l;
+    }
+    return NULL;
+}
+
+void cluster_again(struct run *r, uint64_t id)
+{
+    if (!r->members[id].life) restart_in(r, id, 1000);
 }
 
 struct life *cluster_leader(struct run *r)
 {
     struct life *best = NULL;
     uint64_t term = 0;
-    for (uint64_t id = 1; id <= r->o.members; id++) {
+    for (uint64_t id = 1; id <= r->top; id++) {
         struct life *l = r->members[id].life;
         if (!l || !l->core || life_gone(l)) continue;
         struct consensus_status s;

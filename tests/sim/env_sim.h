@@ -32,7 +32,7 @@
 struct sim;
 struct sim_disk;
 
-enum { SIM_MEMBERS_MAX = 9 };
+enum { SIM_MEMBERS_MAX = 12 };
 
 /* ---- chance ---------------------------------------------------------------------------------- */
 
@@ -180,6 +180,9 @@ void sim_disk_put_back(struct sim *s, uint64_t id, struct sim_disk *saved);
 void sim_disk_free(struct sim_disk *d);
 /* An empty disk in the place of the old one; only between lives. */
 void sim_disk_wipe(struct sim *s, uint64_t id);
+
+/* Where it can be reached, up to two URLs (NULL = none); without this, at any. */
+void sim_listen(struct sim *s, uint64_t id, const char *url, const char *other_url);
 
 /* ---- links ----------------------------------------------------------------------------------- */
 

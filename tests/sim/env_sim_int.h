@@ -116,6 +116,7 @@ struct sim_env {
     void (*on_stopped)(void *ctx);
     void *stopped_ctx;
     bool peers[SIM_MEMBERS_MAX + 1];
+    uint32_t urls[SIM_MEMBERS_MAX + 1]; /* hash of where it believes each to be */
 };
 
 typedef void sim_event_fn(struct sim *s, struct sim_env *env, void *arg, uint64_t number);
@@ -136,6 +137,7 @@ struct sim_member {
     struct sim_disk *disk;
     uint64_t lives, paused_until_us, operations, stall_us;
     unsigned slow, error_ppm, fail_nth, crash_nth;
+    uint32_t listens[2]; /* hashes of URLs; 0 = at any */
     enum sim_crash_mode crash_mode;
     int64_t drift_ppm;
     uint64_t clock_us, clock_at_us; /* its clock said clock_us when it was clock_at_us */

@@ -101,12 +101,24 @@ static void refuse_stranger(struct sim *s, struct sim_env *from, struct sim_env 
     sim_schedule(s, 0, "removed", from, run_removed, NULL, to->member->id);
 }
 
+static bool listens_at(const struct sim_member *m, uint32_t url)
+{
+    return !m->listens[0] || m->listens[0] == url || m->listens[1] == url;
+}
+
+void sim_listen(struct sim *s, uint64_t id, const char *url, const char *other_url)
+{
+    struct sim_member *m = sim_member(s, id);
+    m->listens[0] = url ? crc32c(1, url, strlen(url)) : 0;
+    m->listens[1] = other_url ? crc32c(1, other_url, strlen(other_url)) : 0;
+}
+
 static void run_attempt(struct sim *s, struct sim_env *e, void *arg, uint64_t generation)
 {
     struct sim_conn *c = arg;
     if (c->generation != generation || listener(s, c->from) != e || !e->peers[c->to]) return;
     struct sim_env *to = listener(s, c->to);
-    bool reached = to && !s->paths[c->from][c->to].cut && !s->paths[c->to][c->from].cut;
+    bool reached = to && listens_at(to->member, e->urls[c->to]) && !s->paths[c->from][c->to].cut && !s->paths[c->to][c->from].cut;
     if (!reached || !to->peers[c->from]) {
         if (reached) refuse_stranger(s, e, to);
         attempt_later(s, c);
@@ -178,12 +190,17 @@ int sim_net_set_peer(struct env *base, uint64_t peer_id, const char *url)
     uint64_t id = e->member->id;
     if (peer_id < 1 || peer_id > s->options.members || peer_id == id)
         return 0; /* nobody is there */
-    bool known = e->peers[peer_id];
+    uint32_t hash = url ? crc32c(1, url, strlen(url)) : 0;
+    bool known = e->peers[peer_id] && e->urls[peer_id] == hash;
     e->peers[peer_id] = url != NULL;
+    e->urls[peer_id] = hash;
     if (e->zombie) return 0;
     for (int ch = 0; ch < ENV_CHANNELS; ch++) {
         struct sim_conn *out = conn_at(s, id, peer_id, ch), *in = conn_at(s, peer_id, id, ch);
-        if (url && !known && e->started) attempt_later(s, out);
+        if (url && !known && e->started) {
+            conn_down(s, out, e, true); /* it has moved */
+            attempt_later(s, out);
+        }
         if (url) continue;
         conn_down(s, out, e, true);
         if (in->up) conn_down(s, in, s->members[peer_id].env, false);

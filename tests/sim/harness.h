@@ -8,6 +8,7 @@
  *   clients.c   requests with unknown outcomes, their answers against the model, the history for linear.h
  *   backup.c    a client that saves snapshots
  *   watchers.c  watches that move between members, their events against the model
+ *   members.c   members that are added, promoted, removed, moved and replaced
  *   calm.c      what must hold when nothing fails
  *   run.c       the phases of a run, the final checks
  *   shrink.c    fewer faults that still make it fail; story.c: frames in words
@@ -30,6 +31,7 @@ enum {
     RUN_CLIENTS_MAX = 24,
     RUN_WATCHERS_MAX = 8,
     RUN_LEASES_MAX = 4,
+    RUN_CHANGES_MAX = 64,
     RUN_STATES_MAX = 8192,
     CALM_TRIALS = 4 /* of calm.c */
 };
@@ -61,7 +63,7 @@ struct run_options {
 struct run_counts {
     uint64_t calls, acked, unknown, refused, reads_checked, watch_events, watch_cancels, entries, snapshots_taken,
         snapshots_sent, snapshots_installed, leader_changes, crashes, faults, undecided, masked_defects, damages,
-        damages_found, healed, backups, failovers /* the leader went silent in calm */;
+        damages_found, healed, changes, backups, failovers /* the leader went silent in calm */;
 };
 
 struct run_result {
@@ -77,7 +79,7 @@ struct run;
 /* One life of a member's process. A dead one lives on until its core has closed. */
 struct life {
     struct run *run;
-    uint64_t id;
+    uint64_t id, serial;
     struct env *env;
     struct core *core; /* NULL while it opens */
     struct watch_hub *hub;
@@ -94,6 +96,12 @@ struct member {
     struct life *life; /* NULL while it is down */
     bool disk_trouble; /* a fault was put into its disk: it may stop by itself, now or later */
     bool restarting, rotting;
+    bool wanted;         /* it should run: it is a member, or may be one */
+    bool held;           /* down until its replacement is decided */
+    bool joins;          /* was not there from the beginning */
+    bool may_be_removed; /* somebody asked for it */
+    bool told;           /* that it was removed */
+    unsigned url, old_url; /* where it listens: at both */
     uint64_t last_index;    /* of its log when its last life ended */
     uint64_t snapshot_index; /* what its newest snapshot covers */
     struct sim_disk *saved; /* while it rots */
@@ -109,6 +117,7 @@ struct member {
 };
 
 struct armed;
+struct change;
 struct ask;
 struct client;
 struct watch_client;
@@ -164,6 +173,11 @@ struct run {
     unsigned n_waiting; /* faults that wait for their moment */
     uint64_t lease_tolerance_us;
     struct surge *surge;
+    uint64_t top; /* the highest id that there is */
+    uint64_t lives;
+    struct change *changes;
+    unsigned n_changes;
+    bool changed; /* the members, or somebody tried to */
     uint64_t truce; /* for this member, whose disk is not what it left; 0 = none */
 };
 
@@ -201,6 +215,10 @@ void cluster_on_turn(void *ctx, uint64_t id);
 /* A member that runs, by chance, or NULL. */
 struct life *cluster_some(struct run *r, struct sim_random *random);
 struct life *cluster_leader(struct run *r);
+/* NULL if it has ended. */
+struct life *cluster_by_serial(struct run *r, uint64_t serial);
+/* Starts it again, soon. */
+void cluster_again(struct run *r, uint64_t id);
 bool life_gone(const struct life *l);
 
 /* clients.c */
@@ -231,6 +249,34 @@ void watchers_free(struct run *r);
 bool watchers_caught_up(const struct run *r, int64_t revision);
 void hub_open(struct life *l);
 void hub_close(struct life *l);
+
+/* members.c */
+enum member_change {
+    MEMBERS_ADD_VOTER,
+    MEMBERS_ADD_LEARNER,
+    MEMBERS_PROMOTE,
+    MEMBERS_REMOVE,
+    MEMBERS_UPDATE, /* another URL */
+    MEMBERS_REPLACE,
+    MEMBERS_CHANGES
+};
+/* The members as the leader knows them. */
+struct members_view {
+    unsigned all, voters; /* a bit for each id; how many */
+    bool coming;          /* somebody is still to become a voter */
+};
+void members_start(struct run *r);
+bool members_in_force(struct run *r, struct members_view *v);
+/* All members see the same members, and whoever is none has gone. */
+bool members_agree(struct run *r);
+void members_change(struct run *r, enum member_change what, uint64_t id);
+/* After the faults: what was left open is decided. */
+void members_settle(struct run *r);
+/* The nth of those that should run, counted round and round; and how many they are. */
+uint64_t members_pick(const struct run *r, uint64_t n);
+unsigned members_count(const struct run *r);
+void members_url(const struct member *m, char out[32]);
+const char *members_change_name(enum member_change what);
 
 /* calm.c */
 void calm_trials(struct run *r);

@@ -25,14 +25,14 @@ static uint64_t victim(struct armed *a)
     switch (f->who) {
     case WHO_SUBJECT: return a->subject ? a->subject : f->id;
     case WHO_OTHER: return a->other ? a->other : f->id;
-    case WHO_LEADER: return leader ? leader->id : 1 + f->number % r->o.members;
+    case WHO_LEADER: return leader ? leader->id : members_pick(r, f->number);
     case WHO_FOLLOWER: {
-        uint64_t from = leader ? leader->id : 1;
-        return r->o.members == 1 ? 1 : 1 + (from + (f->id - 1) % (r->o.members - 1)) % r->o.members;
+        uint64_t id = members_pick(r, f->id);
+        return leader && id == leader->id ? members_pick(r, f->id + 1) : id;
     }
     case WHO_ID: break;
     }
-    return f->id;
+    return members_pick(r, f->id - 1);
 }
 
 /* ---- links
@@ -45,7 +45,7 @@ static void cut(struct armed *a, uint64_t from, uint64_t to)
 
 static void cut_off(struct armed *a, bool in, bool out, uint64_t others)
 {
-    for (uint64_t other = 1; other <= a->run->o.members; other++) {
+    for (uint64_t other = 1; other <= a->run->top; other++) {
         if (other == a->id || !(others >> other & 1)) continue;
         if (in) cut(a, other, a->id);
         if (out) cut(a, a->id, other);
@@ -56,7 +56,7 @@ static void cut_off(struct armed *a, bool in, bool out, uint64_t others)
 
 static void heal(struct armed *a)
 {
-    for (uint64_t other = 1; other <= a->run->o.members; other++) {
+    for (uint64_t other = 1; other <= a->run->top; other++) {
         if (a->cut_from >> other & 1) sim_heal(a->run->sim, other, a->id);
         if (a->cut_to >> other & 1) sim_heal(a->run->sim, a->id, other);
     }
@@ -66,8 +66,8 @@ static void heal(struct armed *a)
 static void partition(struct armed *a, bool heals)
 {
     struct run *r = a->run;
-    for (uint64_t x = 1; x <= r->o.members; x++) {
-        for (uint64_t y = 1; y <= r->o.members; y++) {
+    for (uint64_t x = 1; x <= r->top; x++) {
+        for (uint64_t y = 1; y <= r->top; y++) {
             if ((a->f->b >> x & 1) == (a->f->b >> y & 1)) continue;
             if (heals) sim_heal(r->sim, x, y);
             else cut(a, x, y);
@@ -88,7 +88,7 @@ static void flap(void *arg)
 static void delay(struct armed *a, uint64_t us)
 {
     struct run *r = a->run;
-    for (uint64_t other = 1; other <= r->o.members; other++) {
+    for (uint64_t other = 1; other <= r->top; other++) {
         if (other == a->id) continue;
         if (a->f->b & 1) sim_link_delay(r->sim, other, a->id, us);
         if (a->f->b & 2) sim_link_delay(r->sim, a->id, other, us);
@@ -132,7 +132,7 @@ static void ask_transfer(struct armed *a)
     if (!l) return;
     struct core_request *q = mem_must_calloc(1, sizeof *q);
     q->type = CORE_MOVE_LEADER;
-    q->member_id = a->f->a;
+    q->member_id = members_pick(a->run, a->f->a - 1);
     q->done = moved;
     run_trace(a->run, "m%" PRIu64 " is asked to move leadership to m%" PRIu64, l->id, q->member_id);
     core_submit(l->core, q);
@@ -140,7 +140,7 @@ static void ask_transfer(struct armed *a)
 
 static void blackout(struct armed *a)
 {
-    for (uint64_t id = 1; id <= a->run->o.members; id++)
+    for (uint64_t id = 1; id <= a->run->top; id++)
         cluster_crash(a->run, id, (enum sim_crash_mode)a->f->a, 1000 + a->f->lasts_us / id);
 }
 
@@ -201,6 +201,7 @@ static void strike_member(struct armed *a)
     case FAULT_DAMAGE: disk_damage(r, a->id, (enum sim_damage)f->a, f->b); break;
     case FAULT_OLD_COPY: disk_old_copy(r, a->id, f->lasts_us); break;
     case FAULT_LOST_DISK: disk_lost(r, a->id); break;
+    case FAULT_CHANGE: members_change(r, (enum member_change)f->a, a->id); break;
     case FAULT_TRANSFER: ask_transfer(a); break;
     case FAULT_SNAPSHOT: ask_snapshot(a); break;
     default: break;
@@ -223,7 +224,7 @@ static void strike_world(struct armed *a)
         return;
     case FAULT_DELAY: delay(a, f->a); break;
     case FAULT_RESET:
-        for (uint64_t other = 1; other <= r->o.members; other++) sim_reset(r->sim, a->id, other);
+        for (uint64_t other = 1; other <= r->top; other++) sim_reset(r->sim, a->id, other);
         break;
     case FAULT_HARSH_NET: harsh_net(a); break;
     case FAULT_SLOW_DISK: sim_disk_slow(r->sim, a->id, (unsigned)f->a); break;
@@ -337,7 +338,7 @@ void nemesis_rest(struct run *r, uint64_t but)
 {
     sim_heal_all(r->sim);
     calm_net(r);
-    for (uint64_t id = 1; id <= r->o.members; id++) {
+    for (uint64_t id = 1; id <= r->top; id++) {
         if (id == but) continue;
         sim_disk_slow(r->sim, id, 1);
         sim_disk_stall(r->sim, id, 0);
@@ -355,7 +356,7 @@ void nemesis_stop(struct run *r)
     for (unsigned i = 0; i < r->plan.n; i++) r->armed[i].waiting = false;
     r->n_waiting = 0;
     nemesis_rest(r, 0);
-    for (uint64_t id = 1; id <= r->o.members; id++) { /* what its disk has become is found when it starts */
+    for (uint64_t id = 1; id <= r->top; id++) { /* what its disk has become is found when it starts */
         if (r->members[id].unread) cluster_crash(r, id, SIM_KILL, 1000);
     }
 }

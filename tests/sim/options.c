@@ -15,7 +15,8 @@ static void choose_world(struct run_options *o, struct sim_random *r)
 {
     struct sim_disk_options *d = &o->sim.disk;
     struct sim_net_options *n = &o->sim.net;
-    sim_options_default(&o->sim, o->seed, o->members);
+    bool changes = o->faults >> FAULT_CHANGE & 1;
+    sim_options_default(&o->sim, o->seed, changes ? SIM_MEMBERS_MAX : o->members);
     d->sync_max_us = (unsigned)ONE_OF(r, 300, 1000, 1000, 5000, 20000);
     d->stall_ppm = (unsigned)ONE_OF(r, 0, 0, 1000, 10000);
     d->stall_us = (unsigned)sim_random_range(r, 1000, 500000);

@@ -42,6 +42,7 @@ static const char *const kind_names[FAULT_KINDS] = {
     [FAULT_LOST_DISK] = "lost disk",
     [FAULT_TRANSFER] = "transfer of leadership",
     [FAULT_SNAPSHOT] = "snapshot",
+    [FAULT_CHANGE] = "change of members",
 };
 
 const char *fault_name(enum fault_kind kind)
@@ -193,7 +194,7 @@ static void choose_details(struct style *s, struct fault *f)
     case FAULT_DEAF:
     case FAULT_MUTE:
         f->a = sim_random_below(r, 2);
-        f->b = sim_chance(r, 300000) ? UINT64_MAX : sim_random_u64(r) & 0x3e;
+        f->b = sim_chance(r, 300000) ? UINT64_MAX : sim_random_u64(r) & 0x1ffe;
         break;
     case FAULT_DELAY:
         f->a = sim_random_below(r, 2 * election_us);
@@ -213,6 +214,7 @@ static void choose_details(struct style *s, struct fault *f)
         f->b = f->a < SIM_DAMAGE_CUT && sim_chance(r, 500000); /* open files keep their length and name */
         break;
     case FAULT_TRANSFER: f->a = any_member(s); break;
+    case FAULT_CHANGE: f->a = sim_random_below(r, MEMBERS_CHANGES); break;
     default: break;
     }
 }
@@ -451,6 +453,7 @@ void plan_make(struct plan *p, const struct run_options *o)
             at += sim_random_range(&random, 0, 4 * o->fault_gap_us);
         } else {
             add_some(&s, allowed[sim_random_below(&random, n)], at);
+            if (o->faults >> FAULT_CHANGE & 1 && sim_chance(&random, 300000)) add_some(&s, FAULT_CHANGE, at + 1);
         }
     }
     choose_shapes(p, o, &random);

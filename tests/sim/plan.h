@@ -36,6 +36,7 @@ enum fault_kind {
     FAULT_OLD_COPY,    /* its disk is put back to what it was */
     FAULT_LOST_DISK,   /* and comes back empty */
     FAULT_TRANSFER,    /* of leadership, to member `a` */
+    FAULT_CHANGE,      /* of the members, a: enum member_change */
     FAULT_SNAPSHOT,
     FAULT_KINDS,
 };

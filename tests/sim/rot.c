@@ -117,9 +117,9 @@ bool disk_truce(struct run *r, uint64_t id)
     if (!r->truce) run_trace(r, "** a truce for m%" PRIu64, id);
     r->truce = id;
     nemesis_rest(r, id);
-    for (uint64_t other = 1; other <= r->o.members; other++) {
+    for (uint64_t other = 1; other <= r->top; other++) {
         struct life *l = r->members[other].life;
-        if (other == id) continue;
+        if (other == id || !r->members[other].wanted) continue;
         there = there && l && l->core && !life_gone(l) && l->applied >= r->members[id].damaged_at;
     }
     return there;
@@ -137,9 +137,10 @@ void disk_truce_ends(struct run *r)
 static bool may_damage(struct run *r, uint64_t id)
 {
     struct member *m = &r->members[id];
-    if (r->o.members < 3 || r->truce || m->rotting || m->saved || m->disk_trouble) return false;
-    for (uint64_t other = 1; other <= r->o.members; other++) {
-        if (!disk_healed(r, other)) return false;
+    struct members_view v;
+    if (!members_in_force(r, &v) || v.voters < 3 || r->truce || m->rotting || m->saved || m->disk_trouble) return false;
+    for (uint64_t other = 1; other <= r->top; other++) {
+        if (!disk_healed(r, other) || r->members[other].held) return false;
         r->members[other].damaged = false;
     }
     m->damaged = m->pending = true;

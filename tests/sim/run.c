@@ -25,8 +25,10 @@ static void run_phase(struct run *r, uint64_t us)
 /* All members are up, have applied `last`, and know a leader. */
 static bool agreed(struct run *r, uint64_t last)
 {
-    for (uint64_t id = 1; id <= r->o.members; id++) {
+    if (!members_agree(r)) return false;
+    for (uint64_t id = 1; id <= r->top; id++) {
         struct life *l = r->members[id].life;
+        if (!r->members[id].wanted) continue;
         if (!l || !l->core || !l->hub || life_gone(l) || l->applied < last) return false;
         struct consensus_status s;
         consensus_get_status(core_consensus(l->core), &s);
@@ -48,7 +50,7 @@ void run_stuck(struct run *r, const char *what)
 {
     char text[700];
     size_t at = 0;
-    for (uint64_t id = 1; id <= r->o.members; id++) {
+    for (uint64_t id = 1; id <= r->top; id++) {
         struct life *l = r->members[id].life;
         struct consensus_status s = {0};
         if (l && l->core && !life_gone(l)) consensus_get_status(core_consensus(l->core), &s);
@@ -88,12 +90,17 @@ static void recover(struct run *r)
     uint64_t index =
         model_last_index(r->model); /* members are always a little behind while clients go on */
     int64_t revision = model_revision(r->model);
+    uint64_t settle = began;
     while (!run_failed(r) && !(r->result->counts.acked >= acked + 20 && agreed(r, index) &&
                                watchers_caught_up(r, revision))) {
         if (overdue(r, began, RECOVERY_US)) {
             run_stuck(r, r->result->counts.acked < acked + 20 ? "clients make no progress"
                        : !agreed(r, index)           ? "members do not agree"
                                                      : "watchers do not catch up");
+        }
+        if (overdue(r, settle, SETTLE_US)) {
+            members_settle(r);
+            settle = sim_now_us(r->sim);
         }
         run_phase(r, SLICE_US);
     }
@@ -144,13 +151,15 @@ static uint32_t hash_of(struct store *s)
 static void final_checks(struct run *r)
 {
     uint32_t first = 0;
-    for (uint64_t id = 1; id <= r->o.members && !run_failed(r); id++) {
+    uint64_t first_id = 0;
+    for (uint64_t id = 1; id <= r->top && !run_failed(r); id++) {
+        if (!r->members[id].wanted) continue;
         struct store *s = (struct store *)(uintptr_t)core_store(r->members[id].life->core);
         uint32_t hash = hash_of(s);
-        if (id == 1) first = hash;
+        if (!first_id) first_id = id, first = hash;
         else if (hash != first)
-            verdict_fail(&r->verdict, "HashKV at the end: member 1 %08x, member %" PRIu64 " %08x",
-                         first, id, hash);
+            verdict_fail(&r->verdict, "HashKV at the end: member %" PRIu64 " %08x, member %" PRIu64 " %08x",
+                         first_id, first, id, hash);
         if (!run_failed(r)) clients_check_member(r, r->members[id].life);
     }
     if (!run_failed(r)) clients_check_history(r);
@@ -161,7 +170,7 @@ static void close_all(struct run *r)
 {
     r->ending = r->winding_down = true;
     sim_run_for(r->sim, 1); /* what is being tried ends */
-    for (uint64_t id = 1; id <= r->o.members; id++) {
+    for (uint64_t id = 1; id <= r->top; id++) {
         sim_pause(r->sim, id, 0);
         sim_crash_after(r->sim, id, SIM_KILL, 0);
         cluster_stop(r, id, 3600ull * 1000000);
@@ -198,10 +207,7 @@ bool run(const struct run_options *o, struct run_result *ret)
     else plan_make(&r->plan, o);
     sim_on_crash(r->sim, cluster_on_crash, r);
     sim_on_turn(r->sim, cluster_on_turn, r);
-    for (uint64_t id = 1; id <= o->members; id++) {
-        r->members[id].run = r;
-        r->members[id].id = id;
-    }
+    members_start(r);
     for (uint64_t id = 1; id <= o->members; id++) cluster_boot(r, id);
     clients_start(r);
     if (!o->no_backup) backup_start(r);
@@ -221,8 +227,9 @@ bool run(const struct run_options *o, struct run_result *ret)
     clients_free(r);
     backup_free(r);
     watchers_free(r);
-    for (uint64_t id = 1; id <= o->members; id++) sim_disk_free(r->members[id].saved);
+    for (uint64_t id = 1; id <= r->top; id++) sim_disk_free(r->members[id].saved);
     nemesis_free(r);
+    mem_free(r->changes);
     mem_free(r->surge);
     model_free(r->model);
     bool ok = !r->verdict.failed;

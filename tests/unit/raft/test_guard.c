@@ -281,6 +281,7 @@ struct rig {
     raft_io_recv_cb recv;
     raft_term terms[16]; /* of the log, from index 1 on */
     unsigned n_terms, extra_member_at;
+    bool alone; /* it is the only voter */
     raft_index snapshot;
 };
 
@@ -331,7 +332,7 @@ static int rig_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
         e->term = g->terms[i];
         e->type = change ? RAFT_CHANGE : RAFT_COMMAND;
         e->buf =
-            change ? rig_configuration(i == 0 ? 3 : 4) : (struct raft_buffer){raft_calloc(1, 8), 8};
+            change ? rig_configuration(g->alone ? 1 : i == 0 ? 3 : 4) : (struct raft_buffer){raft_calloc(1, 8), 8};
     }
     if (g->snapshot) {
         struct raft_snapshot *s = *snapshot = raft_calloc(1, sizeof *s);
@@ -781,6 +782,16 @@ static bool shows_hidden_term(unsigned masks)
     return rig_free(g, v->term != 6);
 }
 
+static bool shows_sole_voter(unsigned masks)
+{
+    struct rig *g = rig_new(masks, 1, 3, three);
+    g->alone = true;
+    rig_started(g);
+    assert_int_equal(g->raft.state, RAFT_LEADER);
+    assert_int_equal(g->raft.current_term, g->term);
+    return rig_free(g, g->term == 1);
+}
+
 static bool shows_kept_configuration(unsigned masks)
 {
     struct rig *g = rig_new(masks, 1, 3, three);
@@ -823,6 +834,7 @@ MASKED(test_lost_timeout_now, shows_lost_timeout_now, GUARD_TRANSFER, 0)
 MASKED(test_probe_from_start, shows_probe_from_start, GUARD_PROBE_BACK, 0)
 MASKED(test_rising_term, shows_rising_term, GUARD_PRE_VOTE, 0)
 MASKED(test_hidden_term, shows_hidden_term, GUARD_PRE_VOTE_TERM, 0)
+MASKED(test_sole_voter, shows_sole_voter, GUARD_SOLE_VOTER, 0)
 MASKED(test_kept_configuration, shows_kept_configuration, GUARD_CONFIGURATION, 0)
 
 int main(void)
@@ -848,6 +860,7 @@ int main(void)
         cmocka_unit_test(test_probe_from_start),
         cmocka_unit_test(test_rising_term),
         cmocka_unit_test(test_hidden_term),
+        cmocka_unit_test(test_sole_voter),
         cmocka_unit_test(test_kept_configuration),
         cmocka_unit_test(test_second_leader),
     };

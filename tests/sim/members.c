@@ -1,0 +1,222 @@
+/* Members that come and go while the cluster works. The nemesis asks the leader for one change at a time: a voter or
+ * a learner is added and started (before or after the answer), a learner is promoted, somebody is removed, moves
+ * to another URL, or is replaced for good. Whoever was added gets an id of its own; whoever was removed must be told,
+ * stop, and refuse to start again. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "harness.h"
+
+struct change {
+    struct run *run;
+    uint64_t number, life; /* whose consensus was asked: the life's serial */
+    enum member_change what;
+    uint64_t id;
+};
+
+void members_url(const struct member *m, char out[32])
+{
+    snprintf(out, 32, "http://m%u:%u", (unsigned)m->id, m->url);
+}
+
+/* ---- who is there
+ * --------------------------------------------------------------------------------- */
+
+uint64_t members_pick(const struct run *r, uint64_t n)
+{
+    uint64_t ids[SIM_MEMBERS_MAX + 1];
+    unsigned count = 0;
+    for (uint64_t id = 1; id <= r->top; id++) {
+        if (r->members[id].wanted) ids[count++] = id;
+    }
+    return count ? ids[n % count] : 1;
+}
+
+unsigned members_count(const struct run *r)
+{
+    unsigned count = 0;
+    for (uint64_t id = 1; id <= r->top; id++) count += r->members[id].wanted;
+    return count;
+}
+
+bool members_in_force(struct run *r, struct members_view *v)
+{
+    struct life *l = cluster_leader(r);
+    const struct consensus_member *list;
+    *v = (struct members_view){0};
+    if (!l) return false;
+    size_t n = consensus_members(core_consensus(l->core), &list);
+    for (size_t i = 0; i < n; i++) {
+        if (list[i].id < 1 || list[i].id > r->top)
+            return verdict_fail(&r->verdict, "member %" PRIu64 " has a member %" PRIx64 " that nobody added", l->id, list[i].id);
+        v->all |= 1u << list[i].id;
+        v->voters += !list[i].learner;
+        v->coming |= list[i].promote;
+    }
+    return true;
+}
+
+/* Whether this member sees the same members as the leader. */
+static bool sees(const struct life *l, const struct members_view *v)
+{
+    const struct consensus_member *list;
+    unsigned all = 0, voters = 0;
+    size_t n = consensus_members(core_consensus(l->core), &list);
+    for (size_t i = 0; i < n; i++) {
+        all |= 1u << list[i].id;
+        voters += !list[i].learner;
+    }
+    return all == v->all && voters == v->voters;
+}
+
+bool members_agree(struct run *r)
+{
+    struct members_view v;
+    if (!members_in_force(r, &v) || v.coming) return false;
+    for (uint64_t id = 1; id <= r->top; id++) {
+        struct member *m = &r->members[id];
+        bool in = v.all >> id & 1;
+        if (in && (!m->life || !m->life->core || life_gone(m->life) || !sees(m->life, &v))) return false;
+        if (!in && m->life) return false; /* must have been told, and have gone */
+    }
+    return true;
+}
+
+/* ---- changes
+ * -------------------------------------------------------------------------------------- */
+
+static void start_added(void *arg)
+{
+    struct member *m = arg;
+    struct run *r = m->run;
+    if (m->life || m->wanted || r->ending) return;
+    m->wanted = true;
+    cluster_boot(r, m->id);
+}
+
+static void ask(struct run *r, enum member_change what, uint64_t id);
+
+static void change_done(void *data, int error)
+{
+    struct change *c = data;
+    struct run *r = c->run;
+    struct member *m = &r->members[c->id];
+    struct life *l = cluster_by_serial(r, c->life);
+    if (!l || life_gone(l)) return; /* whoever answers here is dead */
+    run_trace(r, "** %s of m%" PRIu64 ": %s", members_change_name(c->what), c->id, error ? err_name(error) : "done");
+    if (error == 0) r->result->counts.changes++;
+    if (c->what == MEMBERS_REPLACE) {
+        m->held = false;
+        m->wanted = error != 0;
+        if (error == 0) ask(r, MEMBERS_ADD_VOTER, 0);
+        else cluster_again(r, c->id);
+    }
+    if (c->what == MEMBERS_UPDATE && error == 0) {
+        m->old_url = m->url;
+        cluster_stop(r, c->id, 10000);
+    }
+}
+
+/* Its number, ready to be added; 0 if there is no more room. */
+static uint64_t next_member(struct run *r)
+{
+    if (r->top >= r->o.sim.members) return 0;
+    struct member *m = &r->members[r->top + 1];
+    m->run = r;
+    m->id = r->top + 1;
+    m->url = m->old_url = 1;
+    m->joins = true;
+    return m->id;
+}
+
+static void ask(struct run *r, enum member_change what, uint64_t id)
+{
+    struct life *l = cluster_leader(r);
+    bool adds = what == MEMBERS_ADD_VOTER || what == MEMBERS_ADD_LEARNER;
+    if (adds) id = next_member(r);
+    if (!l || !id || r->n_changes == RUN_CHANGES_MAX) return;
+    struct member *m = &r->members[id];
+    struct change *c = &r->changes[r->n_changes++];
+    char url[32];
+    unsigned old_url = m->url;
+    *c = (struct change){r, r->n_changes, l->serial, what, id};
+    if (what == MEMBERS_UPDATE) m->url++;
+    members_url(m, url);
+    static const enum consensus_change_op ops[] = {CONSENSUS_ADD,    CONSENSUS_ADD,    CONSENSUS_PROMOTE,
+                                                   CONSENSUS_REMOVE, CONSENSUS_UPDATE, CONSENSUS_REMOVE};
+    struct consensus_change change = {ops[what],
+                                      {.id = id, .name = "added", .peer_url = url, .learner = what == MEMBERS_ADD_LEARNER}};
+    int rv = consensus_change((struct consensus *)(uintptr_t)core_consensus(l->core), &change, change_done, c);
+    run_trace(r, "** m%" PRIu64 " is asked for the %s of m%" PRIu64 ": %s", l->id, members_change_name(what), id,
+              rv ? err_name(rv) : "begun");
+    if (rv) {
+        m->url = old_url;
+        if (what == MEMBERS_REPLACE) {
+            m->held = false;
+            cluster_again(r, id);
+        }
+        return;
+    }
+    r->changed = true;
+    if (ops[what] == CONSENSUS_REMOVE) m->may_be_removed = true;
+    if (!adds) return;
+    r->top = id;
+    sim_at(r->sim, sim_random_below(&r->random, sim_chance(&r->random, 500000) ? 10000 : 3000000), start_added, m);
+}
+
+void members_change(struct run *r, enum member_change what, uint64_t id)
+{
+    struct member *m = &r->members[id];
+    bool whole = !r->truce;
+    for (uint64_t other = 1; other <= r->top; other++) whole = whole && disk_healed(r, other) && !r->members[other].held;
+    if (what == MEMBERS_REPLACE && members_count(r) > 2 && m->wanted && whole) {
+        m->held = true; /* its disk is gone with it; it comes back only if it cannot be removed */
+        cluster_crash(r, id, SIM_POWER, 1000);
+    } else if (what == MEMBERS_REPLACE) {
+        return;
+    }
+    ask(r, what, id);
+}
+
+void members_settle(struct run *r)
+{
+    struct members_view v;
+    for (uint64_t id = 1; id <= r->top; id++) {
+        struct member *m = &r->members[id];
+        if (!m->held) continue;
+        m->held = false;
+        cluster_again(r, id);
+    }
+    if (!members_in_force(r, &v)) return;
+    for (uint64_t id = 1; id <= r->top; id++) {
+        struct member *m = &r->members[id];
+        if (v.all >> id & 1) {
+            if (!m->wanted && m->joins) start_added(m);
+        } else if (m->joins && !m->may_be_removed) { /* it was never added after all: nobody can tell it */
+            m->wanted = false;
+            cluster_stop(r, id, 3600000000);
+        }
+    }
+}
+
+void members_start(struct run *r)
+{
+    r->changes = mem_must_calloc(RUN_CHANGES_MAX, sizeof *r->changes);
+    r->top = r->o.members;
+    for (uint64_t id = 1; id <= r->top; id++) {
+        struct member *m = &r->members[id];
+        m->run = r;
+        m->id = id;
+        m->wanted = true;
+        m->url = m->old_url = 1;
+    }
+}
+
+const char *members_change_name(enum member_change what)
+{
+    static const char *const names[] = {"addition", "addition as a learner", "promotion", "removal",
+                                        "move",     "replacement"};
+    return names[what];
+}
