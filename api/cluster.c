@@ -1,9 +1,17 @@
 #include "api/cluster.h"
 
+#include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/clock.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "base/url.h"
+#include "raft/join.h"
+
+#define ASK_MS 10000
+#define ASK_PAUSE_US 200000
 
 static int add_member(struct arena *a, struct cluster *c, char *item, struct err *e)
 {
@@ -50,4 +58,81 @@ int cluster_parse(struct arena *a, const char *text, const char *name, const cha
     c.cluster_id = consensus_cluster_id(ids, c.n);
     *ret = c;
     return 0;
+}
+
+/* ---- identity --------------------------------------------------------------------------------------- */
+
+/* A folder that belongs to another member of the flags' own list is a mistake that would start that member a second time. */
+static int check_folder(const struct cluster *c, const char *data_dir, uint64_t id, struct err *e)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        if (c->members[i].id != id || id == c->own_id) continue;
+        return err_set(e, ERR_CLUSTER_MISMATCH, "--data-dir %s belongs to member %s (%" PRIx64 ")", data_dir, c->members[i].name, id);
+    }
+    return 0;
+}
+
+/* Takes what the others say, if this member is among them and has not been there before. */
+static int take_answer(struct arena *a, struct cluster *c, const struct join_cluster *j, const char *name, struct err *e)
+{
+    const struct consensus_member *self = NULL;
+    for (size_t i = 0; i < j->n; i++)
+        if (!strcmp(j->members[i].peer_url, c->own_peer_url)) self = &j->members[i];
+    for (size_t i = 0; i < j->n; i++) {
+        if (&j->members[i] == self || strcmp(j->members[i].name, name) != 0) continue;
+        return err_set(e, ERR_EXISTS, "another member, %" PRIx64 " at %s, is named \"%s\" already: choose another --name",
+                       j->members[i].id, j->members[i].peer_url, name);
+    }
+    if (!self)
+        return err_set(e, ERR_MEMBER_NOT_FOUND,
+                       "no member of the cluster has the peer URL %s: add it first (member add %s --peer-urls=%s)",
+                       c->own_peer_url, name, c->own_peer_url);
+    if (self->name[0] || !self->learner)
+        return err_set(e, ERR_EXISTS,
+                       "member %" PRIx64 " at %s has run before, and this data folder is empty: if its data is lost, "
+                       "remove that member and add it again (member remove %" PRIx64 "; member add %s --peer-urls=%s)",
+                       self->id, c->own_peer_url, self->id, name, c->own_peer_url);
+    struct consensus_member *members = arena_calloc(a, j->n, sizeof(*members));
+    if (!members) return ERR_NOMEM;
+    memcpy(members, j->members, j->n * sizeof(*members));
+    c->members = members;
+    c->n = j->n;
+    c->own_id = self->id;
+    c->cluster_id = j->cluster_id;
+    return 0;
+}
+
+static int ask_once(struct arena *a, struct cluster *c, const char *name, const struct env_uv_options *tls, struct err *e)
+{
+    int rv = err_set(e, ERR_UNAVAILABLE, "--initial-cluster names no other member to ask");
+    for (size_t i = 0; i < c->n; i++) {
+        struct join_cluster j;
+        if (c->members[i].id == c->own_id) continue;
+        rv = join_ask(tls, c->members[i].peer_url, a, &j, e);
+        if (rv == 0) rv = take_answer(a, c, &j, name, e);
+        if (rv == 0 || rv == ERR_EXISTS) break;
+    }
+    return rv;
+}
+
+int cluster_identify(struct arena *a, struct cluster *c, const char *data_dir, const char *name, bool existing,
+                     const struct env_uv_options *tls, struct err *e)
+{
+    uint64_t cluster_id, id, began = clock_mono_ms();
+    if (join_folder(data_dir, &cluster_id, &id) == 0) {
+        int rv = check_folder(c, data_dir, id, e);
+        if (rv) return rv;
+        c->cluster_id = cluster_id;
+        c->own_id = id;
+        return 0;
+    }
+    if (!existing) return 0;
+    for (bool told = false;; told = true) {
+        int rv = ask_once(a, c, name, tls, e);
+        if (rv == 0 || rv == ERR_EXISTS || rv == ERR_NOMEM) return rv;
+        if (clock_mono_ms() - began >= ASK_MS)
+            return rv;
+        if (!told) log_info("asking the members of the cluster who this one is: %s", e->text);
+        usleep(ASK_PAUSE_US);
+    }
 }

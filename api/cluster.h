@@ -5,6 +5,7 @@
 #include "base/arena.h"
 #include "base/err.h"
 #include "raft/consensus.h"
+#include "raft/env_uv.h"
 
 struct cluster {
     struct consensus_member *members;
@@ -17,5 +18,11 @@ struct cluster {
  * or URL twice, a missing own name, a URL that is none. */
 int cluster_parse(struct arena *a, const char *text, const char *name, const char *token, struct cluster *ret,
                   struct err *e) MUST_CHECK;
+
+/* Which member of which cluster this is. The data folder decides if there is one; an empty one of a new cluster follows the flags; for
+ * one of an existing cluster its members are asked (each but this one, again for a while): they know which id was given to this peer
+ * URL. Changes ids and members of `c`. */
+int cluster_identify(struct arena *a, struct cluster *c, const char *data_dir, const char *name, bool existing,
+                     const struct env_uv_options *tls, struct err *e) MUST_CHECK;
 
 #endif

@@ -37,6 +37,8 @@ struct options {
     const char *name, *data_dir, *listen_client, *advertise_client, *listen_peer, *advertise_peer;
     const char *initial_cluster, *initial_cluster_state, *initial_cluster_token;
     uint64_t heartbeat_ms, election_ms;
+    const char *strict_reconfig;
+    int64_t max_learners;
     int64_t quota, snapshot_log_bytes, segment_bytes;
     const char *compaction_mode, *compaction_retention;
     uint64_t check_ms, compact_check_ms, scrub_ms;
@@ -87,6 +89,8 @@ static void set_defaults(struct options *o)
         .listen_peer = "http://127.0.0.1:2380",
         .initial_cluster_state = "new",
         .initial_cluster_token = "etcd-cluster",
+        .strict_reconfig = "true",
+        .max_learners = 1,
         .heartbeat_ms = 100,
         .election_ms = 500,
         .quota = (int64_t)LIMIT_QUOTA_BYTES_DEFAULT,
@@ -114,6 +118,8 @@ static int parse_options(struct options *o, int argc, char **argv)
         {"initial-cluster", FLAG_STRING, &o->initial_cluster, "LIST", "all members: name=peer-url,... (default: this one alone)"},
         {"initial-cluster-state", FLAG_STRING, &o->initial_cluster_state, "new|existing", "whether an empty data folder begins a new cluster"},
         {"initial-cluster-token", FLAG_STRING, &o->initial_cluster_token, "TOKEN", "tells clusters with the same URLs apart"},
+        {"strict-reconfig-check", FLAG_STRING, &o->strict_reconfig, "true|false", "refuse changes of the members that could cost the majority"},
+        {"max-learners", FLAG_INT, &o->max_learners, "N", "learners at a time"},
         {"heartbeat-interval", FLAG_DURATION_MS, &o->heartbeat_ms, "MS", "between the leader's signs of life"},
         {"election-timeout", FLAG_DURATION_MS, &o->election_ms, "MS", "without a leader until an election; up to twice as long"},
         {"quota-backend-bytes", FLAG_INT, &o->quota, "BYTES", "most data; beyond it only deletes and compactions; the same on all members"},
@@ -175,6 +181,10 @@ static int check_options(struct options *o, struct err *e)
     if (o->scrub_rate < 1024) return invalid(e, "--scrub-rate must be at least 1024");
     if (o->kube_listen && strncmp(o->kube_listen, "https://", 8) == 0 && (!o->kube_cert_file || !o->kube_key_file))
         return invalid(e, "--kube-listen https://... needs --kube-cert-file and --kube-key-file");
+    if (strcmp(o->strict_reconfig, "true") && strcmp(o->strict_reconfig, "false"))
+        return invalid(e, "--strict-reconfig-check must be true or false");
+    if (o->max_learners < 1 || o->max_learners > LIMIT_MEMBERS) return invalid(e, "--max-learners must be between 1 and 32");
+    if (strlen(o->name) >= LIMIT_MEMBER_NAME_BYTES) return invalid(e, "--name is too long");
     if (!o->name[0]) return invalid(e, "--name must not be empty");
     return 0;
 }
@@ -220,12 +230,25 @@ static int start_core(struct server *s, struct err *e)
     if (o->advertise_peer && strcmp(o->advertise_peer, s->cluster.own_peer_url) != 0)
         return err_set(e, ERR_INVALID, "--initial-cluster has %s for \"%s\" but --initial-advertise-peer-urls is %s",
                        s->cluster.own_peer_url, o->name, o->advertise_peer);
+    struct env_uv_options env = {
+        .data_dir = o->data_dir,
+        .listen_url = o->listen_peer,
+        .peer_cert_file = o->peer_cert_file,
+        .peer_key_file = o->peer_key_file,
+        .peer_trusted_ca_file = o->peer_trusted_ca_file,
+        .peer_client_cert_auth = o->peer_client_cert_auth,
+    };
+    bool existing = !strcmp(o->initial_cluster_state, "existing");
+    rv = cluster_identify(&s->arena, &s->cluster, o->data_dir, o->name, existing, &env, e);
+    if (rv != 0) return rv;
+    env.id = s->cluster.own_id;
+    env.cluster_id = s->cluster.cluster_id;
     struct core_config config = {
         .consensus = {.id = s->cluster.own_id,
                       .cluster_id = s->cluster.cluster_id,
                       .members = s->cluster.members,
                       .n_members = s->cluster.n,
-                      .new_cluster = !strcmp(o->initial_cluster_state, "new"),
+                      .new_cluster = !existing,
                       .heartbeat_ms = (unsigned)o->heartbeat_ms,
                       .election_ms = (unsigned)o->election_ms,
                       .snapshot_log_bytes = (uint64_t)o->snapshot_log_bytes,
@@ -238,20 +261,12 @@ static int start_core(struct server *s, struct err *e)
         .compact_check_ms = o->compact_check ? o->compact_check_ms : 0,
         .name = o->name,
         .client_urls = urls,
+        .any_reconfig = !strcmp(o->strict_reconfig, "false"),
+        .max_learners = (size_t)o->max_learners,
         .n_client_urls = split_urls(&s->arena, o->advertise_client ? o->advertise_client : o->listen_client, urls, URLS_MAX),
     };
     rv = compaction_options(o, &config, e);
     if (rv != 0) return rv;
-    struct env_uv_options env = {
-        .data_dir = o->data_dir,
-        .listen_url = o->listen_peer,
-        .id = s->cluster.own_id,
-        .cluster_id = s->cluster.cluster_id,
-        .peer_cert_file = o->peer_cert_file,
-        .peer_key_file = o->peer_key_file,
-        .peer_trusted_ca_file = o->peer_trusted_ca_file,
-        .peer_client_cert_auth = o->peer_client_cert_auth,
-    };
     return core_thread_start(&config, &env, &s->core, e);
 }
 

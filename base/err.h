@@ -45,7 +45,15 @@
     X(CLUSTER_MISMATCH, 37, "cluster ID mismatch")                                                \
     X(INVALID_SORT_OPTION, 38, "invalid sort option")                                             \
     X(RESTART, 39, "has to be started again")                                                     \
-    X(REMOVED, 40, "this member was removed from the cluster")
+    X(REMOVED, 40, "this member was removed from the cluster")                                    \
+    X(NOT_STARTED, 41, "re-configuration failed due to not enough started members")               \
+    X(UNHEALTHY, 42, "unhealthy cluster")                                                         \
+    X(TOO_MANY_LEARNERS, 43, "too many learner members in cluster")                               \
+    X(NOT_LEARNER, 44, "can only promote a learner member")                                       \
+    X(LEARNER_BEHIND, 45, "can only promote a learner member which is in sync with leader")       \
+    X(PEER_URL_EXISTS, 46, "Peer URLs already exists")                                            \
+    X(BAD_PEER_URL, 47, "given member URLs are invalid")                                          \
+    X(LEARNER, 48, "rpc not supported for learner")
 
 enum {
 #define X(name, number, text) ERR_##name = -(number),

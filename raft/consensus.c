@@ -323,7 +323,8 @@ static void start_raft(struct env_task *t)
                                                  .link = on_link,
                                                  .known = membership_known,
                                                  .stranger = membership_stranger,
-                                                 .removed = membership_removed};
+                                                 .refused = membership_refused,
+                                                 .describe = membership_describe};
     unsigned tick_ms = c->heartbeat_ms / TICKS_PER_HEARTBEAT;
     rv = c->env->ops->start(c->env, tick_ms ? tick_ms : 1, &handlers, c);
     if (rv) {

@@ -62,6 +62,8 @@ struct consensus_callbacks {
     /* leader 0 = none known. On the leader it comes once it may serve: its own entry of this term is committed. */
     void (*leader_changed)(void *ctx, uint64_t leader_id, uint64_t term, bool is_self);
     void (*membership_changed)(void *ctx);
+    /* May be NULL. What a member calls itself, if it has said so; for those who want to join. */
+    bool (*member_name)(void *ctx, uint64_t member_id, char *ret, size_t size);
 
     /* Cutting a snapshot of the applied state: open pins it, next appends about max_bytes, in slices between
      * applies. */

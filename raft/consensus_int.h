@@ -13,6 +13,7 @@
 
 #include "base/limits.h"
 #include "raft/consensus.h"
+#include "raft/folder_int.h"
 #include "raft/frames_int.h"
 #include "raft/guard_int.h"
 #include "raft/snapfile_int.h"
@@ -100,8 +101,6 @@ enum {
     META_ROLLED_BACK = 4, /* term and vote may be old, too: nothing until every other voter was heard */
     META_REMOVED = 8,     /* the cluster goes on without this member, for good */
 };
-#define META_COPIES 2
-extern const char *const meta_paths[META_COPIES];
 /* What must survive everything: heal.c has the rules of all but term and vote. */
 struct meta {
     uint64_t generation; /* +1 with each write; meta.c's */
@@ -167,10 +166,6 @@ struct membership {
 
 /* The peers of before there is a log: those of the last time, or those of the flags. */
 int membership_open(struct consensus *c, const struct consensus_config *config, struct err *e);
-/* The file of the newest committed members; the configuration is borrowed from it. False: not one, or damaged. */
-bool membership_parse(struct slice file, uint64_t *ret_cluster, uint64_t *ret_member, uint64_t *ret_index,
-                      struct slice *ret_configuration);
-#define MEMBERS_PATH "members"
 bool membership_check(struct consensus *c, struct slice file);
 /* libraft's configuration has changed, or is committed. */
 void membership_changed(struct consensus *c);
@@ -179,7 +174,8 @@ void membership_link(struct consensus *c, struct peer *p, bool up);
 void membership_frame(struct consensus *c, struct peer *p, const struct frame *f);
 uint64_t membership_known(void *ctx);
 bool membership_stranger(void *ctx, uint64_t peer_id, uint64_t known);
-void membership_removed(void *ctx, uint64_t peer_id);
+void membership_refused(void *ctx, uint64_t peer_id, int error);
+bool membership_describe(void *ctx, struct buf *out);
 void membership_release(struct consensus *c);
 
 /* ---- scrub.c --------------------------------------------------------------------------------- */

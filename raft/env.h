@@ -108,8 +108,10 @@ struct env_handlers {
     uint64_t (*known)(void *ctx);
     /* Somebody that set_peer does not name introduces itself: whether it is to be told that it was removed. */
     bool (*stranger)(void *ctx, uint64_t peer_id, uint64_t known);
-    /* A peer says that this member was removed. */
-    void (*removed)(void *ctx, uint64_t peer_id);
+    /* A peer refuses this member: ERR_REMOVED, it was removed; ERR_EXISTS, another process has run under its id for a while. */
+    void (*refused)(void *ctx, uint64_t peer_id, int error);
+    /* Somebody asks who the members are, to become one of them: appends the answer (raft/join.h). False: not known yet. */
+    bool (*describe)(void *ctx, struct buf *out);
 };
 
 /* ---- the interface --------------------------------------------------------------------------- */

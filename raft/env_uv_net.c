@@ -12,32 +12,15 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/url.h"
+#include "raft/env_uv_hello_int.h"
 #include "raft/env_uv_int.h"
 
-#define HELLO_VERSION 2
-#define HELLO_BYTES 60
-#define WELCOME_BYTES 32
-#define FRAME_HEADER_BYTES 8
 #define RETRY_FIRST_MS 50
 #define RETRY_LAST_MS 2000
 #define HELLO_TIMEOUT_MS 5000
 #define SILENCE_MS 10000
 #define SAME_ID_SILENCE_MS 3000
-
-static const char hello_magic[8] = {'P', 'N', 'T', 'L', 'P', 'E', 'E', 'R'};
-
-enum welcome { WELCOME_OK, WELCOME_VERSION, WELCOME_CLUSTER, WELCOME_UNKNOWN, WELCOME_WRONG_TARGET, WELCOME_OWN_ID, WELCOME_TWICE, WELCOME_REMOVED };
-
-static const char *const welcome_text[] = {
-    "ok",
-    "peer protocol version not supported",
-    "cluster ID mismatch",
-    "we are not a member known to it",
-    "another member answers at this address",
-    "it has the same member ID as we",
-    "another process runs under our member ID",
-    "we were removed from the cluster",
-};
+#define TWICE_MS 10000 /* of refusals because another process runs under our id, until that is final */
 
 struct link {
     struct conn conn;
@@ -52,7 +35,7 @@ struct link {
     struct buf in; /* the welcome */
     char host[256];
     int port;
-    uint64_t began_ms;
+    uint64_t began_ms, twice_ms;
     unsigned pause_ms;
     bool active, up, forgotten, resolving, told;
 };
@@ -62,7 +45,7 @@ struct inbound {
     struct list node;
     struct env_uv *u;
     struct buf in;
-    uint64_t peer_id, instance, known, last_ms;
+    uint64_t peer_id, instance, last_ms;
     enum env_channel channel;
     bool greeted;
 };
@@ -158,48 +141,48 @@ static void link_drop(struct link *l)
     uv_close((uv_handle_t *)&l->retry, link_free);
 }
 
-static void append_tail(struct buf *out)
-{
-    buf_append_u32(out, crc32c(0, out->data, out->len));
-}
-
 static void link_on_up(struct conn *c)
 {
     struct link *l = container_of(c, struct link, conn);
+    const struct env_uv *u = l->u;
     struct buf out = {0};
-    buf_append(&out, hello_magic, sizeof(hello_magic));
-    buf_append_u32(&out, HELLO_VERSION);
-    buf_append_u32(&out, (uint32_t)l->channel);
-    buf_append_u64(&out, l->u->options.cluster_id);
-    buf_append_u64(&out, l->u->options.id);
-    buf_append_u64(&out, l->peer_id);
-    buf_append_u64(&out, l->u->instance);
-    buf_append_u64(&out, l->u->handlers.known ? l->u->handlers.known(l->u->ctx) : 0);
-    append_tail(&out);
-    CHECK(out.failed || out.len == HELLO_BYTES);
+    struct hello h = {.channel = (uint32_t)l->channel,
+                      .cluster_id = u->options.cluster_id,
+                      .from = u->options.id,
+                      .to = l->peer_id,
+                      .instance = u->instance,
+                      .known = u->handlers.known ? u->handlers.known(u->ctx) : 0};
+    hello_encode(&out, &h);
     conn_write(c, buf_slice(&out));
     buf_release(&out);
 }
 
+/* What is final is told; the rest may be otherwise the next time. */
+static void link_refused(struct link *l, uint32_t status)
+{
+    struct env_uv *u = l->u;
+    uint64_t now = clock_mono_ms();
+    if (status != WELCOME_TWICE) l->twice_ms = 0;
+    else if (l->twice_ms == 0) l->twice_ms = now;
+    conn_close(&l->conn, "refused: %s", welcome_text(status));
+    if (!u->handlers.refused || u->stopping) return;
+    if (status == WELCOME_REMOVED) u->handlers.refused(u->ctx, l->peer_id, ERR_REMOVED);
+    if (l->twice_ms && now - l->twice_ms >= TWICE_MS) u->handlers.refused(u->ctx, l->peer_id, ERR_EXISTS);
+}
+
 static void link_welcome(struct link *l)
 {
-    struct reader r = reader_make(buf_slice(&l->in));
-    struct slice magic = reader_bytes(&r, sizeof(hello_magic));
-    uint32_t status = reader_u32(&r);
-    (void)reader_u64(&r);
-    uint64_t id = reader_u64(&r);
-    bool whole = reader_u32(&r) == crc32c(0, l->in.data, WELCOME_BYTES - 4);
-    if (!whole || memcmp(magic.data, hello_magic, sizeof(hello_magic)) != 0) {
+    struct welcome w;
+    if (!welcome_decode(buf_slice(&l->in), &w)) {
         conn_close(&l->conn, "no Pintle member answers there");
-    } else if (status != WELCOME_OK) {
-        conn_close(&l->conn, "refused: %s", status <= WELCOME_REMOVED ? welcome_text[status] : "unknown reason");
-        if (status == WELCOME_REMOVED && l->u->handlers.removed && !l->u->stopping)
-            l->u->handlers.removed(l->u->ctx, l->peer_id);
-    } else if (id != l->peer_id) {
-        conn_close(&l->conn, "another member answers there: %llx", (unsigned long long)id);
+    } else if (w.status != WELCOME_OK) {
+        link_refused(l, w.status);
+    } else if (w.id != l->peer_id) {
+        conn_close(&l->conn, "another member answers there: %llx", (unsigned long long)w.id);
     } else {
         l->up = true;
         l->pause_ms = 0;
+        l->twice_ms = 0;
         l->told = false;
         peer_link_changed(l->u, l->peer_id, true);
     }
@@ -332,17 +315,29 @@ int net_set_peer(struct env *e, uint64_t peer_id, const char *text)
 
 /* ---- incoming -------------------------------------------------------------------------------------------- */
 
-static void welcome(struct inbound *in, enum welcome status)
+static void welcome(struct inbound *in, enum welcome_status status)
 {
     struct buf out = {0};
-    buf_append(&out, hello_magic, sizeof(hello_magic));
-    buf_append_u32(&out, (uint32_t)status);
-    buf_append_u64(&out, in->u->options.cluster_id);
-    buf_append_u64(&out, in->u->options.id);
-    append_tail(&out);
-    CHECK(out.failed || out.len == WELCOME_BYTES);
+    welcome_encode(&out, &(struct welcome){status, in->u->options.cluster_id, in->u->options.id});
     conn_write(&in->conn, buf_slice(&out));
     buf_release(&out);
+}
+
+/* Somebody who is nobody yet asks who the members are. */
+static void answer_question(struct inbound *in)
+{
+    struct env_uv *u = in->u;
+    struct buf body = {0}, out = {0};
+    bool known = u->started && u->handlers.describe && u->handlers.describe(u->ctx, &body) && !body.failed;
+    welcome(in, known ? WELCOME_OK : WELCOME_NO_ANSWER);
+    if (known) {
+        buf_append_u32(&out, (uint32_t)body.len);
+        buf_append_u32(&out, crc32c(0, body.data, body.len));
+        buf_append_slice(&out, buf_slice(&body));
+        conn_write(&in->conn, buf_slice(&out));
+    }
+    buf_release(&out);
+    buf_release(&body);
 }
 
 /* Whether another live process speaks under the same id on that channel; a dead one's connection is closed. */
@@ -360,21 +355,21 @@ static bool spoken_for(struct inbound *in)
     return false;
 }
 
-static enum welcome judge(struct inbound *in, uint32_t version, uint64_t cluster, uint64_t to)
+static enum welcome_status judge(struct inbound *in, const struct hello *h)
 {
     const struct env_uv *u = in->u;
-    if (version != HELLO_VERSION || in->channel >= ENV_CHANNELS) return WELCOME_VERSION;
-    if (cluster != u->options.cluster_id) return WELCOME_CLUSTER;
+    if (h->version != HELLO_VERSION || in->channel >= ENV_CHANNELS) return WELCOME_VERSION;
+    if (h->cluster_id != u->options.cluster_id) return WELCOME_CLUSTER;
     if (in->peer_id == u->options.id) return WELCOME_OWN_ID;
-    if (to != u->options.id) return WELCOME_WRONG_TARGET;
+    if (h->to != u->options.id) return WELCOME_WRONG_TARGET;
     if (!peer_get(u, in->peer_id)) {
-        bool gone = u->started && u->handlers.stranger && u->handlers.stranger(u->ctx, in->peer_id, in->known);
+        bool gone = u->started && u->handlers.stranger && u->handlers.stranger(u->ctx, in->peer_id, h->known);
         return gone ? WELCOME_REMOVED : WELCOME_UNKNOWN;
     }
     return spoken_for(in) ? WELCOME_TWICE : WELCOME_OK;
 }
 
-static const char *refusal_text(enum welcome status)
+static const char *refusal_text(enum welcome_status status)
 {
     switch (status) {
     case WELCOME_VERSION: return "peer protocol version not supported";
@@ -389,21 +384,19 @@ static const char *refusal_text(enum welcome status)
 
 static void inbound_hello(struct inbound *in)
 {
-    struct reader r = reader_make(slice_sub(buf_slice(&in->in), 0, HELLO_BYTES));
-    struct slice magic = reader_bytes(&r, sizeof(hello_magic));
-    uint32_t version = reader_u32(&r);
-    in->channel = (enum env_channel)reader_u32(&r);
-    uint64_t cluster = reader_u64(&r);
-    in->peer_id = reader_u64(&r);
-    uint64_t to = reader_u64(&r);
-    in->instance = reader_u64(&r);
-    in->known = reader_u64(&r);
-    uint32_t crc = reader_u32(&r);
-    if (memcmp(magic.data, hello_magic, sizeof(hello_magic)) != 0 || crc != crc32c(0, in->in.data, HELLO_BYTES - 4)) {
+    struct hello h;
+    if (!hello_decode(slice_sub(buf_slice(&in->in), 0, HELLO_BYTES), &h)) {
         conn_close(&in->conn, "no hello of a Pintle member");
         return;
     }
-    enum welcome status = judge(in, version, cluster, to);
+    if (h.version == HELLO_VERSION && h.channel == HELLO_CHANNEL_ASK) {
+        answer_question(in); /* who asked closes the connection */
+        return;
+    }
+    in->channel = (enum env_channel)h.channel;
+    in->peer_id = h.from;
+    in->instance = h.instance;
+    enum welcome_status status = judge(in, &h);
     welcome(in, status);
     if (status != WELCOME_OK) {
         uint64_t id = in->peer_id;

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "raft/consensus_int.h"
+#include "raft/join.h"
 
 #define MEMBERS_MAGIC 0x3152424d4d4e5000u /* "\0PNMMBR1" */
 #define MEMBERS_BYTES_MAX (64 * LIMIT_KiB)
@@ -206,9 +207,31 @@ bool membership_stranger(void *ctx, uint64_t peer_id, uint64_t known)
     return !c->dead && known && c->membership.committed_index > known && !member_of(c, peer_id);
 }
 
-void membership_removed(void *ctx, uint64_t peer_id)
+void membership_refused(void *ctx, uint64_t peer_id, int error)
 {
-    note_removed(ctx, peer_id);
+    struct consensus *c = ctx;
+    if (error == ERR_REMOVED) note_removed(c, peer_id);
+    else
+        consensus_fatal(c, error, "another process runs under the ID of this member, %" PRIx64
+                        " (member %" PRIx64 " says so): is it running on another machine, or with a copy of its data?", c->id, peer_id);
+}
+
+bool membership_describe(void *ctx, struct buf *out)
+{
+    struct consensus *c = ctx;
+    struct consensus_member *named = NULL;
+    char (*names)[LIMIT_MEMBER_NAME_BYTES] = NULL;
+    if (c->dead || c->membership.committed_index == 0 || !member_of(c, c->id)) return false;
+    named = mem_must_calloc(c->n_members, sizeof *named);
+    names = mem_must_calloc(c->n_members, sizeof *names);
+    for (size_t i = 0; i < c->n_members; i++) {
+        named[i] = c->members[i];
+        if (c->cb.member_name && c->cb.member_name(c->ctx, named[i].id, names[i], sizeof *names)) named[i].name = names[i];
+    }
+    join_encode(out, c->cluster_id, named, c->n_members);
+    mem_free(named);
+    mem_free(names);
+    return true;
 }
 
 /* ---- changes ------------------------------------------------------------------------------------ */
@@ -411,6 +434,7 @@ void membership_poll(struct consensus *c)
 
 void membership_release(struct consensus *c)
 {
+    if (c->membership.done) c->membership.done(c->membership.data, ERR_CLOSED);
     peers_member_release(&c->membership.member);
     raft_configuration_close(&c->membership.committed);
 }

@@ -204,3 +204,12 @@ int meta_check(struct env *env, uint64_t cluster_id, uint64_t member_id, struct 
     if (rv && e) *e = c[c[0].status ? 0 : 1].e;
     return rv || !*ret_bad ? rv : meta_write(env, cluster_id, member_id, m, e);
 }
+
+bool meta_owner(struct slice file, uint64_t *ret_cluster_id, uint64_t *ret_member_id)
+{
+    struct reader r = reader_make(file);
+    uint64_t magic = reader_u64(&r);
+    *ret_cluster_id = reader_u64(&r);
+    *ret_member_id = reader_u64(&r);
+    return !r.failed && (magic == META_MAGIC || magic == META_MAGIC_OLD) && *ret_member_id != 0;
+}

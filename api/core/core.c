@@ -188,6 +188,8 @@ void core_submit(struct core *c, struct core_request *r)
         core_answer(c, r, ERR_TOO_MANY_REQUESTS);
     else if (r->type == CORE_COMMAND)
         submit_command(c, r);
+    else if (r->type == CORE_MEMBER_CHANGE)
+        core_member_submit(c, r);
     else
         core_read_submit(c, r);
 }
@@ -276,22 +278,42 @@ static void on_leader_changed(void *ctx, uint64_t leader_id, uint64_t term, bool
     c->next_publish_ms = 0;
     core_lease_reset(c);
     core_lease_fail_forwarded(c, ERR_LEADER_CHANGED);
+    core_member_leader_changed(c);
     c->events.leader_changed(c->ctx, leader_id, is_self);
 }
 
 static void on_membership_changed(void *ctx)
 {
-    (void)ctx; /* read from consensus when asked */
+    struct core *c = ctx;
+    const struct consensus_member *all;
+    size_t n = consensus_members(c->consensus, &all);
+    bool learner = false;
+    for (size_t i = 0; i < n; i++)
+        if (all[i].id == c->config.consensus.id) learner = all[i].learner && !all[i].promote;
+    if (learner == c->learner) return;
+    c->learner = learner;
+    if (c->events.learner_changed) c->events.learner_changed(c->ctx, learner);
+}
+
+static bool on_member_name(void *ctx, uint64_t member_id, char *ret, size_t size)
+{
+    struct core *c = ctx;
+    struct member_attributes have;
+    if (!store_member_attributes(c->state->store, member_id, &have) || have.name.len >= size) return false;
+    memcpy(ret, have.name.data, have.name.len);
+    ret[have.name.len] = 0;
+    return have.name.len > 0;
 }
 
 static void on_message(void *ctx, uint64_t from_id, struct slice payload)
 {
-    core_lease_message(ctx, from_id, payload);
+    if (!core_member_message(ctx, from_id, payload)) core_lease_message(ctx, from_id, payload);
 }
 
 static void on_fatal(void *ctx, int error, const char *text)
 {
     struct core *c = ctx;
+    if (error == ERR_REMOVED) core_member_removed(c);
     c->events.fatal(c->ctx, error, text);
 }
 
@@ -376,6 +398,7 @@ static const struct consensus_callbacks callbacks = {
     .writable = on_writable,
     .leader_changed = on_leader_changed,
     .membership_changed = on_membership_changed,
+    .member_name = on_member_name,
     .snapshot_open = on_snapshot_open,
     .snapshot_next = on_snapshot_next,
     .snapshot_close = on_snapshot_close,
@@ -452,6 +475,7 @@ void core_tick(struct core *c)
     expire_requests(c, now);
     publish_attributes(c);
     core_lease_tick(c);
+    core_member_tick(c);
     auto_compact(c, now);
     core_check_tick(c);
     core_flush(c);
@@ -475,6 +499,7 @@ int core_open(const struct core_config *config, struct env *env, const struct co
     list_init(&c->groups);
     list_init(&c->batch_list);
     list_init(&c->hashes);
+    list_init(&c->changes);
     list_init(&c->held);
     list_init(&c->backlog);
     c->apply_work = (struct env_task){.run = core_apply_step, .data = c};
@@ -490,6 +515,7 @@ int core_open(const struct core_config *config, struct env *env, const struct co
         return rv;
     }
     core_check_opened(c);
+    on_membership_changed(c);
     *ret = c;
     return 0;
 }
@@ -532,6 +558,7 @@ void core_close(struct core *c, void (*closed)(void *ctx), void *ctx)
     list_for_each(node, &c->batch_list)
         core_batch_fail(c, container_of(node, struct core_batch, node), ERR_STOPPED);
     core_lease_fail_forwarded(c, ERR_STOPPED);
+    core_member_stop(c);
     consensus_close(c->consensus, on_consensus_closed, c);
 }
 

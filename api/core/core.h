@@ -38,6 +38,7 @@ enum core_request_type {
     CORE_HASH_KV,      /* in: revision                     out: hash */
     CORE_MEMBERS,      /* in: serializable                 out: members */
     CORE_MOVE_LEADER,  /* in: member_id */
+    CORE_MEMBER_CHANGE, /* in: change                      out: members, member_id (of ADD) */
     CORE_ALARMS,       /*                                  out: alarms */
     CORE_SNAPSHOT_OPEN,  /*                                out: snapshot, snapshot_size (about) */
     CORE_SNAPSHOT_NEXT,  /* in: snapshot                   out: piece, done_all */
@@ -50,6 +51,14 @@ struct core_member {
     struct slice peer_url;
     const struct slice *client_urls;
     size_t n_client_urls;
+    bool learner; /* as etcd means it: one that was added as a voter is none, though it does not vote before it has caught up */
+};
+
+/* A change of the members (etcdserverpb.Cluster). */
+struct core_member_change {
+    enum consensus_change_op op;
+    uint64_t member_id; /* but for ADD, which chooses one */
+    struct slice peer_url;
     bool learner;
 };
 
@@ -60,6 +69,7 @@ struct core_status {
     struct alarm alarms[8];
     uint64_t applied_entries, applied_commands, batches, slow_applies;
     uint64_t check_index, checks, check_mismatches; /* of states: the newest one's index; made; that found a difference */
+    bool learner;
     bool refusing; /* this member was found to differ from the others: it serves nothing */
 };
 
@@ -87,6 +97,7 @@ struct core_request {
     const struct txn_op *txn;
     int64_t lease_id, from_rev, revision;
     uint64_t member_id;
+    struct core_member_change change;
 
     /* in and out */
     struct core_cursor *cursor;
@@ -141,6 +152,9 @@ struct core_config {
      * they differ; and after a compaction, at least compact_check_ms after the check before (0 = not for that). */
     uint64_t check_ms, compact_check_ms;
     size_t long_apply_keys; /* a deletion or revocation of more keys is applied in steps; 0 = 20,000 */
+    /* Changes of the members: etcd's --strict-reconfig-check (refused if a majority would not be running), --max-learners. */
+    bool any_reconfig;
+    size_t max_learners; /* 0 = 1 */
 };
 
 struct core_events {
@@ -151,6 +165,8 @@ struct core_events {
     /* Consensus or the state machine cannot go on. */
     void (*fatal)(void *ctx, int error, const char *text);
     void (*leader_changed)(void *ctx, uint64_t leader_id, bool is_self);
+    /* May be NULL. This member became a learner, or a voter. */
+    void (*learner_changed)(void *ctx, bool learner);
     /* May be NULL. The others found this member's state wrong: every client is refused (ERR_CORRUPT) until they agree again. */
     void (*refusing)(void *ctx, bool on);
     /* What the state machine goes through, for the simulation's checks; may be NULL: an entry is about to be applied;

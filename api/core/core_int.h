@@ -1,5 +1,6 @@
 /* What the files of the core share. core.c: requests, batches, apply. core_read.c: everything that reads. core_lease.c: the
- * clocks of leases. core_apply.c: committed entries. core_check.c: members compare their states. All on the core's thread. */
+ * clocks of leases. core_apply.c: committed entries. core_member.c: changes of the members. core_check.c: members compare their
+ * states. All on the core's thread. */
 #ifndef PINTLE_API_CORE_CORE_INT_H
 #define PINTLE_API_CORE_CORE_INT_H
 
@@ -107,6 +108,9 @@ struct core {
     uint64_t next_message;
     uint64_t next_checkpoint_ms;
 
+    struct list changes; /* core_member.c: struct member_call */
+    bool learner;
+
     /* core_check.c */
     struct core_check check;
     struct env_task check_work;
@@ -158,6 +162,20 @@ void core_hash_step(struct env_task *t);
 
 /* Serves what was held back, as far as that is over. */
 void core_read_held(struct core *c);
+
+/* core_read.c: fills r->members as they are known here. */
+int core_read_members(struct core *c, struct core_request *r);
+
+/* core_member.c */
+void core_member_submit(struct core *c, struct core_request *r);
+void core_member_tick(struct core *c);
+/* Leadership has changed: who was asked will not answer. */
+void core_member_leader_changed(struct core *c);
+/* A message of its kinds, or false. */
+bool core_member_message(struct core *c, uint64_t from_id, struct slice payload);
+/* This member was removed: who asked for that is told so. */
+void core_member_removed(struct core *c);
+void core_member_stop(struct core *c);
 
 /* core_check.c */
 void core_check_open(struct core *c);

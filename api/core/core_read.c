@@ -177,6 +177,7 @@ static int status(struct core *c, struct core_request *r)
     s->check_index = c->check.index;
     s->checks = c->n_checks;
     s->check_mismatches = c->n_mismatches;
+    s->learner = c->learner;
     s->refusing = c->refusing;
     r->status = s;
     return 0;
@@ -187,7 +188,7 @@ static int member_describe(struct core *c, struct core_request *r, const struct 
 {
     struct member_attributes have;
     to->id = from->id;
-    to->learner = from->learner;
+    to->learner = from->learner && !from->promote;
     to->peer_url = arena_dup(&r->arena, slice_str(from->peer_url));
     if (!to->peer_url.data) return ERR_NOMEM;
     if (!store_member_attributes(c->state->store, from->id, &have)) return 0;
@@ -203,7 +204,7 @@ static int member_describe(struct core *c, struct core_request *r, const struct 
     return to->name.data ? 0 : ERR_NOMEM;
 }
 
-static int members(struct core *c, struct core_request *r)
+int core_read_members(struct core *c, struct core_request *r)
 {
     const struct consensus_member *all;
     size_t n = consensus_members(c->consensus, &all);
@@ -333,7 +334,8 @@ static void serve(struct core *c, struct core_request *r)
     case CORE_HISTORY: rv = history(c, r); break;
     case CORE_LEASES: rv = lease_list(c, r); break;
     case CORE_STATUS: rv = status(c, r); break;
-    case CORE_MEMBERS: rv = members(c, r); break;
+    case CORE_MEMBER_CHANGE: /* it is made */
+    case CORE_MEMBERS: rv = core_read_members(c, r); break;
     case CORE_ALARMS: rv = alarms(c, r); break;
     case CORE_SNAPSHOT_OPEN: rv = snapshot_open(c, r); break;
     case CORE_SNAPSHOT_NEXT: rv = snapshot_next(r); break;

@@ -18,6 +18,7 @@
 #define CORE_TICK_MS 100
 #define CORE_CLIENTS_MAX 64
 #define CORE_SLOW_TURN_MS 10
+#define CORE_REMOVED_MS 500
 
 enum { LINK_ANSWER, LINK_LIVE, LINK_RESET };
 
@@ -50,7 +51,7 @@ struct core_thread {
     size_t n_clients;
     int64_t revision;
     _Atomic uint64_t leader_id, term;
-    atomic_bool refusing;
+    atomic_bool refusing, learner;
 };
 
 struct core_client {
@@ -201,10 +202,21 @@ void core_thread_on_restart(void (*again)(const char *why))
     restart = again;
 }
 
+static void on_removed(uv_timer_t *h)
+{
+    (void)h;
+    log_fatal("stopped: this member was removed from the cluster");
+}
+
 static void on_fatal(void *ctx, int error, const char *text)
 {
-    (void)ctx;
+    struct core_thread *t = ctx;
     if (error == ERR_RESTART && restart) restart(text);
+    if (error == ERR_REMOVED && t->core) { /* whoever asked for it still gets the answer */
+        log_error("%s", text);
+        uv_timer_start(&t->tick, on_removed, CORE_REMOVED_MS, 0);
+        return;
+    }
     log_fatal("stopped, it cannot go on safely: %s error=%s", text, err_name(error));
 }
 
@@ -217,6 +229,13 @@ static void on_leader_changed(void *ctx, uint64_t leader_id, bool is_self)
     atomic_store(&t->term, status.term);
     log_info("leader changed leader=%llx self=%d term=%llu", (unsigned long long)leader_id, is_self,
              (unsigned long long)status.term);
+}
+
+static void on_learner_changed(void *ctx, bool learner)
+{
+    struct core_thread *t = ctx;
+    atomic_store(&t->learner, learner);
+    log_info("this member is now a %s", learner ? "learner" : "voter");
 }
 
 static void on_refusing(void *ctx, bool on)
@@ -335,7 +354,7 @@ int core_thread_start(const struct core_config *config, const struct env_uv_opti
 {
     static const struct core_events events = {
         .live = on_live, .reset = on_reset, .fatal = on_fatal, .leader_changed = on_leader_changed,
-        .refusing = on_refusing};
+        .refusing = on_refusing, .learner_changed = on_learner_changed};
     struct core_thread *t = mem_must_calloc(1, sizeof(*t));
     atomic_init(&t->refs, 1);
     pthread_mutex_init(&t->lock, NULL);
@@ -525,6 +544,11 @@ uint64_t core_client_cluster_id(const struct core_client *client)
 uint64_t core_client_leader_id(const struct core_client *client)
 {
     return atomic_load_explicit(&client->t->leader_id, memory_order_relaxed);
+}
+
+bool core_client_learner(const struct core_client *client)
+{
+    return atomic_load_explicit(&client->t->learner, memory_order_relaxed);
 }
 
 bool core_client_refusing(const struct core_client *client)

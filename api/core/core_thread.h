@@ -36,6 +36,8 @@ uint64_t core_client_cluster_id(const struct core_client *c);
 /* As last published by the core (any thread): 0 = none known. */
 uint64_t core_client_leader_id(const struct core_client *c);
 uint64_t core_client_term(const struct core_client *c);
+/* Whether this member is a learner, which serves reads of what it has itself, and nothing else. */
+bool core_client_learner(const struct core_client *c);
 /* Whether this member's state was found wrong: requests get ERR_CORRUPT, watches stand still. */
 bool core_client_refusing(const struct core_client *c);
 

@@ -16,6 +16,14 @@ bool etcd_refuse_without_leader(struct grpc_call *c)
     return true;
 }
 
+bool etcd_refuse_learner(struct grpc_call *c)
+{
+    const struct etcd_api *api = grpc_ctx(c);
+    if (!core_client_learner(api->core)) return false;
+    etcd_fail(c, ERR_LEARNER);
+    return true;
+}
+
 struct header etcd_header(const struct etcd_api *api, int64_t revision, uint64_t term)
 {
     return (struct header){.cluster_id = api->cluster_id,
@@ -53,6 +61,11 @@ void etcd_submit(struct grpc_call *c, struct core_call *cc, enum core_request_ty
                  void (*answer)(struct grpc_call *c, struct core_call *cc))
 {
     const struct etcd_api *api = grpc_ctx(c);
+    if (type != CORE_STATUS && etcd_refuse_learner(c)) {
+        buf_release(&cc->command);
+        arena_release(&cc->r.arena);
+        return;
+    }
     cc->answer = answer;
     cc->r.type = type;
     cc->r.done = on_done;

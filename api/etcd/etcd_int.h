@@ -52,6 +52,10 @@ void etcd_fail_decode(struct grpc_call *c, int error);
  * none: then the call is finished. */
 bool etcd_refuse_without_leader(struct grpc_call *c);
 
+/* A learner serves its status, serializable ranges and snapshots, as etcd's (api/v3rpc/util.go); what else it is asked is
+ * finished here. */
+bool etcd_refuse_learner(struct grpc_call *c);
+
 /* The head of an answer at `revision`. */
 struct header etcd_header(const struct etcd_api *api, int64_t revision, uint64_t term);
 

@@ -241,7 +241,7 @@ static void keepalive_open(struct grpc_call *c)
 {
     struct keepalive_stream *ks = grpc_state(c);
     leader_watch_begin(&ks->leader, c);
-    etcd_refuse_without_leader(c);
+    if (!etcd_refuse_learner(c)) etcd_refuse_without_leader(c);
 }
 
 static void keepalive_half_closed(struct grpc_call *c)

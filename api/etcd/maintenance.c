@@ -40,6 +40,7 @@ static void status_answer(struct grpc_call *c, struct core_call *cc)
     out.raftindex = s->raft.commit_index;
     out.raftappliedindex = s->raft.applied_index;
     out.raftterm = s->raft.term;
+    out.islearner = s->learner;
     out.errors = errors;
     if (out.leader == 0) errors[out.n_errors++] = (char *)(uintptr_t) "etcdserver: no leader";
     for (size_t i = 0; i < s->n_alarms; i++) {

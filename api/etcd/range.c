@@ -264,6 +264,10 @@ void etcd_range_message(struct grpc_call *c, struct slice message)
     if (etcd_refuse_without_leader(c)) return;
     struct slice own = arena_dup(&rc->arena, message);
     int rv = own.data ? etcd_range_decode(own, &rc->op) : ERR_NOMEM;
+    if (rv == 0 && !rc->op.serializable && etcd_refuse_learner(c)) {
+        arena_release(&rc->arena);
+        return;
+    }
     if (rv == 0 && (rv = range_op_check(&rc->op)) == 0) {
         ask(c, rc, in_slices(&rc->op) ? CORE_CURSOR_OPEN : CORE_RANGE);
         return;

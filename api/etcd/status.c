@@ -55,6 +55,30 @@ struct etcd_status etcd_status_of(int error)
     case ERR_CORRUPT: return (struct etcd_status){GRPC_DATA_LOSS, "etcdserver: corrupt cluster"};
     case ERR_UNAVAILABLE:
         return (struct etcd_status){GRPC_UNAVAILABLE, "etcdserver: this member heals, ask another"};
+    case ERR_PEER_URL_EXISTS:
+        return (struct etcd_status){GRPC_FAILED_PRECONDITION, "etcdserver: Peer URLs already exists"};
+    case ERR_NOT_STARTED:
+        return (struct etcd_status){
+            GRPC_FAILED_PRECONDITION,
+            "etcdserver: re-configuration failed due to not enough started members"};
+    case ERR_BAD_PEER_URL:
+        return (struct etcd_status){GRPC_INVALID_ARGUMENT,
+                                    "etcdserver: given member URLs are invalid"};
+    case ERR_NOT_LEARNER:
+        return (struct etcd_status){GRPC_FAILED_PRECONDITION,
+                                    "etcdserver: can only promote a learner member"};
+    case ERR_LEARNER_BEHIND:
+        return (struct etcd_status){
+            GRPC_FAILED_PRECONDITION,
+            "etcdserver: can only promote a learner member which is in sync with leader"};
+    case ERR_TOO_MANY_LEARNERS:
+        return (struct etcd_status){GRPC_FAILED_PRECONDITION,
+                                    "etcdserver: too many learner members in cluster"};
+    case ERR_UNHEALTHY:
+        return (struct etcd_status){GRPC_UNAVAILABLE, "etcdserver: unhealthy cluster"};
+    case ERR_LEARNER:
+        return (struct etcd_status){GRPC_FAILED_PRECONDITION,
+                                    "etcdserver: rpc not supported for learner"};
     case ERR_NOMEM:
         return (struct etcd_status){GRPC_RESOURCE_EXHAUSTED, "etcdserver: out of memory"};
     case ERR_LIMIT:

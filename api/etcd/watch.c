@@ -246,7 +246,7 @@ static void watch_open(struct grpc_call *c)
     list_push_back(&api->watch_streams, &ws->node);
     leader_watch_begin(&ws->leader, c);
     etcd_count(api, COUNT_WATCH_STREAMS, 1);
-    etcd_refuse_without_leader(c);
+    if (!etcd_refuse_learner(c)) etcd_refuse_without_leader(c);
 }
 
 static void watch_half_closed(struct grpc_call *c)

@@ -69,6 +69,12 @@ uint64_t core_client_leader_id(const struct core_client *c)
     (void)c;
     return 77;
 }
+bool core_client_learner(const struct core_client *c)
+{
+    (void)c;
+    return false;
+}
+
 bool core_client_refusing(const struct core_client *c)
 {
     (void)c;

@@ -88,7 +88,8 @@ static void attempt_later(struct sim *s, struct sim_conn *c)
 static void run_removed(struct sim *s, struct sim_env *e, void *arg, uint64_t by)
 {
     (void)arg;
-    if (listener(s, e->member->id) == e && e->handlers.removed) e->handlers.removed(e->handlers_ctx, by);
+    if (listener(s, e->member->id) != e || !e->handlers.refused) return;
+    e->handlers.refused(e->handlers_ctx, by, ERR_REMOVED);
 }
 
 /* `to` does not know `from` as a peer; it may know that `from` was removed. */

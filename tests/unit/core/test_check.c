@@ -126,6 +126,19 @@ size_t consensus_members(const struct consensus *c, const struct consensus_membe
     return n_members;
 }
 
+int consensus_change(struct consensus *c, const struct consensus_change *change,
+                     void (*done)(void *data, int error), void *data)
+{
+    (void)c, (void)change, (void)done, (void)data;
+    return ERR_NOT_LEADER;
+}
+
+bool consensus_answers(const struct consensus *c, uint64_t member_id)
+{
+    (void)c, (void)member_id;
+    return true;
+}
+
 void consensus_distrust(struct consensus *c, const char *why)
 {
     c->callbacks.fatal(c->ctx, ERR_RESTART, why);

@@ -256,6 +256,12 @@ uint64_t core_client_leader_id(const struct core_client *c)
     return leader;
 }
 
+bool core_client_learner(const struct core_client *c)
+{
+    (void)c;
+    return false;
+}
+
 bool core_client_refusing(const struct core_client *c)
 {
     (void)c;

@@ -1,0 +1,212 @@
+/* The question "who are the members?", before there is anything that could run: a hello of nobody on the peers' port
+ * (env_uv_net.c), one answer, and the connection is closed. */
+#include "raft/join.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <openssl/ssl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/crc32c.h"
+#include "base/mem.h"
+#include "base/url.h"
+#include "raft/env_uv_hello_int.h"
+#include "raft/env_uv_int.h"
+#include "raft/folder_int.h"
+
+#define JOIN_TIMEOUT_MS 2000
+#define JOIN_VERSION 1
+#define JOIN_LEARNER 1u
+#define JOIN_PROMOTE 2u
+
+/* ---- the folder --------------------------------------------------------------------------------- */
+
+static bool read_file(const char *dir, const char *name, struct buf *out)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *f = fopen(path, "rbe");
+    if (!f) return false;
+    buf_clear(out);
+    uint8_t *p = buf_reserve(out, 64 * LIMIT_KiB);
+    if (p) out->len = fread(p, 1, 64 * LIMIT_KiB, f);
+    fclose(f);
+    return p != NULL;
+}
+
+int join_folder(const char *data_dir, uint64_t *ret_cluster_id, uint64_t *ret_member_id)
+{
+    struct buf b = {0};
+    uint64_t index;
+    struct slice conf;
+    bool found = read_file(data_dir, MEMBERS_PATH, &b) &&
+                 membership_parse(buf_slice(&b), ret_cluster_id, ret_member_id, &index, &conf);
+    for (int i = 0; i < META_COPIES && !found; i++) {
+        found = read_file(data_dir, meta_paths[i], &b) && meta_owner(buf_slice(&b), ret_cluster_id, ret_member_id);
+    }
+    buf_release(&b);
+    return found ? 0 : ERR_NOT_FOUND;
+}
+
+/* ---- the answer ---------------------------------------------------------------------------------- */
+
+static void put_text(struct buf *out, const char *text)
+{
+    (void)buf_append_u32(out, (uint32_t)strlen(text));
+    (void)buf_append_str(out, text);
+}
+
+void join_encode(struct buf *out, uint64_t cluster_id, const struct consensus_member *members, size_t n)
+{
+    (void)buf_append_u32(out, JOIN_VERSION);
+    (void)buf_append_u64(out, cluster_id);
+    (void)buf_append_u32(out, (uint32_t)n);
+    for (size_t i = 0; i < n; i++) {
+        const struct consensus_member *m = &members[i];
+        (void)buf_append_u64(out, m->id);
+        (void)buf_append_u32(out, (m->learner ? JOIN_LEARNER : 0) | (m->promote ? JOIN_PROMOTE : 0));
+        put_text(out, m->peer_url);
+        put_text(out, m->name);
+    }
+}
+
+static const char *get_text(struct reader *r, struct arena *a)
+{
+    struct slice s = reader_bytes(r, reader_u32(r));
+    return r->failed ? NULL : arena_strdup(a, s);
+}
+
+int join_decode(struct slice in, struct arena *a, struct join_cluster *ret)
+{
+    struct reader r = reader_make(in);
+    uint32_t version = reader_u32(&r);
+    *ret = (struct join_cluster){.cluster_id = reader_u64(&r)};
+    uint32_t n = reader_u32(&r);
+    if (r.failed || version != JOIN_VERSION || n > LIMIT_MEMBERS) return ERR_CORRUPT;
+    for (; ret->n < n; ret->n++) {
+        struct consensus_member *m = &ret->members[ret->n];
+        m->id = reader_u64(&r);
+        uint32_t flags = reader_u32(&r);
+        m->learner = flags & JOIN_LEARNER;
+        m->promote = flags & JOIN_PROMOTE;
+        m->peer_url = get_text(&r, a);
+        m->name = get_text(&r, a);
+        if (r.failed || !m->peer_url || !m->name || m->id == 0) return ERR_CORRUPT;
+    }
+    return reader_left(&r) ? ERR_CORRUPT : 0;
+}
+
+/* ---- asking -------------------------------------------------------------------------------------- */
+
+static int unreachable(struct err *e, const char *url, const char *why)
+{
+    return err_set(e, ERR_UNAVAILABLE, "%s: %s", url, why);
+}
+
+static int connect_in_time(const struct addrinfo *to)
+{
+    int fd = socket(to->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct timeval limit = {.tv_sec = JOIN_TIMEOUT_MS / 1000};
+    int error = 0;
+    socklen_t len = sizeof error;
+    if (fd < 0) return -1;
+    if (connect(fd, to->ai_addr, to->ai_addrlen) != 0) {
+        struct pollfd p = {.fd = fd, .events = POLLOUT};
+        bool up = errno == EINPROGRESS && poll(&p, 1, JOIN_TIMEOUT_MS) == 1 &&
+                  getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 && error == 0;
+        if (!up) {
+            close(fd);
+            return -1;
+        }
+    }
+    fcntl(fd, F_SETFL, 0); /* from here on it blocks, for a limited time */
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    return fd;
+}
+
+static int dial(const struct url *url)
+{
+    char port[16];
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *all = NULL;
+    int fd = -1;
+    snprintf(port, sizeof port, "%d", url->port);
+    if (getaddrinfo(url->host, port, &hints, &all) != 0) return -1;
+    for (const struct addrinfo *to = all; to && fd < 0; to = to->ai_next) fd = connect_in_time(to);
+    freeaddrinfo(all);
+    return fd;
+}
+
+static ssize_t put_some(int fd, SSL *ssl, const void *p, size_t n)
+{
+    return ssl ? SSL_write(ssl, p, (int)n) : send(fd, p, n, MSG_NOSIGNAL);
+}
+
+/* Exactly so many bytes. */
+static bool get_all(int fd, SSL *ssl, uint8_t *p, size_t n)
+{
+    while (n > 0) {
+        ssize_t got = ssl ? SSL_read(ssl, p, (int)n) : recv(fd, p, n, 0);
+        if (got <= 0) return false;
+        p += got;
+        n -= (size_t)got;
+    }
+    return true;
+}
+
+static int converse(int fd, SSL *ssl, const char *url, struct arena *a, struct join_cluster *ret, struct err *e)
+{
+    uint8_t welcome[WELCOME_BYTES], head[FRAME_HEADER_BYTES], *body = NULL;
+    struct buf hello = {0};
+    hello_encode(&hello, &(struct hello){.channel = HELLO_CHANNEL_ASK});
+    bool ok = put_some(fd, ssl, hello.data, hello.len) == (ssize_t)hello.len && get_all(fd, ssl, welcome, sizeof welcome);
+    buf_release(&hello);
+    if (!ok) return unreachable(e, url, "no answer");
+    struct welcome w;
+    if (!welcome_decode(slice_make(welcome, sizeof welcome), &w)) return unreachable(e, url, "no Pintle member answers there");
+    if (w.status != WELCOME_OK) return unreachable(e, url, welcome_text(w.status));
+    if (!get_all(fd, ssl, head, sizeof head)) return unreachable(e, url, "no answer");
+    struct reader r = reader_make(slice_make(head, sizeof head));
+    uint32_t len = reader_u32(&r), crc = reader_u32(&r);
+    if (len <= LIMIT_MiB) body = mem_alloc(len + 1);
+    ok = body && get_all(fd, ssl, body, len) && crc32c(0, body, len) == crc &&
+         join_decode(slice_make(body, len), a, ret) == 0;
+    mem_free(body);
+    return ok ? 0 : unreachable(e, url, "its answer cannot be read");
+}
+
+static int ask_over_tls(const struct env_uv_options *o, int fd, const struct url *url, const char *text, struct arena *a,
+                        struct join_cluster *ret, struct err *e)
+{
+    struct env_uv u = {.options = *o};
+    int rv = peer_tls_open(&u, e);
+    SSL *ssl = rv == 0 ? SSL_new(u.client_tls) : NULL;
+    if (ssl) {
+        bool named = X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), url->host) == 1 ||
+                     (SSL_set_tlsext_host_name(ssl, url->host) == 1 && SSL_set1_host(ssl, url->host) == 1);
+        bool up = named && SSL_set_fd(ssl, fd) == 1 && SSL_connect(ssl) == 1;
+        rv = up ? converse(fd, ssl, text, a, ret, e) : unreachable(e, text, "TLS handshake failed");
+    } else if (rv == 0) {
+        rv = ERR_NOMEM;
+    }
+    SSL_free(ssl);
+    peer_tls_close(&u);
+    return rv;
+}
+
+int join_ask(const struct env_uv_options *tls, const char *text, struct arena *a, struct join_cluster *ret,
+             struct err *e)
+{
+    struct url url;
+    int rv = url_parse(text, &url, e);
+    if (rv) return rv;
+    int fd = dial(&url);
+    if (fd < 0) return unreachable(e, text, "cannot connect");
+    rv = url.tls ? ask_over_tls(tls, fd, &url, text, a, ret, e) : converse(fd, NULL, text, a, ret, e);
+    close(fd);
+    return rv;
+}
