@@ -195,6 +195,7 @@ struct history_ask {
     struct life *life;
     struct list node;
     uint64_t id;
+    bool asked; /* of the core, which answers: later, when it refuses its clients */
 };
 
 static void history_free(struct history_ask *h)
@@ -218,6 +219,7 @@ static void history_submit(void *arg)
 {
     struct history_ask *h = arg;
     if (life_gone(h->life)) return; /* freed with the hub */
+    h->asked = true;
     core_submit(h->life->core, &h->request);
 }
 
@@ -253,7 +255,11 @@ void hub_close(struct life *l)
         watch_sink_release(l->hub, &w->sink);
         detach(w, sim_random_range(&l->run->random, 1000, 200000));
     }
-    list_for_each(n, &l->history) history_free(container_of(n, struct history_ask, node));
+    list_for_each(n, &l->history)
+    {
+        struct history_ask *h = container_of(n, struct history_ask, node);
+        if (!h->asked) history_free(h);
+    }
     watch_hub_free(l->hub);
     l->hub = NULL;
 }
