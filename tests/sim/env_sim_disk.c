@@ -836,8 +836,10 @@ void sim_disk_stall(struct sim *s, uint64_t id, uint64_t us)
 
 void sim_disk_forget(struct sim_disk *d, const char *path)
 {
-    names_remove(&d->live, path);
-    names_remove(&d->durable, path);
+    char *copy = mem_must_strdup(path); /* it may be the disk's own */
+    names_remove(&d->live, copy);
+    names_remove(&d->durable, copy);
+    mem_free(copy);
 }
 
 int sim_disk_read(struct sim *s, uint64_t id, const char *path, struct buf *out)
