@@ -169,6 +169,15 @@ mutants: export MUTANT_LIBS := $(LDFLAGS) $(LIBS) -lcmocka -ljson-c
 mutants: $(TEST_LIB) $(LIB)
 	@tests/mutants/run --jobs $(JOBS) $(if $(CHECK),--check) $(if $(filter command line,$(origin SEEDS)),--seeds $(SEEDS)) $(if $(SEED),--first $(SEED)) $(MUTANT)
 
+# etcd's bugs put into the server; the scenarios must find them.
+chaos-mutants: export MUTANT_CC := $(CC)
+chaos-mutants: export MUTANT_CFLAGS := $(CPPFLAGS) $(CFLAGS)
+chaos-mutants: export MUTANT_MAIN := $(MAIN_O)
+chaos-mutants: export MUTANT_LIB := $(LIB)
+chaos-mutants: export MUTANT_LIBS := $(LDFLAGS) $(LIBS)
+chaos-mutants: all $(CHAOS_BIN)
+	@B=$(B) tests/chaos/mutants $(MUTANT)
+
 SECONDS ?= 60
 fuzz:
 	+@tests/fuzz/run $(SECONDS)
@@ -199,4 +208,4 @@ install: all
 clean:
 	rm -rf build
 
-.PHONY: all help toolchain tests check test asan tsan sim chaos mutants fuzz bench tidy fmt install-run install-test install-bench run install clean
+.PHONY: all help toolchain tests check test asan tsan sim chaos chaos-mutants mutants fuzz bench tidy fmt install-run install-test install-bench run install clean

@@ -213,7 +213,7 @@ class Member:
     def up(self):
         return self.proc is not None and self.proc.poll() is None
 
-    def kill(self, sig=signal.SIGKILL, timeout=30):
+    def kill(self, sig=signal.SIGKILL, timeout=60):
         """It ends because the harness says so."""
         self.cluster.look()
         p, self.proc = self.proc, None
@@ -269,6 +269,11 @@ class Cluster:
     def wrong(self, text):
         self.problems.append(text)
         print(f"# WRONG: {text}", flush=True)
+
+    def say(self, text):
+        """Into the story of the episode."""
+        with open(os.path.join(self.dir, "story.txt"), "a") as f:
+            f.write(f"{time.monotonic():.3f}     {text}\n")
 
     def start(self):
         for m in self.members:

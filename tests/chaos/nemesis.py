@@ -1,12 +1,12 @@
 """What goes wrong, and when. A schedule is made from the seed alone; which member a role ("leader") means is found out when its time comes."""
-import errno, random, signal, time
+import errno, os, random, shutil, signal, time
 
 # fault: (track, weight, what it needs)
 FAULTS = {
     "kill": ("process", 10, ()), "killall": ("process", 2, ()), "stop": ("process", 4, ()), "pause": ("process", 8, ()),
     "roll": ("process", 2, ()), "transfer": ("process", 5, ()),
     "power": ("process", 8, ("loop",)), "powerall": ("process", 2, ("loop",)), "full": ("process", 5, ("loop",)),
-    "eio": ("process", 5, ("shim",)), "rot": ("process", 0, ()), "replace": ("process", 0, ()), "grow": ("process", 0, ()),
+    "eio": ("process", 5, ("shim",)), "rot": ("process", 5, ()), "lost": ("process", 3, ()), "old": ("process", 3, ()),
     "partition": ("net", 8, ("net",)), "isolate": ("net", 8, ("net",)), "oneway": ("net", 8, ("net",)), "flap": ("net", 6, ("net",)),
     "partial": ("net", 6, ("net",)), "lossy": ("net", 6, ("net",)), "slownet": ("net", 6, ("net",)), "clients": ("net", 3, ("net",)),
     "slowdisk": ("clock", 6, ("shim",)), "wall": ("clock", 5, ("shim",)), "drift": ("clock", 4, ("shim",)),
@@ -37,6 +37,8 @@ class Nemesis:
         self.c = cluster
         self.running = []  # (ends, undo)
         self.counts = {}
+        self.healing = None  # one member at a time is damaged; a majority would be too many
+        self.copy = None     # an old copy of a data folder: (member, path)
 
     # ---- choosing
 
@@ -51,9 +53,19 @@ class Nemesis:
     def others(self, m):
         return [o for o in self.c.present() if o is not m]
 
+    def heals(self):
+        """Whether a damaged member still takes its state from the others. Nothing else goes wrong meanwhile: that a member of old state starts
+        while those who know better are away is not survived (docs/healing.md)."""
+        m = self.healing
+        if m and m.up and self.c.ctl("endpoint", "health", endpoints=[m]).returncode == 0:
+            self.healing = None
+        return self.healing is not None
+
     # ---- running a schedule
 
     def begin(self, f):
+        if self.heals():
+            return None
         m = self.pick(f)
         undo = getattr(self, "do_" + f["fault"])(f, m)
         if undo is False:
@@ -192,6 +204,50 @@ class Nemesis:
             m.shim.heal()
             m.forgive()
         return undo
+
+    def whole(self, m):
+        """m has nothing else the matter, and the others neither: the state before it may be damaged."""
+        return self.c.n > 1 and not self.running and all(x.up and not x.excuse for x in self.c.present()) and self.c.healthy()
+
+    def damage(self, m, how):
+        self.down(m, signal.SIGKILL)
+        how(m.data)
+        self.healing = m
+        return lambda: self.back(m)
+
+    def do_rot(self, f, m):
+        def flip(data):
+            files = sorted(os.path.join(d, n) for d, _, names in os.walk(data) for n in names if "damaged" not in d and n != "lock")
+            files = [p for p in files if os.path.getsize(p)]
+            path = files[int(f["x"] * len(files))]
+            at = int(f["y"] * os.path.getsize(path))
+            with open(path, "r+b") as file:
+                file.seek(at)
+                byte = file.read(1)[0]
+                file.seek(at)
+                file.write(bytes([byte ^ 1 << int(f["y"] * 1e6) % 8]))
+            self.c.say(f"a bit of {os.path.relpath(path, data)} at {at} of {m.name}")
+        return self.damage(m, flip) if m.up and not m.excuse else False
+
+    def do_lost(self, f, m):
+        return self.damage(m, shutil.rmtree) if self.whole(m) else False
+
+    def do_old(self, f, m):
+        """Takes a copy now, and puts it back the next time."""
+        if not self.whole(m):
+            return False
+        path = os.path.join(self.c.dir, "copy")
+        if not self.copy:
+            self.down(m, signal.SIGKILL)
+            shutil.copytree(m.data, path)
+            self.copy, f["fault"] = m, "copy"
+            return lambda: self.back(m)
+        m, self.copy = self.copy, None
+
+        def put_back(data):
+            shutil.rmtree(data)
+            shutil.move(path, data)
+        return self.damage(m, put_back)
 
     def do_slowdisk(self, f, m):
         m.shim.set("sync_delay_us", (5000, 20000, 100000, 400000)[int(f["x"] * 4)])

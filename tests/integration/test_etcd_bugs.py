@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """etcd's known bugs of watch and consistency, each provoked here as it was there (docs/chaos.md says what each was). The number is that of the
-issue at github.com/etcd-io/etcd."""
+issue at github.com/etcd-io/etcd.
+
+    test_etcd_bugs.py [NUMBER...]"""
 import os, random, sys, threading
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "chaos"))
@@ -355,4 +357,6 @@ def issue_19179():
     c.stop()
 
 
-main(issue_13766, issue_14370, issue_14685, issue_15220, issue_15271_20221, issue_17247, issue_17529, issue_17780, issue_18089, issue_18667, issue_19179)
+ISSUES = (issue_13766, issue_14370, issue_14685, issue_15220, issue_15271_20221, issue_17247, issue_17529, issue_17780, issue_18089, issue_18667,
+          issue_19179)
+main(*(f for f in ISSUES if len(sys.argv) < 2 or any(n in f.__name__ for n in sys.argv[1:])))
