@@ -97,6 +97,12 @@ static void test_rot(void **state)
     index_find(&s->index, SLICE_LIT("a"), &path);
     index_store(&s->index, &path, a);
     assert_true(value(s) == sound);
+    assert_non_null(index_find(&s->index, SLICE_LIT("c"), &path)); /* the same above the compact revision */
+    index_erase(&s->index, &path);
+    assert_true(value(s) != sound);
+    index_find(&s->index, SLICE_LIT("c"), &path);
+    index_store(&s->index, &path, c);
+    assert_true(value(s) == sound);
     store_free(s);
 }
 
