@@ -336,7 +336,7 @@ static size_t flags_members(struct run *r, uint64_t id, struct consensus_member 
         if (joins && i != id && (!m->wanted || (m->joins && !m->life))) continue;
         members_url(m, urls[n]);
         if (!joins) snprintf(urls[n], 32, "http://m%u:1", (unsigned)i);
-        out[n] = (struct consensus_member){.id = i, .name = member_names[i], .peer_url = urls[n], .learner = m->joins};
+        out[n] = (struct consensus_member){.id = i, .name = member_names[i], .peer_url = urls[n], .learner = joins && i == id};
         n++;
     }
     return n;
@@ -375,6 +375,7 @@ static struct life *life_open(struct run *r, uint64_t id, int *ret_code, struct 
     l->run = r;
     l->id = id;
     l->serial = ++r->lives;
+    l->url = r->members[id].url;
     list_init(&l->asks);
     list_init(&l->watchers);
     list_init(&l->history);

@@ -84,6 +84,7 @@ struct life {
     struct core *core; /* NULL while it opens */
     struct watch_hub *hub;
     uint64_t applied, leader_id;
+    unsigned url; /* the newer one that it listens at */
     bool dead, fatal, closing;
     struct list asks;     /* of struct ask: what clients asked of it */
     struct list watchers; /* of struct watch_client: on its hub */

@@ -113,8 +113,8 @@ static void change_done(void *data, int error)
         if (error == 0) ask(r, MEMBERS_ADD_VOTER, 0);
         else cluster_again(r, c->id);
     }
-    if (c->what == MEMBERS_UPDATE && error == 0) {
-        m->old_url = m->url;
+    if (c->what == MEMBERS_UPDATE) { /* if it is not known where it is now, it listens at both */
+        if (error == 0) m->old_url = m->url;
         cluster_stop(r, c->id, 10000);
     }
 }
@@ -171,7 +171,8 @@ void members_change(struct run *r, enum member_change what, uint64_t id)
     struct member *m = &r->members[id];
     bool whole = !r->truce;
     for (uint64_t other = 1; other <= r->top; other++) whole = whole && disk_healed(r, other) && !r->members[other].held;
-    if (what == MEMBERS_REPLACE && members_count(r) > 2 && m->wanted && whole) {
+    if (!whole) return; /* who heals needs the others */
+    if (what == MEMBERS_REPLACE && members_count(r) > 2 && m->wanted) {
         m->held = true; /* its disk is gone with it; it comes back only if it cannot be removed */
         cluster_crash(r, id, SIM_POWER, 1000);
     } else if (what == MEMBERS_REPLACE) {
@@ -185,6 +186,7 @@ void members_settle(struct run *r)
     struct members_view v;
     for (uint64_t id = 1; id <= r->top; id++) {
         struct member *m = &r->members[id];
+        if (m->life && m->url != m->old_url && m->life->url != m->url) cluster_stop(r, id, 10000);
         if (!m->held) continue;
         m->held = false;
         cluster_again(r, id);

@@ -138,7 +138,7 @@ static bool may_damage(struct run *r, uint64_t id)
 {
     struct member *m = &r->members[id];
     struct members_view v;
-    if (!members_in_force(r, &v) || v.voters < 3 || r->truce || m->rotting || m->saved || m->disk_trouble) return false;
+    if (!members_in_force(r, &v) || v.voters < 3 || v.coming || r->truce || m->rotting || m->saved || m->disk_trouble) return false;
     for (uint64_t other = 1; other <= r->top; other++) {
         if (!disk_healed(r, other) || r->members[other].held) return false;
         r->members[other].damaged = false;
