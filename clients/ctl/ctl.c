@@ -216,7 +216,7 @@ void ctl_table(struct ctl *c, const char *const *head, size_t columns, const cha
 
 /* ---- dispatch --------------------------------------------------------------------------------------------- */
 
-static const struct ctl_command *const groups[] = {ctl_kv_commands, ctl_lease_commands, ctl_cluster_commands};
+static const struct ctl_command *const groups[] = {ctl_kv_commands, ctl_lease_commands, ctl_member_commands, ctl_cluster_commands};
 
 static void usage(FILE *out)
 {
@@ -284,7 +284,9 @@ static void make_flags(struct ctl *c, struct flag *out)
         {"limit", FLAG_INT, &f->limit, "N", "get: at most so many keys"},
         {"order", FLAG_STRING, &f->order, "ASCEND|DESCEND", "get: order of the results"},
         {"sort-by", FLAG_STRING, &f->sort_by, "CREATE|KEY|MODIFY|VALUE|VERSION", "get: what to sort by"},
-        {"consistency", FLAG_STRING, &f->consistency, "l|s", "get: linearizable or serializable"},
+        {"consistency", FLAG_STRING, &f->consistency, "l|s", "get, member list: linearizable or serializable"},
+        {"peer-urls", FLAG_STRING, &f->peer_urls, "URLS", "member add, update: where the member listens for the others"},
+        {"learner", FLAG_BOOL, &f->learner, NULL, "member add: one that does not vote until it is promoted"},
         {"keys-only", FLAG_BOOL, &f->keys_only, NULL, "get: no values"},
         {"count-only", FLAG_BOOL, &f->count_only, NULL, "get: only how many (with -w fields or json)"},
         {"print-value-only", FLAG_BOOL, &f->print_value_only, NULL, "get: only values"},

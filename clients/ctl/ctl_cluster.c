@@ -1,4 +1,4 @@
-/* member, endpoint, alarm, move-leader, snapshot save, defrag, version. */
+/* endpoint, alarm, move-leader, snapshot save, defrag, version. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -10,15 +10,6 @@
 #include "base/version.h"
 #include "clients/ctl/ctl_int.h"
 
-static const struct pbj_field member_fields[] = {{1, "ID", PBJ_UINT64},
-                                                {2, "name", PBJ_STRING},
-                                                {3, "peerURLs", PBJ_STRING, .repeated = true},
-                                                {4, "clientURLs", PBJ_STRING, .repeated = true},
-                                                {5, "isLearner", PBJ_BOOL},
-                                                {0}};
-static const struct pbj_field members_fields[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields},
-                                                 {2, "members", PBJ_MESSAGE, .repeated = true, .message = member_fields},
-                                                 {0}};
 static const struct pbj_field status_fields[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields},
                                                 {2, "version", PBJ_STRING},
                                                 {3, "dbSize", PBJ_INT64},
@@ -41,55 +32,6 @@ static const struct pbj_field alarms_fields[] = {{1, "header", PBJ_MESSAGE, .mes
 static const struct pbj_field header_only[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields}, {0}};
 static const struct pbj_field range_fields[] = {{1, "header", PBJ_MESSAGE, .message = ctl_header_fields}, {4, "count", PBJ_INT64}, {0}};
 
-/* ---- members ---------------------------------------------------------------------------------------- */
-
-static const char *joined(struct ctl *c, const struct json *list)
-{
-    const char *s = "";
-    for (size_t i = 0; list && i < list->count; i++)
-        s = arena_printf(&c->arena, "%s%s%.*s", s, i ? "," : "", (int)json_text(json_at(list, i)).len, (const char *)json_text(json_at(list, i)).data);
-    return s;
-}
-
-static const char *text_of(struct ctl *c, const struct json *v, const char *name)
-{
-    const char *s = arena_strdup(&c->arena, json_text(json_get(v, name)));
-    return s ? s : "";
-}
-
-static int fetch_members(struct ctl *c, struct json **ret)
-{
-    struct buf r = {0};
-    pb_bool(&r, 1, true);
-    int rv = ctl_call(c, "/etcdserverpb.Cluster/MemberList", &r, members_fields, ret);
-    buf_release(&r);
-    return rv;
-}
-
-static int cmd_member_list(struct ctl *c)
-{
-    static const char *const head[] = {"ID", "STATUS", "NAME", "PEER ADDRS", "CLIENT ADDRS", "IS LEARNER"};
-    struct json *a;
-    int rv = fetch_members(c, &a);
-    if (rv != 0) return rv;
-    const struct json *list = json_get(a, "members");
-    size_t n = list ? list->count : 0;
-    const char **cells = arena_calloc(&c->arena, n * 6 + 1, sizeof(*cells));
-    for (size_t i = 0; i < n && cells; i++) {
-        const struct json *m = json_at(list, i);
-        const char *row[] = {arena_printf(&c->arena, "%llx", (unsigned long long)ctl_uint(m, "ID")),
-                             json_get(m, "name") ? "started" : "unstarted", text_of(c, m, "name"), joined(c, json_get(m, "peerURLs")),
-                             joined(c, json_get(m, "clientURLs")), json_path_bool(m, "isLearner", false) ? "true" : "false"};
-        memcpy(cells + i * 6, row, sizeof(row));
-    }
-    if (c->output == CTL_JSON) ctl_print_json(a);
-    else if (c->output == CTL_TABLE) ctl_table(c, head, 6, cells, n);
-    else
-        for (size_t i = 0; i < n; i++)
-            printf("%s, %s, %s, %s, %s, %s\n", cells[i * 6], cells[i * 6 + 1], cells[i * 6 + 2], cells[i * 6 + 3], cells[i * 6 + 4], cells[i * 6 + 5]);
-    return 0;
-}
-
 /* ---- endpoints ------------------------------------------------------------------------------------------ */
 
 /* With --cluster, the client URLs of all members instead of --endpoints. */
@@ -97,7 +39,7 @@ static int choose_endpoints(struct ctl *c)
 {
     struct json *a;
     if (!c->cluster) return 0;
-    int rv = fetch_members(c, &a);
+    int rv = ctl_fetch_members(c, true, &a);
     if (rv != 0) return rv;
     const struct json *list = json_get(a, "members");
     c->n_endpoints = 0;
@@ -184,10 +126,10 @@ static int each_endpoint(struct ctl *c, const char *method, const struct buf *re
 static void status_row(struct ctl *c, const char *name, const struct json *a)
 {
     uint64_t id = ctl_uint(json_get(a, "header"), "member_id");
-    printf("%s, %llx, %s, %s, %s, %s, %llu, %llu, %llu, %s\n", name, (unsigned long long)id, text_of(c, a, "version"),
+    printf("%s, %llx, %s, %s, %s, %s, %llu, %llu, %llu, %s\n", name, (unsigned long long)id, ctl_text(c, a, "version"),
            size_text(c, ctl_int(a, "dbSize")), ctl_uint(a, "leader") == id ? "true" : "false",
            json_path_bool(a, "isLearner", false) ? "true" : "false", (unsigned long long)ctl_uint(a, "raftTerm"),
-           (unsigned long long)ctl_uint(a, "raftIndex"), (unsigned long long)ctl_uint(a, "raftAppliedIndex"), joined(c, json_get(a, "errors")));
+           (unsigned long long)ctl_uint(a, "raftIndex"), (unsigned long long)ctl_uint(a, "raftAppliedIndex"), ctl_joined(c, json_get(a, "errors")));
 }
 
 static int cmd_endpoint_status(struct ctl *c)
@@ -350,7 +292,6 @@ static int cmd_version(struct ctl *c)
 }
 
 const struct ctl_command ctl_cluster_commands[] = {
-    {"member list", "", "the cluster's members", cmd_member_list},
     {"endpoint health", "", "whether each endpoint can commit", cmd_endpoint_health},
     {"endpoint status", "", "version, size, leader, Raft indexes of each endpoint", cmd_endpoint_status},
     {"endpoint hashkv", "", "a hash of each endpoint's history", cmd_endpoint_hashkv},

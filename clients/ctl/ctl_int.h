@@ -37,13 +37,13 @@ struct ctl_command {
     int (*run)(struct ctl *c);
 };
 
-extern const struct ctl_command ctl_kv_commands[], ctl_lease_commands[], ctl_cluster_commands[];
+extern const struct ctl_command ctl_kv_commands[], ctl_lease_commands[], ctl_member_commands[], ctl_cluster_commands[];
 /* Flags of commands: one table for all, as they do not clash. Its values: */
 struct ctl_flags {
     bool prefix, from_key, keys_only, count_only, print_value_only, prev_kv, ignore_value, ignore_lease, interactive,
-        progress_notify, keys, once, physical;
+        progress_notify, keys, once, physical, learner;
     int64_t rev, limit;
-    const char *order, *sort_by, *consistency, *lease;
+    const char *order, *sort_by, *consistency, *lease, *peer_urls;
 };
 extern struct ctl_flags ctl_flags;
 
@@ -59,6 +59,11 @@ int ctl_call_on(struct ctl *c, const char *endpoint, const char *method, const s
 struct h2_client *ctl_connect(struct ctl *c, const char *endpoint);
 /* Runs the loop until *flag. */
 void ctl_wait(struct ctl *c, const bool *flag);
+
+/* The answer of MemberList; a list of texts with commas between; a text, "" if it is not there. */
+int ctl_fetch_members(struct ctl *c, bool linearizable, struct json **ret);
+const char *ctl_joined(struct ctl *c, const struct json *list);
+const char *ctl_text(struct ctl *c, const struct json *v, const char *name);
 
 void ctl_print_json(const struct json *v);
 /* Bytes of a base64 field, or hex with --hex. */
