@@ -535,6 +535,21 @@ static void test_healed(void **state)
     assert_int_equal(get(2), 0);
 }
 
+/* What was said of the state of an earlier life is not said of this one. */
+static void test_verdict_on_another_life(void **state)
+{
+    (void)state;
+    fill();
+    flip(2);
+    for (int i = 0; i < 100 && !alarm_is(2); i++) pass(100);
+    assert_int_equal(nodes[2].fatal, ERR_RESTART);
+    close_node(2);
+    open_node(2); /* nothing in the log is newer than the verdict */
+    settle();
+    assert_true(nodes[2].refusing);
+    assert_int_equal(nodes[2].fatal, 0);
+}
+
 /* Named again if it is still wrong. */
 static void test_not_healed(void **state)
 {
@@ -788,7 +803,7 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_agree), T(test_flipped_bit), T(test_flipped_bit_of_leader), T(test_lost_key), T(test_lost_lease),
+        T(test_agree), T(test_verdict_on_another_life), T(test_flipped_bit), T(test_flipped_bit_of_leader), T(test_lost_key), T(test_lost_lease),
         T(test_lost_entry), T(test_other_log), T(test_two_of_two), T(test_third_decides), T(test_healed),
         T(test_not_healed), T(test_refusing_leader_gives_away), T(test_leader_changes), T(test_learner),
         T(test_learner_does_not_decide), T(test_departed), T(test_one_is_left), T(test_after_compaction), T(test_other_version), T(test_long_commands), T(test_long_command_is_cut_short), T(test_under_writes),
