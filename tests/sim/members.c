@@ -113,10 +113,7 @@ static void change_done(void *data, int error)
         if (error == 0) ask(r, MEMBERS_ADD_VOTER, 0);
         else cluster_again(r, c->id);
     }
-    if (c->what == MEMBERS_UPDATE) { /* if it is not known where it is now, it listens at both */
-        if (error == 0) m->old_url = m->url;
-        cluster_stop(r, c->id, 10000);
-    }
+    if (c->what == MEMBERS_UPDATE) cluster_stop(r, c->id, 10000); /* it listens at both URLs until all know the new one */
 }
 
 /* Its number, ready to be added; 0 if there is no more room. */
@@ -200,6 +197,22 @@ void members_settle(struct run *r)
             m->wanted = false;
             cluster_stop(r, id, 3600000000);
         }
+    }
+}
+
+/* Everybody knows everything: the old URLs are given up. */
+void members_leave_old_urls(struct run *r)
+{
+    const struct consensus_member *list;
+    struct life *l = cluster_leader(r);
+    size_t n = l ? consensus_members(core_consensus(l->core), &list) : 0;
+    for (size_t i = 0; i < n; i++) {
+        struct member *m = &r->members[list[i].id];
+        unsigned url;
+        if (m->url == m->old_url) continue;
+        CHECK(sscanf(list[i].peer_url, "http://m%*u:%u", &url) == 1);
+        m->url = m->old_url = url; /* whichever it has become */
+        cluster_stop(r, m->id, 10000);
     }
 }
 

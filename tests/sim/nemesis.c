@@ -157,6 +157,7 @@ static void fault_ends(void *arg)
 {
     struct armed *a = arg;
     struct run *r = a->run;
+    if (r->winding_down) return; /* it was mended then */
     switch (a->f->kind) {
     case FAULT_ISOLATE:
     case FAULT_DEAF:

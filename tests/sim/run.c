@@ -80,13 +80,10 @@ static void calm_down(struct run *r)
     if (n->latency_max_us > 1000) n->latency_max_us = 1000;
 }
 
-/* Faults are over: writes must succeed again, and all members and watchers catch up, in bounded
- * time. */
+/* Writes must succeed again, and all members and watchers catch up, in bounded time. */
 static void recover(struct run *r)
 {
     uint64_t began = sim_now_us(r->sim), acked = r->result->counts.acked;
-    nemesis_stop(r);
-    calm_down(r);
     uint64_t index =
         model_last_index(r->model); /* members are always a little behind while clients go on */
     int64_t revision = model_revision(r->model);
@@ -104,7 +101,7 @@ static void recover(struct run *r)
         }
         run_phase(r, SLICE_US);
     }
-    r->result->recovery_us = sim_now_us(r->sim) - began;
+    r->result->recovery_us += sim_now_us(r->sim) - began;
 }
 
 static bool at_rest(struct run *r)
@@ -214,7 +211,13 @@ bool run(const struct run_options *o, struct run_result *ret)
     watchers_start(r);
     nemesis_start(r);
     run_phase(r, o->length_us);
+    nemesis_stop(r);
+    calm_down(r);
     recover(r);
+    if (r->changed && !run_failed(r)) {
+        members_leave_old_urls(r);
+        recover(r);
+    }
     if (!run_failed(r)) steady(r);
     if (!run_failed(r)) final_checks(r);
     close_all(r);
