@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "raft/consensus.h"
 
@@ -39,7 +40,7 @@ uint64_t consensus_member_id(const char *const *peer_urls, size_t n, const char 
     buf_init(&b, 0);
     for (size_t i = 0; i < n; i++) (void)buf_append_str(&b, sorted[i]);
     (void)buf_append_str(&b, cluster_token);
-    CHECK(!b.failed);
+    if (b.failed) log_fatal("out of memory: an id");
     uint64_t id = sha1_u64(&b);
     buf_release(&b);
     mem_free(sorted);
@@ -57,7 +58,7 @@ uint64_t consensus_cluster_id(const uint64_t *member_ids, size_t n)
         for (int shift = 56; shift >= 0; shift -= 8)
             (void)buf_append_byte(&b, (uint8_t)(sorted[i] >> shift));
     }
-    CHECK(!b.failed);
+    if (b.failed) log_fatal("out of memory: an id");
     uint64_t id = sha1_u64(&b);
     buf_release(&b);
     mem_free(sorted);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "raft/consensus_int.h"
 
@@ -289,7 +290,7 @@ void out_piece(struct out_frame *o, struct slice s)
 void out_send(struct out_frame *o)
 {
     struct consensus *c = o->c;
-    CHECK(!o->head.failed);
+    if (o->head.failed) log_fatal("raft: out of memory: a frame to another member");
     o->s.iov[0] = buf_slice(&o->head);
     o->bytes += o->head.len;
     struct peer *p = peers_find(c, o->peer_id);

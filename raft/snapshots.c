@@ -520,7 +520,10 @@ int snapshots_put(struct consensus *c, struct raft_io_snapshot_put *req,
     t->info.configuration_index = s->configuration_index;
     int rv = buf_append(&t->info.configuration, conf.base, conf.len);
     raft_free(conf.base);
-    if (rv) return RAFT_NOMEM;
+    if (rv) {
+        consensus_fatal(c, rv, "%s: %s", SNAP_TAKING, err_text(rv));
+        return 0;
+    }
     t->io.path = SNAP_TAKING;
     t->io.flags = ENV_OPEN_WRITE | ENV_OPEN_CREATE;
     taking_submit(c, ENV_IO_OPEN);

@@ -199,7 +199,12 @@ void core_propose_own(struct core *c, const struct command *command)
     struct core_request *r = mem_must_calloc(1, sizeof(*r));
     struct buf *bytes = mem_must_calloc(1, sizeof(*bytes));
     command_encode(bytes, command);
-    CHECK(!bytes->failed);
+    if (bytes->failed) { /* lost, as without a leader */
+        buf_release(bytes);
+        mem_free(bytes);
+        mem_free(r);
+        return;
+    }
     r->type = CORE_COMMAND;
     r->command = buf_slice(bytes);
     r->done = own_done;
