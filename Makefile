@@ -53,12 +53,14 @@ help:
 	@echo "make run          install what is missing, build, start a three-node control plane (Ctrl-C stops it)"
 	@echo "make test         everything that judges it; needs root or sudo to install test peers the first time"
 	@echo "make check        unit tests only"
-	@echo "make asan, tsan   the unit tests, simulation and integration tests under sanitizers"
+	@echo "make asan, tsan   the unit tests, fuzz corpora, simulation, integration and compatibility tests under sanitizers"
 	@echo "make sim          the seeded simulation: SEEDS=n [SEED=first] [TRACE=1] [SHRINK=1] [STEPS=n]"
 	@echo "make soak         the same until told: HOURS=n"
 	@echo "make chaos        real members under real faults: MINUTES=n [MEMBERS=3|5] [SEED=n] [FAULTS=list]; needs root"
 	@echo "make mutants      deliberate bugs that the tests must find: [MUTANT=name] [SEEDS=n] [SEED=first,first] [CHECK=1]"
 	@echo "make fuzz         libFuzzer targets, SECONDS=n each"
+	@echo "make faults       every system call and allocation made to fail once"
+	@echo "make overload     many times the clients that saturate it, and clients that do harm; prints figures"
 	@echo "make bench        Debian's etcd and Pintle side by side: ROWS=put,range,watch [ETCD=path]"
 	@echo "make tidy         include rules, house rules"
 	@echo "make fmt          clang-format"
@@ -142,7 +144,7 @@ test: install-test
 	@$(MAKE) all tests
 	@B=$(B) tests/run all
 
-# Address, undefined-behaviour and thread sanitizers over units, simulation and integration.
+# Address, undefined-behaviour and thread sanitizers over units, fuzz corpora, simulation, integration and compatibility.
 asan tsan:
 	@$(MAKE) MODE=$@ all tests
 	@B=build/$@ tests/run sanitize
@@ -177,6 +179,16 @@ chaos-mutants: export MUTANT_LIB := $(LIB)
 chaos-mutants: export MUTANT_LIBS := $(LDFLAGS) $(LIBS)
 chaos-mutants: all $(CHAOS_BIN)
 	@B=$(B) tests/chaos/mutants $(MUTANT)
+
+# A minute of overload, a million watchers, 10,000 connections; prints what it measures.
+overload: all
+	@PINTLE_LONG=1 PINTLE=$(abspath $(B)/pintle) tests/integration/test_overload.py
+
+# Every single call and allocation, not a sample.
+faults: all tests
+	@PINTLE_LONG=1 B=$(B) PINTLE=$(abspath $(B)/pintle) tests/integration/test_iofail.py
+	@PINTLE_LONG=1 $(B)/tests/unit/core/test_memory
+	@PINTLE_LONG=1 B=$(B) tests/fuzz/replay
 
 SECONDS ?= 60
 fuzz:

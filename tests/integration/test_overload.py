@@ -9,7 +9,7 @@ from tap import *
 from rawgrpc import *
 
 LONG = os.environ.get("PINTLE_LONG") == "1"
-SANITIZED = "asan" in PINTLE or "tsan" in PINTLE
+SANITIZED = re.search("/(asan|tsan)/", PINTLE) is not None
 MiB = 1 << 20
 # docs/reliability.md: what a member may use beyond its data; the state machine of these tests is far below the rest
 BOUND = 2048 * MiB
