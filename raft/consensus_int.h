@@ -127,6 +127,7 @@ int meta_write(struct env *env, uint64_t cluster_id, uint64_t member_id, struct 
 
 struct heal {
     uint64_t open_term, open_index; /* of the folder, when it was opened */
+    uint64_t open_ms;
     bool began_recovering;
     uint64_t highest_term; /* of the other voters; where it may have forgotten its own */
     uint64_t leader_term, leader_last; /* what has to be applied before it votes again */

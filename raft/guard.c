@@ -310,7 +310,7 @@ static bool refuses_vote(const struct guard *g, const struct raft_message *m)
 {
     const struct raft_request_vote *v = &m->request_vote;
     const struct raft *r = g->r;
-    if (g->recovering || (on(g, GUARD_INSTALLING) && g->installing)) return true;
+    if (g->abstains || (on(g, GUARD_INSTALLING) && g->installing)) return true;
     return on(g, GUARD_DOUBLE_VOTE) && !v->pre_vote && v->term == r->current_term &&
            r->voted_for != 0 && r->voted_for != v->candidate_id;
 }
@@ -340,7 +340,7 @@ static bool is_sole_voter(const struct raft *r)
 static bool refuses_timeout_now(const struct guard *g)
 {
     if (on(g, GUARD_SOLE_VOTER) && is_sole_voter(g->r)) return true; /* it stands by itself */
-    if (g->recovering || (on(g, GUARD_APPENDING) && g->n_appends > 0)) return true;
+    if (g->abstains || (on(g, GUARD_APPENDING) && g->n_appends > 0)) return true;
     return on(g, GUARD_INSTALLING) && g->installing;
 }
 
@@ -434,7 +434,7 @@ static void guard_tick(struct raft_io *in)
     if (g->dead) return;
     bool follower = g->r->state == RAFT_FOLLOWER;
     bool withhold = (on(g, GUARD_APPENDING) && follower && g->n_appends > 0) ||
-                    (on(g, GUARD_INSTALLING) && g->installing) || g->recovering;
+                    (on(g, GUARD_INSTALLING) && g->installing) || g->abstains;
     if (withhold) {
         g->masked++;
     } else {

@@ -84,7 +84,7 @@ struct guard {
     raft_term context_term;
 
     bool installing;
-    bool recovering; /* may have acknowledged what it no longer has: no vote, no election (heal.c) */
+    bool abstains; /* from votes and elections: heal.c says why */
 
     struct raft_configuration base; /* of the newest snapshot */
     raft_index base_index;

@@ -151,10 +151,11 @@ int heal_opened(struct consensus *c, struct err *e)
 {
     struct heal *h = &c->heal;
     h->open_term = c->meta.term;
+    h->open_ms = consensus_now(c);
     uint64_t term;
     h->open_index = c->loaded.n ? c->loaded.first_index + c->loaded.n - 1 : snapshots_restored_index(c, &term);
     h->began_recovering = heal_recovering(c);
-    c->guard.recovering = heal_recovering(c);
+    c->guard.abstains = true;
     c->meta.boots++;
     return save(c, e);
 }
@@ -302,6 +303,14 @@ static bool heard_every_voter(const struct consensus *c)
     return c->n_peers > 1;
 }
 
+/* It takes part in elections when it is whole, and has heard what every other voter knows of it, or has given them time to say it:
+ * one that cannot be reached must not stop the others. */
+static void decide_elections(struct consensus *c)
+{
+    bool heard = c->n_peers < 2 || heard_every_voter(c) || consensus_now(c) - c->heal.open_ms >= c->election_ms;
+    c->guard.abstains = heal_recovering(c) || !heard;
+}
+
 /* Whomever it has voted for in a forgotten life is in that term, or in a later one. */
 static void heard(struct consensus *c, uint64_t term)
 {
@@ -325,6 +334,7 @@ static void on_known(struct consensus *c, struct peer *p, const struct frame *f)
     if (f->known.to_life != c->life) return;
     if (!p->known && is_old(c, p, f)) return;
     p->known = true;
+    decide_elections(c);
     if (has(c, META_ROLLED_BACK)) heard(c, f->known.own_term);
     if (c->dead) return;
     if (f->known.leader_term && f->known.leader_term == c->raft.current_term) {
@@ -383,6 +393,7 @@ void heal_tick(struct consensus *c)
         if (now - p->hello_ms >= (soon ? c->heartbeat_ms : SEEN_AGAIN_MS) && (soon || news)) say_hello(c, p);
     }
     remind(c);
+    decide_elections(c);
 }
 
 /* All that the leader's log held when it was asked is applied, and it still leads. */
@@ -400,7 +411,6 @@ void heal_poll(struct consensus *c)
     c->meta.flags &= ~(uint32_t)META_RECOVERING;
     save_or_stop(c);
     if (c->dead) return;
-    c->guard.recovering = false;
     c->healed++;
     log_info("raft: healed member=%" PRIx64 " applied=%" PRIu64, c->id, (uint64_t)r->last_applied);
 }
