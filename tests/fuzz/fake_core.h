@@ -120,6 +120,7 @@ static inline int fake_core_serve(struct core_client *c, struct core_request *r)
     switch (r->type) {
     case CORE_COMMAND:
         code = command_decode(&r->arena, r->command, &cmd);
+        if (code == ERR_NOMEM) return code;
         CHECK(code == 0 && command_check(&cmd) == 0); /* the service has checked it */
         store_apply(s, &cmd, &r->arena, &r->result);
         return r->result.code;
