@@ -129,8 +129,7 @@ static size_t other_voters(const struct consensus *c)
 int heal_open(struct consensus *c, struct err *e)
 {
     if (has(c, META_DISTRUSTED) && other_voters(c) == 0)
-        return err_set(e, ERR_CORRUPT, "this member's log and snapshots were found to be damaged, and there is no other "
-                                       "member to heal from: restore a backup (pintle ctl snapshot restore)");
+        return err_set(e, ERR_CORRUPT, "damage was found, and there is no other member to heal from; restore a backup: %s", c->meta.why);
     return has(c, META_DISTRUSTED) ? set_aside(c, e) : 0;
 }
 
@@ -142,6 +141,7 @@ int heal_damaged(struct consensus *c, bool meta_lost, struct err *e)
         c->meta = (struct meta){.voted_for = c->id, .flags = META_ROLLED_BACK};
     }
     c->meta.flags |= META_DISTRUSTED;
+    snprintf(c->meta.why, sizeof c->meta.why, "%.127s", e->text);
     struct err why = *e;
     int rv = save(c, e);
     return rv ? rv : err_set(e, ERR_RESTART, "%s", why.text);
@@ -174,6 +174,7 @@ static void distrust(struct consensus *c, uint32_t flags, const char *why)
     struct err e = {{0}};
     if (c->dead || c->closing) return;
     c->meta.flags |= META_DISTRUSTED | flags;
+    snprintf(c->meta.why, sizeof c->meta.why, "%.127s", why);
     int rv = save(c, &e);
     if (rv) return consensus_fatal(c, rv, "%s; and that cannot be noted: %s", why, e.text);
     consensus_fatal(c, voters(c) > 1 ? ERR_RESTART : ERR_CORRUPT, "%s", why);

@@ -2,6 +2,7 @@
  * other damage is refused with file and offset. */
 #include "cluster.h"
 
+#include "base/crc32c.h"
 #include "base/log.h"
 #include "raft/consensus_int.h"
 #include "raft/wal_int.h"
@@ -517,6 +518,73 @@ static void test_failed_writes(void **state)
     }
 }
 
+static void put(uint8_t *p, uint64_t v, int bytes)
+{
+    for (int i = 0; i < bytes; i++) p[i] = (uint8_t)(v >> (8 * i));
+}
+
+/* A record as an earlier version wrote it: one checksum. Returns its checksum field. */
+static uint32_t put_old_record(uint8_t *at, const uint8_t *segment, uint32_t prev, uint64_t seq, uint64_t index, unsigned kind)
+{
+    size_t len = kind == 4 ? 0 : 16 + len_of(index, 100);
+    memset(at, 0, 56);
+    memcpy(at, segment + 32, 8);
+    put(at + 12, prev, 4);
+    put(at + 16, seq, 8);
+    put(at + 24, kind == 4 ? 0 : index, 8);
+    put(at + 40, kind, 4);
+    put(at + 44, kind != 4, 4);
+    put(at + 48, len, 4);
+    if (len) {
+        put(at + 56, 1, 8);
+        put(at + 64, RAFT_COMMAND, 4);
+        put(at + 68, len - 16, 4);
+        fill(at + 72, len - 16, index);
+    }
+    uint32_t crc = crc32c(0, at + 12, 44 + len);
+    put(at + 8, crc, 4);
+    return crc;
+}
+
+/* A log of an earlier version: no begin, no mark, one checksum, a seal. */
+static void test_first_format(void **state)
+{
+    (void)state;
+    struct world w;
+    struct buf file = {0};
+    world_init(&w, 12);
+    world_open(&w);
+    world_close(&w);
+    assert_int_equal(sim_disk_read(w.sim, 1, FIRST_SEGMENT, &file), 0);
+    size_t at = 64;
+    uint32_t crc = 0;
+    for (uint64_t i = 1; i <= 5; i++) {
+        crc = put_old_record(file.data + at, file.data, crc, i, i, 1);
+        at += (56 + 16 + len_of(i, 100) + 7) / 8 * 8;
+    }
+    put_old_record(file.data + at, file.data, crc, 6, 0, 4);
+    sim_disk_wipe(w.sim, 1);
+    w.env = sim_boot(w.sim, 1);
+    assert_int_equal(w.env->ops->mkdir(w.env, "wal", NULL), 0);
+    world_stop(&w);
+    sim_disk_write(w.sim, 1, FIRST_SEGMENT, buf_slice(&file));
+    world_open(&w);
+    assert_contents(&w, 1, 5, 100);
+    write_entries(&w, 6, 3, 1, 100);
+    world_crash(&w, SIM_KILL);
+    world_open(&w);
+    assert_contents(&w, 1, 8, 100);
+    struct wal_check k;
+    struct err e;
+    buf_clear(&file);
+    assert_int_equal(sim_disk_read(w.sim, 1, FIRST_SEGMENT, &file), 0);
+    assert_true(wal_check_next(w.wal, 0, &k));
+    assert_int_equal(wal_check_feed(&k, slice_sub(buf_slice(&file), 0, k.end), &e), 0);
+    world_close(&w);
+    buf_release(&file);
+    world_free(&w);
+}
+
 static void test_missing_segment(void **state)
 {
     (void)state;
@@ -644,6 +712,7 @@ int main(void)
         cmocka_unit_test(test_flip_every_bit),     cmocka_unit_test(test_missing_segment),
         cmocka_unit_test(test_check_every_bit),
         cmocka_unit_test(test_sectors),            cmocka_unit_test(test_only_record),
+        cmocka_unit_test(test_first_format),
         cmocka_unit_test(test_failed_writes),
         cmocka_unit_test(test_recycled),           cmocka_unit_test(test_crash_anywhere),
         cmocka_unit_test(test_full_disk),          cmocka_unit_test(test_foreign_files),
