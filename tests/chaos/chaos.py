@@ -72,12 +72,12 @@ class Episode:
         return [str(x) for x in ("--wal-segment-bytes", r.choice((65536, 262144, 1048576)), "--snapshot-log-bytes", r.choice((50000, 200000, 1000000)),
                 "--election-timeout", f"{election}ms", "--heartbeat-interval", f"{election // 5}ms", "--workers", 2)]
 
-    def storm(self, cluster, alive):
+    def storm(self, cluster, alive, tell=lambda line: None):
         """All faults of the schedule; `alive` is called now and then."""
         plan = schedule(self.seed, self.seconds, self.n, self.o.faults, cluster.can)
         with open(os.path.join(self.dir, "schedule.json"), "w") as f:
             f.writelines(json.dumps(p) + "\n" for p in plan)
-        nemesis = Nemesis(cluster)
+        nemesis = Nemesis(cluster, tell)
         began = time.monotonic()
         while time.monotonic() - began < self.seconds or plan:
             while plan and time.monotonic() - began >= plan[0]["at"]:
@@ -100,13 +100,14 @@ class Episode:
     def run(self):
         cluster = load = None
         try:
-            cluster = Cluster(self.n, self.dir, self.seed, self.o.missing, self.flags())
+            cluster = Cluster(self.n, self.dir, self.seed, self.o.missing, self.flags(), self.n + 1)
             cluster.start()
             if not wait_for(cluster.healthy, 120, 0.3):
                 self.failures.append("the members did not become healthy: " + " | ".join(m.last_lines(2) for m in cluster.members))
                 return
             load = Load(cluster, self.history, self.seed, self.o.rate)
-            self.storm(cluster, load.check)
+            load.tell("members " + " ".join(str(m.i + 1) for m in cluster.present()))
+            self.storm(cluster, load.check, load.tell)
             stop = threading.Event()
             guard = threading.Thread(target=self.watch_over, args=(cluster, stop))
             guard.start()

@@ -21,6 +21,7 @@ const char *outcome_of(int status, const char *text)
     case 13: return "unknown";
     case 14: return strcmp(text, "etcdserver: no leader") == 0 ? "refused" : "unknown";
     case GRPC_EXHAUSTED: return "refused";
+    case GRPC_FAILED_PRECONDITION: return strcmp(text, "etcdserver: rpc not supported for learner") == 0 ? "refused" : "error";
     default: return "error";
     }
 }
@@ -372,7 +373,7 @@ static void on_done(struct grpc_client_call *call, int status, const char *text)
     struct client *c = call->data;
     record(c, status, text);
     c->busy = false;
-    if (status == 4 || status == 14 || load_chance(c->load, 3)) c->member = load_member(c->load);
+    if (status == 4 || status == 9 || status == 14 || load_chance(c->load, 3)) c->member = load_member(c->load);
     rest(c, status == 14 ? 20 + load_below(c->load, 200) : load_below(c->load, 2 * (uint64_t)c->load->think_ms + 1));
 }
 

@@ -1,5 +1,6 @@
 """What goes wrong, and when. A schedule is made from the seed alone; which member a role ("leader") means is found out when its time comes."""
 import errno, os, random, shutil, signal, time
+from membership import *
 
 # fault: (track, weight, what it needs)
 FAULTS = {
@@ -7,6 +8,7 @@ FAULTS = {
     "roll": ("process", 2, ()), "transfer": ("process", 5, ()),
     "power": ("process", 8, ("loop",)), "powerall": ("process", 2, ("loop",)), "full": ("process", 5, ("loop",)),
     "eio": ("process", 5, ("shim",)), "rot": ("process", 5, ()), "lost": ("process", 3, ()), "old": ("process", 3, ()),
+    "replace": ("process", 4, ()), "grow": ("process", 4, ()),
     "partition": ("net", 8, ("net",)), "isolate": ("net", 8, ("net",)), "oneway": ("net", 8, ("net",)), "flap": ("net", 6, ("net",)),
     "partial": ("net", 6, ("net",)), "lossy": ("net", 6, ("net",)), "slownet": ("net", 6, ("net",)), "clients": ("net", 3, ("net",)),
     "slowdisk": ("clock", 6, ("shim",)), "wall": ("clock", 5, ("shim",)), "drift": ("clock", 4, ("shim",)),
@@ -33,11 +35,12 @@ def schedule(seed, seconds, members, wanted, can):
 
 
 class Nemesis:
-    def __init__(self, cluster):
-        self.c = cluster
+    def __init__(self, cluster, tell=lambda line: None):
+        self.c, self.tell = cluster, tell
         self.running = []  # (ends, undo)
         self.counts = {}
         self.healing = None  # one member at a time is damaged; a majority would be too many
+        self.job = None      # a change of membership
         self.copy = None     # an old copy of a data folder: (member, path)
 
     # ---- choosing
@@ -83,6 +86,8 @@ class Nemesis:
             if again:  # it goes on: (seconds, undo)
                 self.running.append((now + again[0], again[1]))
         self.c.revive()
+        if self.job and self.job.tick():
+            self.job = None
 
     def heal(self):
         while self.running:
@@ -100,6 +105,13 @@ class Nemesis:
             if m.excuse:
                 m.forgive()
         self.c.revive()
+        ends = time.monotonic() + 240
+        while self.job:
+            self.tick()
+            if self.job and time.monotonic() > ends:
+                self.c.wrong(f"a change of membership of {self.job.m.name} does not come to its end: {self.job.last}")
+                return
+            time.sleep(0.1)
 
     # ---- processes
 
@@ -157,6 +169,35 @@ class Nemesis:
             return False
         self.c.ctl("move-leader", f"{s['header']['member_id']:x}", endpoints=[leader])
 
+    # ---- membership
+
+    def tell_members(self):
+        self.tell("members " + " ".join(str(m.i + 1) for m in self.c.present()))
+
+    def change(self, m, steps):
+        self.job = Job(self, m, steps)
+        m.wanted, m.held = False, True
+        self.tell_members()
+
+    def do_replace(self, f, m):
+        """Its folder is gone, and it comes back as a new member of the same name and place."""
+        if self.job or not self.whole(m):
+            return False
+        if f["x"] < 0.5:
+            m.kill()
+        self.change(m, REPLACE)
+
+    def do_grow(self, f, m):
+        """One more member, a learner at first or a voter at once; the next time it is taken out again."""
+        spare = self.c.members[self.c.n] if self.c.slots > self.c.n else None
+        if not spare or self.job or spare.excuse or spare.paused:
+            return False
+        if spare.wanted:
+            f["fault"] = "shrink"
+            self.change(spare, SHRINK)
+        else:
+            self.change(spare, GROW_BY_LEARNER if f["x"] < 0.5 else GROW)
+
     # ---- disks
 
     def lose_power(self, members):
@@ -207,7 +248,7 @@ class Nemesis:
 
     def whole(self, m):
         """m has nothing else the matter, and the others neither: the state before it may be damaged."""
-        return self.c.n > 1 and not self.running and all(x.up and not x.excuse for x in self.c.present()) and self.c.healthy()
+        return self.c.n > 1 and not self.job and not self.running and all(x.up and not x.excuse for x in self.c.present()) and self.c.healthy()
 
     def damage(self, m, how):
         self.down(m, signal.SIGKILL)
@@ -227,7 +268,7 @@ class Nemesis:
                 file.seek(at)
                 file.write(bytes([byte ^ 1 << int(f["y"] * 1e6) % 8]))
             self.c.say(f"a bit of {os.path.relpath(path, data)} at {at} of {m.name}")
-        return self.damage(m, flip) if m.up and not m.excuse else False
+        return self.damage(m, flip) if m.up and not m.excuse and not self.job else False
 
     def do_lost(self, f, m):
         return self.damage(m, shutil.rmtree) if self.whole(m) else False

@@ -68,14 +68,14 @@ class Load:
         return code == 0 and said.returncode == 0, "".join(self.lines[-2:]) + said.stdout + said.stderr
 
 
-def small(n, **more):
-    return Cluster(n, flags=["--wal-segment-bytes", "65536", "--snapshot-log-bytes", "100000", "--workers", "2"], **more)
+def small(n, snapshot_bytes=100000, **more):
+    return Cluster(n, flags=["--wal-segment-bytes", "65536", "--snapshot-log-bytes", str(snapshot_bytes), "--workers", "2"], **more)
 
 
 def storm(name, n, rounds, act):
     """`act(cluster, round)` again and again while clients write, read and watch; then their history is judged."""
-    c = small(n).start().wait_healthy()
-    load = Load(c)
+    c = small(n, snapshot_bytes=10000).start().wait_healthy()
+    load = Load(c, think_ms=2)
     for i in range(rounds):
         act(c, i)
     right, said = load.finish()
@@ -231,7 +231,35 @@ def issue_17247():
        "17247: events of txns that write and read come once, and the same everywhere", [len(t) for t in told])
     for w in live + [late]:
         w.close()
+    joining_watches(c)
     c.stop()
+
+
+def joining_watches(c):
+    """Watches that begin at many places of history while txns are written, on streams that catch up together."""
+    writer = start(PINTLE, "bench", "txn", "--endpoints", c.urls[0], "--total", "6000", "--clients", "20", "--conns", "2", "--txn-ops", "3", "--key-space-size", "50")
+    streams, top = [], 0
+    while writer.poll() is None:
+        top, _ = get(c.urls[0], "none")
+        if len(streams) < 8:
+            w = wire.Watch(c.urls[0])
+            starts = [2 + top * i // 6 for i in range(6)]
+            for i, rev in enumerate(starts):
+                w.create("b", PREFIX_END, start=rev, id=i + 1)
+            streams.append((w, starts))
+    end = put(c.urls[0], "z-end")
+    bad = []
+    for w, starts in streams:
+        told = {i + 1: [] for i in range(6)}
+        while any(not t or t[-1][1] < end for t in told.values()):
+            a = w.take(60)
+            told[a["id"]] += [(e[1]["key"], e[1]["mod"]) for e in a["events"]]
+        for i, t in told.items():
+            revs = sorted({rev for _, rev in t})
+            if len(set(t)) != len(t) or [r for _, r in t] != sorted(r for _, r in t) or (revs[0], revs[-1], len(revs)) != (revs[0], end, end - revs[0] + 1):
+                bad.append((starts[i - 1], len(t), len(set(t)), len(revs), end))
+        w.close()
+    ok(not bad and len(streams) > 2, "17247: and at the join of history and what is new", (bad[:5], len(streams)))
 
 
 def issue_17529():
@@ -256,12 +284,14 @@ def issue_17529():
 
 
 def issue_17780():
-    c = small(1).start().wait_healthy()
+    c = small(1, snapshot_bytes=2000).start().wait_healthy()
     bad = []
     for i in range(4):
         put(c.urls[0], "gone")
         last = delete(c.urls[0], "gone")
         compact(c.urls[0], last)
+        if i % 2:  # entries without revisions, until a snapshot is taken
+            run(PINTLE, "bench", "lease", "--endpoints", c.urls[0], "--total", "400", "--clients", "10", "--conns", "1", timeout=60)
         crash(c, 0)
         c.wait_healthy()
         now, _ = get(c.urls[0], "gone")

@@ -1,0 +1,112 @@
+"""Changes of membership among faults: jobs of several steps, each tried again until it is done, whatever its outcome was."""
+import os, signal, sys, time
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import wire
+from wire import field, pack, unpack
+
+
+class Job:
+    """`steps`: functions of a job that return True when they are done; called every half second."""
+
+    def __init__(self, nemesis, m, steps):
+        self.n, self.c, self.m, self.steps, self.next = nemesis, nemesis.c, m, list(steps), 0
+        self.began = self.since = time.monotonic()
+        self.last = ""
+
+    def tick(self):
+        """True when all is done."""
+        if time.monotonic() < self.next:
+            return False
+        self.next = time.monotonic() + 0.5
+        try:
+            if self.steps[0](self):
+                self.c.say(f"{self.steps.pop(0).__name__} of {self.m.name} is done")
+                self.since = time.monotonic()
+        except (wire.Refused, OSError) as e:
+            self.last = f"{self.steps[0].__name__}: {e}"
+        return not self.steps
+
+    # ---- asking
+
+    def call(self, method, request):
+        """Round the members that run, one at each try."""
+        up = [x for x in self.c.present() if x.up and not x.paused]
+        if not up:
+            raise OSError("nobody to ask")
+        x = up[int(self.next * 2) % len(up)]
+        return wire.call(self.c.net.client_url(x.i), method, request, timeout=3, prefix=self.c.net.enter(self.c.slots))
+
+    def members(self):
+        """{peer URL: (id, name, learner)}"""
+        out = {}
+        for n, v in self.call("Cluster/MemberList", pack((1, True))):
+            if n == 2:
+                m = unpack(v)
+                out[field(m, 3, b"").decode()] = (field(m, 1), field(m, 2, b"").decode(), bool(field(m, 5)))
+        return out
+
+    @property
+    def url(self):
+        return self.c.net.peer_url(self.m.i)
+
+
+def removed(job):
+    m = job.members().get(job.url)
+    if m:
+        job.m.excuse = "removed"
+        job.call("Cluster/MemberRemove", pack((1, m[0])))
+    return job.url not in job.members()
+
+
+def gone(job):
+    """A removed member stops by itself once it is told; one that nobody can tell is stopped."""
+    m = job.m
+    job.c.look()
+    if m.proc and time.monotonic() - job.since < 30:
+        return False
+    if m.proc:
+        job.c.say(f"{m.name} was not told")
+        m.kill()
+    m.excuse = None
+    m.disk.wipe()
+    return True
+
+
+def added(job, learner=False):
+    if job.url not in job.members():
+        job.call("Cluster/MemberAdd", pack((1, job.url), (2, learner)))
+    return job.url in job.members()
+
+
+def added_as_learner(job):
+    return added(job, True)
+
+
+def started(job):
+    """As its operator would: the members as they are now, and that the cluster exists."""
+    names = {url: name for url, (_, name, _) in job.members().items()}
+    names[job.url] = job.m.name
+    if not all(names.values()):
+        return False
+    job.m.initial, job.m.state = ",".join(f"{n}={u}" for u, n in names.items()), "existing"
+    job.m.wanted, job.m.held = True, False
+    job.m.start()
+    job.n.tell_members()
+    return True
+
+
+def promoted(job):
+    m = job.members()[job.url]
+    if m[2]:
+        job.call("Cluster/MemberPromote", pack((1, m[0])))
+    return not job.members()[job.url][2]
+
+
+def healthy(job):
+    return job.m.up and job.c.ctl("endpoint", "health", endpoints=[job.m]).returncode == 0
+
+
+REPLACE = (removed, gone, added, started, healthy)
+GROW = (added, started, healthy)
+GROW_BY_LEARNER = (added_as_learner, started, promoted, healthy)
+SHRINK = (removed, gone)
