@@ -128,11 +128,11 @@ static void tell(struct consensus *c, uint64_t to)
     raft_free(bytes.base);
 }
 
-/* Those that may have no log yet. */
-static void tell_learners(struct consensus *c)
+/* Any may have no log yet, or none any more: whose disk was lost knows only what its flags say. */
+static void tell_all(struct consensus *c)
 {
     for (size_t i = 0; i < c->n_peers; i++)
-        if (c->peers[i].learner && c->peers[i].id != c->id) tell(c, c->peers[i].id);
+        if (c->peers[i].id != c->id) tell(c, c->peers[i].id);
 }
 
 static bool contains(const struct raft_configuration *conf, uint64_t id)
@@ -158,7 +158,7 @@ static void take_committed(struct consensus *c)
     if (c->dead) return;
     int rv = save(c, index, &conf, &e);
     if (rv) return consensus_fatal(c, rv, "%s", e.text);
-    tell_learners(c);
+    tell_all(c);
 }
 
 void membership_changed(struct consensus *c)
@@ -173,7 +173,7 @@ void membership_changed(struct consensus *c)
 
 void membership_link(struct consensus *c, struct peer *p, bool up)
 {
-    if (up && p->learner && c->membership.committed_index) tell(c, p->id);
+    if (up && c->membership.committed_index) tell(c, p->id);
 }
 
 /* Only as long as there is no log that says it. */

@@ -14,7 +14,7 @@
 struct verdict {
     bool failed;
     const char *format; /* of the text: which of the checks */
-    char text[1024];
+    char text[2048];
 };
 /* Always false, so that a check can `return verdict_fail(...)`. */
 bool verdict_fail(struct verdict *v, const char *format, ...) __attribute__((format(printf, 2, 3)));

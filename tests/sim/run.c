@@ -48,11 +48,12 @@ static bool leases_ended(struct run *r)
 
 void run_stuck(struct run *r, const char *what)
 {
-    char text[700];
+    char text[3000];
     size_t at = 0;
     for (uint64_t id = 1; id <= r->top; id++) {
         struct life *l = r->members[id].life;
         struct consensus_status s = {0};
+        if (!r->members[id].wanted && !l) continue;
         if (l && l->core && !life_gone(l)) consensus_get_status(core_consensus(l->core), &s);
         at += (size_t)snprintf(
             text + at, sizeof text - at,
