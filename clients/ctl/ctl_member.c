@@ -115,14 +115,12 @@ static int cmd_add(struct ctl *c)
     int rv = ctl_call(c, "/etcdserverpb.Cluster/MemberAdd", &r, add_fields, &a);
     buf_release(&r);
     if (rv != 0) return rv;
-    const struct json *m = json_get(a, "member");
-    uint64_t id = ctl_uint(m, "ID");
+    uint64_t id = ctl_uint(json_get(a, "member"), "ID");
     if (c->output == CTL_JSON) {
         ctl_print_json(a);
         return 0;
     }
-    printf("Member %16llx added%sto cluster %16llx\n", (unsigned long long)id,
-           json_path_bool(m, "isLearner", false) ? " as learner " : " ",
+    printf("Member %16llx added to cluster %16llx\n", (unsigned long long)id,
            (unsigned long long)ctl_uint(json_get(a, "header"), "cluster_id"));
     if (c->output == CTL_SIMPLE) print_environment(c, a, id, c->argv[1]);
     return 0;
