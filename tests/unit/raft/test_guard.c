@@ -280,7 +280,7 @@ struct rig {
     raft_io_tick_cb tick;
     raft_io_recv_cb recv;
     raft_term terms[16]; /* of the log, from index 1 on */
-    unsigned n_terms, extra_member_at;
+    unsigned n_terms, extra_member_at, same_members_at;
     bool alone; /* it is the only voter */
     raft_index snapshot;
 };
@@ -328,11 +328,12 @@ static int rig_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
     *entries = g->n_terms ? raft_calloc(g->n_terms, sizeof **entries) : NULL;
     for (unsigned i = 0; i < g->n_terms; i++) {
         struct raft_entry *e = &(*entries)[i];
-        bool change = i == 0 || i + 1 == g->extra_member_at;
+        bool extra = i && i + 1 == g->extra_member_at;
+        bool change = i == 0 || extra || i + 1 == g->same_members_at;
         e->term = g->terms[i];
         e->type = change ? RAFT_CHANGE : RAFT_COMMAND;
         e->buf =
-            change ? rig_configuration(g->alone ? 1 : i == 0 ? 3 : 4) : (struct raft_buffer){raft_calloc(1, 8), 8};
+            change ? rig_configuration(g->alone ? 1 : extra ? 4 : 3) : (struct raft_buffer){raft_calloc(1, 8), 8};
     }
     if (g->snapshot) {
         struct raft_snapshot *s = *snapshot = raft_calloc(1, sizeof *s);
@@ -801,6 +802,34 @@ static bool shows_kept_configuration(unsigned masks)
     return rig_free(g, g->raft.configuration.n == 4);
 }
 
+/* A promotion that is in the candidate's log only: this member is a stand-by to its own knowledge. */
+static bool shows_refused_vote_of_learner(unsigned masks)
+{
+    struct rig *g = rig_started(rig_new(masks, 1, 3, three));
+    g->raft.configuration.servers[0].role = RAFT_STANDBY;
+    g->now += 5000;
+    struct raft_message m = {.type = RAFT_IO_REQUEST_VOTE, .server_id = 2, .server_address = "2"};
+    m.request_vote = (struct raft_request_vote){.term = 5, .candidate_id = 2, .last_log_index = 9, .last_log_term = 4};
+    g->recv(&g->io, &m);
+    assert_int_equal(g->raft.configuration.servers[0].role, RAFT_STANDBY);
+    return rig_free(g, g->voted_for != 2);
+}
+
+/* Two configurations in a log of which only the first entry is known to be committed: when the older of them commits, libraft
+ * believes so of the newer one, and keeps that when it is cut off. */
+static bool shows_configuration_of_replay(unsigned masks)
+{
+    static const raft_term terms[] = {1, 1, 1, 1, 1};
+    struct rig *g = rig_new(masks, 1, 5, terms);
+    g->same_members_at = 3;
+    g->extra_member_at = 5;
+    rig_started(g);
+    append_entries(g, 2, 1, 3, 1, 3, 0);
+    assert_int_equal(g->raft.last_applied, 3);
+    append_entries(g, 2, 2, 4, 1, 3, 1); /* another leader, another entry 5 */
+    return rig_free(g, g->raft.configuration.n == 4);
+}
+
 static void test_second_leader(void **state)
 {
     (void)state;
@@ -836,6 +865,8 @@ MASKED(test_rising_term, shows_rising_term, GUARD_PRE_VOTE, 0)
 MASKED(test_hidden_term, shows_hidden_term, GUARD_PRE_VOTE_TERM, 0)
 MASKED(test_sole_voter, shows_sole_voter, GUARD_SOLE_VOTER, 0)
 MASKED(test_kept_configuration, shows_kept_configuration, GUARD_CONFIGURATION, 0)
+MASKED(test_refused_vote_of_learner, shows_refused_vote_of_learner, GUARD_LEARNER_VOTE, 0)
+MASKED(test_configuration_of_replay, shows_configuration_of_replay, GUARD_CONFIGURATION, 0)
 
 int main(void)
 {
@@ -862,6 +893,8 @@ int main(void)
         cmocka_unit_test(test_hidden_term),
         cmocka_unit_test(test_sole_voter),
         cmocka_unit_test(test_kept_configuration),
+        cmocka_unit_test(test_refused_vote_of_learner),
+        cmocka_unit_test(test_configuration_of_replay),
         cmocka_unit_test(test_second_leader),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
