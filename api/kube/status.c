@@ -321,8 +321,17 @@ static void write_details(struct buf *out, const struct status *s)
     buf_append_byte(out, '}');
 }
 
+/* What it quotes of a request may be any bytes; JSON is UTF-8. */
+static void make_utf8(struct buf *b, size_t from)
+{
+    if (json_utf8(slice_sub(buf_slice(b), from, SIZE_MAX))) return;
+    for (size_t i = from; i < b->len; i++)
+        if (b->data[i] >= 0x80) b->data[i] = '?';
+}
+
 void status_write(struct buf *out, const struct status *s)
 {
+    size_t from = out->len;
     buf_append_str(out, "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{");
     if (s->list_continue) {
         buf_append_str(out, "\"continue\":");
@@ -335,4 +344,5 @@ void status_write(struct buf *out, const struct status *s)
     if (s->has_details) write_details(out, s);
     if (s->code) buf_printf(out, ",\"code\":%d", s->code);
     buf_append_byte(out, '}');
+    make_utf8(out, from);
 }

@@ -148,7 +148,7 @@ static int command(const struct command *command)
 static void put(int n, int64_t lease)
 {
     static char value[2000];
-    char key[8];
+    char key[16];
     snprintf(key, sizeof(key), "k%02d", n);
     memset(value, 'v', sizeof(value));
     struct command c = {.type = COMMAND_OP,
@@ -232,7 +232,7 @@ static void check_acknowledged(void)
     if (ask(&c) != 0) _exit(EXIT_LOST);
     const struct range_result *r = &c.r.result.op.range;
     for (int n = 0; n < KEYS; n++) {
-        char key[8];
+        char key[16];
         bool found = false;
         snprintf(key, sizeof(key), "k%02d", n);
         for (size_t i = 0; i < r->n; i++) found |= slice_eq_str(record_key(r->records[i]), key);

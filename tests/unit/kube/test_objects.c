@@ -112,6 +112,21 @@ static void test_status(void **state)
                                             "\"retryAfterSeconds\":1},\"code\":504"));
 }
 
+/* Bytes of a request that are no UTF-8 do not make the answer unreadable. */
+static void test_status_quotes_bytes(void **state)
+{
+    (void)state;
+    struct status s;
+    struct json *v;
+    status_init(&s, &arena);
+    status_bad_request(&s, "no \"%s\"", "\xff\xfe\xc3\xa4");
+    struct buf b = {0};
+    status_write(&b, &s);
+    assert_int_equal(json_parse(&arena, buf_slice(&b), JSON_COPY, &v, NULL), 0);
+    assert_true(slice_eq_str(json_path_text(v, "message"), "no \"????\""));
+    buf_release(&b);
+}
+
 static void test_status_of_core(void **state)
 {
     (void)state;
@@ -258,6 +273,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_store_serve, teardown),    cmocka_unit_test_teardown(test_serve_foreign, teardown),
+        cmocka_unit_test_teardown(test_status_quotes_bytes, teardown),
         cmocka_unit_test_teardown(test_status, teardown),         cmocka_unit_test_teardown(test_status_of_core, teardown),
         cmocka_unit_test_teardown(test_json_patch, teardown),     cmocka_unit_test_teardown(test_patch_bomb, teardown),
         cmocka_unit_test_teardown(test_merge_patch, teardown),    cmocka_unit_test_teardown(test_no_memory, teardown),
