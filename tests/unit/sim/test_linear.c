@@ -61,6 +61,13 @@ static void test_good(void **state)
     CHECK_HISTORY(LINEAR_OK, W(1, 1, 2), CAS(1, 2, 3, 6), CAS_FAIL(1, 3, 2, 4, 5), R(2, 7, 8));
     CHECK_HISTORY(LINEAR_OK, CAS(0, 2, 1, 2), W(0, 3, 4), CAS(0, 3, 5, 6));
     CHECK_HISTORY(LINEAR_OK, CAS_UNKNOWN(0, 2, 1), R(0, 2, 3), CAS(2, 3, 4, 5));
+    /* an unknown delete that takes effect between two reads, an unknown swap whose value was overwritten unseen */
+    CHECK_HISTORY(LINEAR_OK, W(7, 1, 2), W_UNKNOWN(0, 3), R(7, 4, 5), R(0, 6, 7));
+    CHECK_HISTORY(LINEAR_OK, CAS_UNKNOWN(0, 2, 1), W(5, 3, 4), R(5, 5, 6), CAS(5, 6, 7, 8));
+    /* three writers at once, and readers that agree on one order of them */
+    CHECK_HISTORY(LINEAR_OK, W(1, 1, 20), W(2, 2, 21), W(3, 3, 22), R(2, 4, 5), R(3, 6, 7), R(1, 8, 9), R(1, 23, 24));
+    /* a chain of swaps that all overlap has one order only */
+    CHECK_HISTORY(LINEAR_OK, CAS(2, 3, 1, 9), CAS(0, 1, 2, 10), CAS(1, 2, 3, 11), R(3, 12, 13));
     /* an unknown compare-and-swap to a value that only an unknown one expects */
     CHECK_HISTORY(LINEAR_OK, CAS_UNKNOWN(0, 2, 1), CAS_UNKNOWN(2, 3, 2), R(3, 4, 5));
 }
@@ -84,6 +91,17 @@ static void test_bad(void **state)
     CHECK_HISTORY(LINEAR_VIOLATION, CAS(5, 6, 1, 2));
     CHECK_HISTORY(LINEAR_VIOLATION, W(1, 1, 2), CAS_FAIL(1, 2, 1, 3, 4));
     CHECK_HISTORY(LINEAR_VIOLATION, W(1, 1, 2), CAS_FAIL(4, 2, 0, 3, 4));
+    /* an unknown write may not come before it was asked for */
+    CHECK_HISTORY(LINEAR_VIOLATION, R(7, 1, 2), W_UNKNOWN(7, 3));
+    /* nor twice: seen, overwritten, and seen again */
+    CHECK_HISTORY(LINEAR_VIOLATION, W_UNKNOWN(7, 1), R(7, 2, 3), W(8, 4, 5), R(8, 6, 7), R(7, 8, 9));
+    /* readers that disagree, each right for itself */
+    CHECK_HISTORY(LINEAR_VIOLATION, W(1, 1, 20), W(2, 2, 21), R(1, 3, 6), R(2, 4, 7), R(1, 8, 9), R(2, 10, 11), R(1, 12, 13));
+    /* a chain of swaps with a link missing; a swap that won although a read beside it saw another value all the time */
+    CHECK_HISTORY(LINEAR_VIOLATION, CAS(2, 3, 1, 9), CAS(0, 1, 2, 10), R(3, 12, 13));
+    CHECK_HISTORY(LINEAR_VIOLATION, W(1, 1, 2), W(2, 3, 4), CAS(1, 5, 5, 8), R(5, 9, 10));
+    /* what a later leader forgot: acknowledged, seen by one, gone for the next */
+    CHECK_HISTORY(LINEAR_VIOLATION, W(1, 1, 2), W(2, 3, 4), R(2, 5, 6), R(1, 7, 8));
     /* a delete that did not delete */
     CHECK_HISTORY(LINEAR_VIOLATION, W(1, 1, 2), W(0, 3, 4), R(1, 5, 6));
 }
