@@ -98,12 +98,21 @@ def cluster():
 
 def test_ten_times():
     c = cluster()
-    seconds = "60s" if LONG else "4s"
-    peak = max(rate(bench(c, "put", "--clients", str(n), "--conns", str(n // 10), "--duration", "10s" if LONG else "2s")) for n in (300, 1000))
+    few, many, cpu = [], [], {}
+    bench(c, "put", "--clients", "1000", "--conns", "100", "--duration", "1s")
+    for _ in range(5 if LONG else 1):  # in turns, so that whatever else this machine does is the same for both
+        for clients, conns, rates in (("1000", "100", few), ("10000", "1000", many)):
+            r = bench(c, "put", "--clients", clients, "--conns", conns, "--duration", "4s" if LONG else "2s")
+            rates.append(rate(r))
+            cpu.setdefault(clients, []).append(r["server_cpu_us_per_op"])
     with Probe(c) as p:
-        many = bench(c, "put", "--clients", "10000", "--conns", "1000", "--duration", seconds)
-    note(f"puts: peak {peak:.0f}/s; 10,000 clients on 1,000 connections {rate(many):.0f}/s = {100 * rate(many) / max(peak, 1):.0f}% of it")
-    ok(rate(many) > 0, "10,000 clients are served", many)
+        long = bench(c, "put", "--clients", "10000", "--conns", "1000", "--duration", "60s" if LONG else "3s")
+
+    def median(a):
+        return sorted(a)[len(a) // 2]
+    note(f"puts, medians of {len(few)}: 1,000 clients on 100 connections {median(few):.0f}/s ({median(cpu['1000']):.1f} us of all servers' CPU each), 10,000 on "
+         f"1,000 {median(many):.0f}/s ({median(cpu['10000']):.1f} us): {100 * median(many) / max(median(few), 1):.0f}%; {rate(long):.0f}/s beside the probe")
+    ok(rate(long) > 0 and (long["errors"] == 0 or not LONG), "10,000 clients are served", long)
     p.judge("10,000 clients")
     c.stop()
 
@@ -195,7 +204,7 @@ def test_endless_requests():
     """Headers, bodies, chunks and resets without an end, until the server has had enough or the time is up."""
     c = cluster()
     seconds = 20 if LONG else 3
-    ended, over = [], threading.Event()
+    ended, over, must_end = [], threading.Event(), {"headers", "body", "resets", "request line", "fields"}
 
     def endless(name, first, more):
         conn = Connection(c.ports[0], 20)
@@ -243,10 +252,13 @@ def test_endless_requests():
         for t in threads:
             t.start()
         time.sleep(seconds)
+        deadline = time.time() + 60
+        while not set(ended) >= must_end and time.time() < deadline:
+            time.sleep(0.1)
         over.set()
         for t in threads:
             t.join(60)
-    ok(set(ended) >= {"headers", "body", "resets", "request line", "fields"}, "requests without an end are cut off", sorted(set(ended)))
+    ok(set(ended) >= must_end, "requests without an end are cut off", sorted(set(ended)))
     note("cut off: " + ", ".join(f"{n} {ended.count(n)}" for n in sorted(set(ended))))
     p.judge("requests without an end")
     c.stop()
