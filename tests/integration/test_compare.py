@@ -103,6 +103,8 @@ def name_and_heal(c, victim):
     ok(out.returncode != 0 and "corrupt cluster" in out.stderr, "it refuses reads, serializable ones too", out.stdout + out.stderr)
     out = c.ctl("put", "/x", "y", endpoints=[c.urls[victim]])
     ok(out.returncode != 0 and "corrupt cluster" in out.stderr, "... and writes", out.stdout + out.stderr)
+    out = c.ctl("watch", "/rot", endpoints=[c.urls[victim]])
+    ok(out.returncode != 0 and "corrupt cluster" in out.stderr, "... and watches", out.stdout + out.stderr)
     status, text = c.kube(victim, "/api/v1/namespaces")
     ok(status == 503 and "differ" in text, "... and the Kubernetes API", (status, text))
     ok(c.kube(victim, "/readyz")[0] == 500, "... and is not ready")
