@@ -1,5 +1,5 @@
-/* A core without consensus, thread or clock: core_client_* over a store, answered when the target says so. The services above it are the
- * ones that ship. */
+/* A core without consensus, thread or clock: core_client_* over a store, answered when the target
+ * says so. The services above it are the ones that ship. */
 #ifndef PINTLE_TESTS_FUZZ_FAKE_CORE_H
 #define PINTLE_TESTS_FUZZ_FAKE_CORE_H
 
@@ -41,7 +41,8 @@ static inline void fake_core_open(struct core_client *c)
 static inline void fake_core_close(struct core_client *c)
 {
     CHECK(list_empty(&c->requests));
-    for (struct list *n; (n = list_pop_front(&c->wishes));) mem_free(container_of(n, struct fake_wish, node));
+    for (struct list *n; (n = list_pop_front(&c->wishes));)
+        mem_free(container_of(n, struct fake_wish, node));
     watch_hub_free(c->hub);
     store_free(c->store);
 }
@@ -91,7 +92,8 @@ static inline int fake_core_cursor(struct core_request *r)
 {
     r->result.type = COMMAND_OP;
     r->result.op.type = OP_RANGE;
-    return store_cursor_next((struct store_cursor *)(void *)r->cursor, 1000, SIZE_MAX, &r->arena, &r->result.op.range);
+    return store_cursor_next((struct store_cursor *)(void *)r->cursor, 1000, SIZE_MAX, &r->arena,
+                             &r->result.op.range);
 }
 
 static inline int fake_core_lease(struct core_client *c, struct core_request *r)
@@ -99,13 +101,15 @@ static inline int fake_core_lease(struct core_client *c, struct core_request *r)
     struct lease_info info;
     if (!store_lease(c->store, r->lease_id, &info)) return ERR_LEASE_NOT_FOUND;
     r->ttl = r->granted_ttl = info.ttl;
-    return r->want_keys ? store_lease_keys(c->store, r->lease_id, &r->arena, &r->keys, &r->n_keys) : 0;
+    return r->want_keys ? store_lease_keys(c->store, r->lease_id, &r->arena, &r->keys, &r->n_keys)
+                        : 0;
 }
 
 static inline int fake_core_snapshot(struct core_request *r)
 {
     struct buf out = {0};
-    int code = store_snapshot_next((struct store_snapshot *)(void *)r->snapshot, 100000, &out, &r->done_all);
+    int code = store_snapshot_next((struct store_snapshot *)(void *)r->snapshot, 100000, &out,
+                                   &r->done_all);
     if (code == 0) r->piece = blob_copy(buf_slice(&out));
     buf_release(&out);
     return code;
@@ -140,7 +144,9 @@ static inline int fake_core_serve(struct core_client *c, struct core_request *r)
     case CORE_CURSOR_CLOSE: store_cursor_close((struct store_cursor *)(void *)r->cursor); return 0;
     case CORE_LEASE_RENEW:
     case CORE_LEASE_INFO: return fake_core_lease(c, r);
-    case CORE_STATUS: r->status = arena_calloc(&r->arena, 1, sizeof(*r->status)); return r->status ? 0 : ERR_NOMEM;
+    case CORE_STATUS:
+        r->status = arena_calloc(&r->arena, 1, sizeof(*r->status));
+        return r->status ? 0 : ERR_NOMEM;
     case CORE_ALARMS:
         r->alarms = arena_calloc(&r->arena, 16, sizeof(*r->alarms));
         r->n_alarms = store_alarms(s, r->alarms, 16);
@@ -150,7 +156,9 @@ static inline int fake_core_serve(struct core_client *c, struct core_request *r)
         r->snapshot_size = store_size_in_use(s);
         return 0;
     case CORE_SNAPSHOT_NEXT: return fake_core_snapshot(r);
-    case CORE_SNAPSHOT_CLOSE: store_snapshot_close((struct store_snapshot *)(void *)r->snapshot); return 0;
+    case CORE_SNAPSHOT_CLOSE:
+        store_snapshot_close((struct store_snapshot *)(void *)r->snapshot);
+        return 0;
     case CORE_READ_INDEX: return 0;
     default: return ERR_UNSUPPORTED;
     }
@@ -179,7 +187,8 @@ static inline void fake_core_run(struct core_client *c)
         if (b) watch_hub_live(c->hub, b);
         event_batch_unref(b);
     }
-    for (struct list *n; (n = list_pop_front(&c->wishes));) fake_core_history(c, container_of(n, struct fake_wish, node));
+    for (struct list *n; (n = list_pop_front(&c->wishes));)
+        fake_core_history(c, container_of(n, struct fake_wish, node));
 }
 
 #endif

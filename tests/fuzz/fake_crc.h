@@ -1,5 +1,5 @@
-/* In the place of base/crc32c.c: one checksum for everything, so that changed bytes get past the checks and reach what stands behind
- * them. Include it in one file of a target only. */
+/* In the place of base/crc32c.c: one checksum for everything, so that changed bytes get past the
+ * checks and reach what stands behind them. Include it in one file of a target only. */
 #ifndef PINTLE_TESTS_FUZZ_FAKE_CRC_H
 #define PINTLE_TESTS_FUZZ_FAKE_CRC_H
 

@@ -1,10 +1,11 @@
-/* Both APIs from the wire down to the store: one HTTP/2 connection with gRPC calls and Kubernetes requests made of the input.
+/* Both APIs from the wire down to the store: one HTTP/2 connection with gRPC calls and Kubernetes
+ * requests made of the input.
  *
  * Actions: a byte of kind, one of choice, one of flags, two of length, so many bytes.
- *   0 gRPC call: choice = method, bytes = its message; flags: 1 = the call stays open, 2 = bytes are the framed body as it is
- *   1 Kubernetes request: choice = path, flags = method (low 3 bits) and content type, bytes = body
- *   2 the same, its path is the first line of the bytes
- *   3 more DATA on the newest stream; flags: 1 = the last   4 a frame: choice = type   5 a turn */
+ *   0 gRPC call: choice = method, bytes = its message; flags: 1 = the call stays open, 2 = bytes
+ * are the framed body as it is 1 Kubernetes request: choice = path, flags = method (low 3 bits) and
+ * content type, bytes = body 2 the same, its path is the first line of the bytes 3 more DATA on the
+ * newest stream; flags: 1 = the last   4 a frame: choice = type   5 a turn */
 #include "api/etcd/etcd_api.h"
 #include "api/kube/kube_int.h"
 #include "tests/fuzz/fake_core.h"
@@ -19,10 +20,8 @@ static void handler(void *ctx, struct http_stream *st)
 {
     (void)ctx;
     struct slice type = http_request_header(st, "content-type");
-    if (slice_has_prefix(type, SLICE_LIT("application/grpc")))
-        etcd_api_request(worker.etcd, st);
-    else
-        kube_api_request(worker.kube, st);
+    if (slice_has_prefix(type, SLICE_LIT("application/grpc"))) etcd_api_request(worker.etcd, st);
+    else kube_api_request(worker.kube, st);
 }
 
 static void turned(void *ctx)
@@ -32,35 +31,79 @@ static void turned(void *ctx)
 }
 
 static const char *const grpc_paths[] = {
-    "KV/Range", "KV/Put", "KV/DeleteRange", "KV/Txn", "KV/Compact", "Watch/Watch", "Lease/LeaseGrant", "Lease/LeaseRevoke",
-    "Lease/LeaseKeepAlive", "Lease/LeaseTimeToLive", "Lease/LeaseLeases", "Cluster/MemberAdd", "Cluster/MemberRemove",
-    "Cluster/MemberUpdate", "Cluster/MemberList", "Cluster/MemberPromote", "Maintenance/Alarm", "Maintenance/Status",
-    "Maintenance/Defragment", "Maintenance/Hash", "Maintenance/HashKV", "Maintenance/Snapshot", "Maintenance/MoveLeader",
-    "Auth/Authenticate", "Auth/UserAdd", "KV/Nothing",
+    "KV/Range",
+    "KV/Put",
+    "KV/DeleteRange",
+    "KV/Txn",
+    "KV/Compact",
+    "Watch/Watch",
+    "Lease/LeaseGrant",
+    "Lease/LeaseRevoke",
+    "Lease/LeaseKeepAlive",
+    "Lease/LeaseTimeToLive",
+    "Lease/LeaseLeases",
+    "Cluster/MemberAdd",
+    "Cluster/MemberRemove",
+    "Cluster/MemberUpdate",
+    "Cluster/MemberList",
+    "Cluster/MemberPromote",
+    "Maintenance/Alarm",
+    "Maintenance/Status",
+    "Maintenance/Defragment",
+    "Maintenance/Hash",
+    "Maintenance/HashKV",
+    "Maintenance/Snapshot",
+    "Maintenance/MoveLeader",
+    "Auth/Authenticate",
+    "Auth/UserAdd",
+    "KV/Nothing",
 };
 
 static const char *const kube_paths[] = {
-    "/api/v1/namespaces/default/pods", "/api/v1/namespaces/default/pods/p", "/api/v1/namespaces/default/configmaps",
-    "/api/v1/namespaces/default/configmaps/c", "/api/v1/namespaces/default/secrets", "/api/v1/namespaces/default/services",
-    "/api/v1/namespaces/default/services/s", "/apis/apps/v1/namespaces/default/deployments",
-    "/apis/apps/v1/namespaces/default/deployments/d", "/apis/apps/v1/namespaces/default/deployments/d/scale",
-    "/apis/apps/v1/namespaces/default/deployments/d/status", "/api/v1/nodes", "/api/v1/nodes/n", "/api/v1/namespaces",
-    "/api/v1/namespaces/default", "/api/v1/namespaces/default/finalize", "/api/v1/namespaces/default/pods/p/binding",
-    "/api/v1/namespaces/default/pods/p/eviction", "/api/v1/namespaces/default/pods/p/status", "/api/v1/namespaces/default/events",
-    "/apis/coordination.k8s.io/v1/namespaces/default/leases/l", "/api/v1/namespaces/default/pods?watch=1&labelSelector=a%3Db",
-    "/api/v1/pods?limit=1&fieldSelector=spec.nodeName%3Dn", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
-    "/api/v1/namespaces/default/configmaps?watch=true&resourceVersion=1&allowWatchBookmarks=1", "/apis/discovery.k8s.io/v1/endpointslices",
+    "/api/v1/namespaces/default/pods",
+    "/api/v1/namespaces/default/pods/p",
+    "/api/v1/namespaces/default/configmaps",
+    "/api/v1/namespaces/default/configmaps/c",
+    "/api/v1/namespaces/default/secrets",
+    "/api/v1/namespaces/default/services",
+    "/api/v1/namespaces/default/services/s",
+    "/apis/apps/v1/namespaces/default/deployments",
+    "/apis/apps/v1/namespaces/default/deployments/d",
+    "/apis/apps/v1/namespaces/default/deployments/d/scale",
+    "/apis/apps/v1/namespaces/default/deployments/d/status",
+    "/api/v1/nodes",
+    "/api/v1/nodes/n",
+    "/api/v1/namespaces",
+    "/api/v1/namespaces/default",
+    "/api/v1/namespaces/default/finalize",
+    "/api/v1/namespaces/default/pods/p/binding",
+    "/api/v1/namespaces/default/pods/p/eviction",
+    "/api/v1/namespaces/default/pods/p/status",
+    "/api/v1/namespaces/default/events",
+    "/apis/coordination.k8s.io/v1/namespaces/default/leases/l",
+    "/api/v1/namespaces/default/pods?watch=1&labelSelector=a%3Db",
+    "/api/v1/pods?limit=1&fieldSelector=spec.nodeName%3Dn",
+    "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+    "/api/v1/namespaces/default/configmaps?watch=true&resourceVersion=1&allowWatchBookmarks=1",
+    "/apis/discovery.k8s.io/v1/endpointslices",
 };
 
-static const char *const kube_methods[] = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "GET"};
-static const char *const kube_types[] = {"application/json", "application/yaml", "application/json-patch+json",
-                                         "application/merge-patch+json", "application/strategic-merge-patch+json",
-                                         "application/vnd.kubernetes.protobuf", "application/apply-patch+yaml", ""};
+static const char *const kube_methods[] = {"GET",    "POST", "PUT",     "PATCH",
+                                           "DELETE", "HEAD", "OPTIONS", "GET"};
+static const char *const kube_types[] = {"application/json",
+                                         "application/yaml",
+                                         "application/json-patch+json",
+                                         "application/merge-patch+json",
+                                         "application/strategic-merge-patch+json",
+                                         "application/vnd.kubernetes.protobuf",
+                                         "application/apply-patch+yaml",
+                                         ""};
 
 static void grpc_call(uint8_t choice, uint8_t flags, struct slice bytes)
 {
     struct buf block = {0}, path = {0};
-    buf_printf(&path, "/etcdserverpb.%s", grpc_paths[choice % (sizeof(grpc_paths) / sizeof(*grpc_paths))]);
+    buf_printf(&path, "/etcdserverpb.%s",
+               grpc_paths[choice % (sizeof(grpc_paths) / sizeof(*grpc_paths))]);
     hpack_field(&block, ":method", SLICE_LIT("POST"));
     hpack_field(&block, ":scheme", SLICE_LIT("http"));
     hpack_field(&block, ":path", buf_slice(&path));
@@ -69,7 +112,8 @@ static void grpc_call(uint8_t choice, uint8_t flags, struct slice bytes)
     if (flags & 4) hpack_field(&block, "hasleader", SLICE_LIT("true"));
     wire_frame(&wire, 1, 4, stream += 2, buf_slice(&block));
     buf_clear(&path);
-    const uint8_t head[5] = {0, (uint8_t)(bytes.len >> 24), (uint8_t)(bytes.len >> 16), (uint8_t)(bytes.len >> 8), (uint8_t)bytes.len};
+    const uint8_t head[5] = {0, (uint8_t)(bytes.len >> 24), (uint8_t)(bytes.len >> 16),
+                             (uint8_t)(bytes.len >> 8), (uint8_t)bytes.len};
     if (!(flags & 2)) buf_append(&path, head, 5);
     buf_append_slice(&path, bytes);
     for (size_t at = 0; at == 0 || at < path.len; at += 16384) {
@@ -90,7 +134,8 @@ static void kube_request(struct slice path, uint8_t flags, struct slice body)
     hpack_field(&block, "authorization", SLICE_LIT("Bearer t"));
     const char *type = kube_types[(flags >> 3) & 7];
     if (*type) hpack_field(&block, "content-type", slice_str(type));
-    if (flags & 0x40) hpack_field(&block, "accept", SLICE_LIT("application/json;as=Table;v=v1;g=meta.k8s.io"));
+    if (flags & 0x40)
+        hpack_field(&block, "accept", SLICE_LIT("application/json;as=Table;v=v1;g=meta.k8s.io"));
     wire_frame(&wire, 1, body.len ? 4 : 5, stream += 2, buf_slice(&block));
     for (size_t at = 0; at < body.len; at += 16384)
         wire_frame(&wire, 0, body.len - at <= 16384, stream, slice_sub(body, at, 16384));
@@ -102,14 +147,21 @@ static void act(uint8_t kind, uint8_t choice, uint8_t flags, struct slice bytes)
     ptrdiff_t line;
     switch (kind % 6) {
     case 0: grpc_call(choice, flags, bytes); break;
-    case 1: kube_request(slice_str(kube_paths[choice % (sizeof(kube_paths) / sizeof(*kube_paths))]), flags, bytes); break;
+    case 1:
+        kube_request(slice_str(kube_paths[choice % (sizeof(kube_paths) / sizeof(*kube_paths))]),
+                     flags, bytes);
+        break;
     case 2:
         line = slice_index(bytes, '\n');
         if (line < 0) line = (ptrdiff_t)bytes.len;
-        kube_request(slice_sub(bytes, 0, (size_t)line), flags, slice_sub(bytes, (size_t)line + 1, bytes.len));
+        kube_request(slice_sub(bytes, 0, (size_t)line), flags,
+                     slice_sub(bytes, (size_t)line + 1, bytes.len));
         break;
     case 3: wire_frame(&wire, 0, flags & 1, stream, slice_sub(bytes, 0, 16384)); break;
-    case 4: wire_frame(&wire, choice % 10, flags, flags & 0x40 ? 0 : stream, slice_sub(bytes, 0, 16384)); break;
+    case 4:
+        wire_frame(&wire, choice % 10, flags, flags & 0x40 ? 0 : stream,
+                   slice_sub(bytes, 0, 16384));
+        break;
     default: break;
     }
     wire_turn(&wire);

@@ -1,5 +1,6 @@
-/* Decoders of clients (answers as JSON, streams cut into frames and lines, selectors, kubeconfig, addresses), and etcd's messages by
- * protobuf-c. The first byte chooses, the second chooses further. */
+/* Decoders of clients (answers as JSON, streams cut into frames and lines, selectors, kubeconfig,
+ * addresses), and etcd's messages by protobuf-c. The first byte chooses, the second chooses
+ * further. */
 #include <stdlib.h>
 
 #include "base/base64.h"
@@ -14,11 +15,16 @@
 #include "tests/fuzz/fuzz.h"
 
 static const ProtobufCMessageDescriptor *const requests[] = {
-    &etcdserverpb__range_request__descriptor,        &etcdserverpb__txn_request__descriptor,
-    &etcdserverpb__watch_request__descriptor,        &etcdserverpb__compaction_request__descriptor,
-    &etcdserverpb__lease_grant_request__descriptor,  &etcdserverpb__put_request__descriptor,
-    &etcdserverpb__lease_time_to_live_response__descriptor, &etcdserverpb__alarm_request__descriptor,
-    &etcdserverpb__hash_kvrequest__descriptor,       &etcdserverpb__txn_response__descriptor,
+    &etcdserverpb__range_request__descriptor,
+    &etcdserverpb__txn_request__descriptor,
+    &etcdserverpb__watch_request__descriptor,
+    &etcdserverpb__compaction_request__descriptor,
+    &etcdserverpb__lease_grant_request__descriptor,
+    &etcdserverpb__put_request__descriptor,
+    &etcdserverpb__lease_time_to_live_response__descriptor,
+    &etcdserverpb__alarm_request__descriptor,
+    &etcdserverpb__hash_kvrequest__descriptor,
+    &etcdserverpb__txn_response__descriptor,
 };
 
 static void *take(void *ctx, size_t size)
@@ -36,8 +42,8 @@ static void give(void *ctx, void *p)
 static void etcd_message(struct slice in, uint8_t which)
 {
     static ProtobufCAllocator allocator = {take, give, NULL};
-    ProtobufCMessage *m =
-        protobuf_c_message_unpack(requests[which % (sizeof(requests) / sizeof(*requests))], &allocator, in.len, in.data);
+    ProtobufCMessage *m = protobuf_c_message_unpack(
+        requests[which % (sizeof(requests) / sizeof(*requests))], &allocator, in.len, in.data);
     if (!m) return;
     size_t n = protobuf_c_message_get_packed_size(m);
     uint8_t *out = malloc(n + 1);

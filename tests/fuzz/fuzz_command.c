@@ -1,4 +1,5 @@
-/* What is decoded must be encoded to the same bytes that decode again; batches are read to their end. */
+/* What is decoded must be encoded to the same bytes that decode again; batches are read to their
+ * end. */
 #include <stdlib.h>
 
 #include "schemas/batch.h"
@@ -17,7 +18,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         int valid = command_check(&c);
         if (valid == 0) {
             command_encode(&out, &c);
-            FUZZ_CHECK(!out.failed && command_decode(&a, buf_slice(&out), &again) == 0 && command_check(&again) == 0);
+            FUZZ_CHECK(!out.failed && command_decode(&a, buf_slice(&out), &again) == 0 &&
+                       command_check(&again) == 0);
         }
     }
     if (batch_open(&r, in) == 0)

@@ -1,4 +1,5 @@
-/* The small file of term and vote, configurations, and snapshot files, past their checksums (fake_crc.h); the first byte chooses. */
+/* The small file of term and vote, configurations, and snapshot files, past their checksums
+ * (fake_crc.h); the first byte chooses. */
 #include "raft/consensus_int.h"
 #include "tests/fuzz/fake_crc.h"
 #include "tests/fuzz/fuzz.h"

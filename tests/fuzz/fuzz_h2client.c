@@ -1,6 +1,7 @@
-/* The HTTP/2 client against a server that says anything: two requests (one of them gRPC through the framing of clients/lib), and answers made of the
- * input. First byte: bit 0 = frames with right lengths (type, flags, stream, two bytes of length, payload), else bytes as they are.
- * A frame of type 0x80 and more is the head of a good answer (bit 0 of the type: with END_STREAM). */
+/* The HTTP/2 client against a server that says anything: two requests (one of them gRPC through the
+ * framing of clients/lib), and answers made of the input. First byte: bit 0 = frames with right
+ * lengths (type, flags, stream, two bytes of length, payload), else bytes as they are. A frame of
+ * type 0x80 and more is the head of a good answer (bit 0 of the type: with END_STREAM). */
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,7 +38,8 @@ static void on_done(struct h2_stream *s, int code)
     open_requests--;
 }
 
-static const struct h2_callbacks callbacks = {.head = on_head, .data = on_data, .trailers = NULL, .done = on_done};
+static const struct h2_callbacks callbacks = {
+    .head = on_head, .data = on_data, .trailers = NULL, .done = on_done};
 
 static void on_message(struct grpc_client_call *c, struct slice message)
 {
@@ -80,7 +82,8 @@ static void put(int fd, const void *data, size_t len)
 
 static void frame(int fd, uint8_t type, uint8_t flags, uint8_t stream, struct slice payload)
 {
-    const uint8_t head[9] = {0, (uint8_t)(payload.len >> 8), (uint8_t)payload.len, type, flags, 0, 0, 0, stream};
+    const uint8_t head[9] = {
+        0, (uint8_t)(payload.len >> 8), (uint8_t)payload.len, type, flags, 0, 0, 0, stream};
     put(fd, head, sizeof(head));
     put(fd, payload.data, payload.len);
 }
@@ -114,7 +117,8 @@ static void on_closed(void *ctx)
 static struct h2_client *make_client(struct grpc_client_call *call)
 {
     const char *endpoints[] = {url};
-    const struct h2_client_options o = {.endpoints = endpoints, .n_endpoints = 1, .fail_fast = true, .backoff_min_ms = 1000};
+    const struct h2_client_options o = {
+        .endpoints = endpoints, .n_endpoints = 1, .fail_fast = true, .backoff_min_ms = 1000};
     const struct h2_request r = {.method = "GET", .path = SLICE_LIT("/")};
     struct h2_client *c;
     struct h2_stream *s;

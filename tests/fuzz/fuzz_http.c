@@ -1,8 +1,10 @@
-/* The whole HTTP server with a small application behind it. First byte: bit 0 = HTTP/2 made of frames with right lengths, else bytes as
- * they are (HTTP/1.1, or HTTP/2 if it begins so); bit 1 = the client reads nothing. Second byte: in pieces of how many bytes.
+/* The whole HTTP server with a small application behind it. First byte: bit 0 = HTTP/2 made of
+ * frames with right lengths, else bytes as they are (HTTP/1.1, or HTTP/2 if it begins so); bit 1 =
+ * the client reads nothing. Second byte: in pieces of how many bytes.
  *
- * Frames: type, flags, stream, two bytes of length, payload. Types from 0x80 on: a turn of the loop; the head of a request for
- * the path that `flags` chooses, bit 7 = without END_STREAM; a header block of one field repeated by reference, `flags` x 256 times. */
+ * Frames: type, flags, stream, two bytes of length, payload. Types from 0x80 on: a turn of the
+ * loop; the head of a request for the path that `flags` chooses, bit 7 = without END_STREAM; a
+ * header block of one field repeated by reference, `flags` x 256 times. */
 #include "tests/fuzz/wire.h"
 
 #include "tests/unit/http/http_fixture.h"
@@ -11,7 +13,8 @@ static struct wire wire;
 
 static void request_head(uint8_t flags, uint32_t stream)
 {
-    static const char *const paths[] = {"/", "/who?a=b", "/count", "/echo", "/size?300000", "/early", "/nothing", "/x", "*", "/size?9"};
+    static const char *const paths[] = {"/",      "/who?a=b", "/count", "/echo", "/size?300000",
+                                        "/early", "/nothing", "/x",     "*",     "/size?9"};
     static const char *const methods[] = {"GET", "POST", "HEAD", "CONNECT"};
     struct buf block = {0};
     hpack_field(&block, ":method", slice_str(methods[(flags >> 4) % 4]));
@@ -32,7 +35,8 @@ static void bomb(uint8_t times, uint32_t stream)
     hpack_number(&block, sizeof(value));
     memset(value, 'b', sizeof(value));
     buf_append(&block, value, sizeof(value));
-    for (unsigned i = 0; i < times * 256u && block.len < 16384; i++) buf_append_byte(&block, 0x80 | 62);
+    for (unsigned i = 0; i < times * 256u && block.len < 16384; i++)
+        buf_append_byte(&block, 0x80 | 62);
     wire_frame(&wire, 1, 5, stream, buf_slice(&block));
     buf_release(&block);
 }

@@ -12,7 +12,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct buf out = {0};
     if (json_parse(&a, slice_make(data, size), 0, &v, &e) == 0) {
         json_write(&out, v);
-        FUZZ_CHECK(!out.failed && json_parse(&a, buf_slice(&out), JSON_COPY, &again, &e) == 0 && json_equal(v, again));
+        FUZZ_CHECK(!out.failed && json_parse(&a, buf_slice(&out), JSON_COPY, &again, &e) == 0 &&
+                   json_equal(v, again));
         json_write_pretty(&out, v);
     }
     buf_release(&out);

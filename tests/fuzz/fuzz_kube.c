@@ -1,5 +1,5 @@
-/* Query strings, selectors, YAML, whole objects, protobuf bodies as they come from Kubernetes clients, and token files; the first byte
- * chooses. */
+/* Query strings, selectors, YAML, whole objects, protobuf bodies as they come from Kubernetes
+ * clients, and token files; the first byte chooses. */
 #include <stdlib.h>
 
 #include "api/kube/kube_int.h"
@@ -15,7 +15,9 @@ static void object(struct arena *a, struct slice in, uint8_t which)
     if (json_parse(a, in, JSON_COPY, &v, NULL) != 0) return;
     patch = json_clone(a, v);
     kind_problems_init(&p, a);
-    if (!patch || kind_prune(a, k, v, &p) != 0 || kind_default(a, k, v) != 0 || kind_validate(a, k, v, NULL, &p) != 0) return;
+    if (!patch || kind_prune(a, k, v, &p) != 0 || kind_default(a, k, v) != 0 ||
+        kind_validate(a, k, v, NULL, &p) != 0)
+        return;
     struct json *cells;
     if (kind_table_cells(a, k, v, 1700000000, &cells) != 0) return;
     if (kind_strategic_merge(a, k, v, patch, &e) != 0) return;

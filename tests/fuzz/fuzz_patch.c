@@ -1,5 +1,6 @@
-/* JSON patch (RFC 6902), merge patch (RFC 7396) and strategic merge patch on an object: two JSON texts with a NUL between them. First byte: which
- * patch; second: of which kind the object is. What comes out is a tree that can be written and read. */
+/* JSON patch (RFC 6902), merge patch (RFC 7396) and strategic merge patch on an object: two JSON
+ * texts with a NUL between them. First byte: which patch; second: of which kind the object is. What
+ * comes out is a tree that can be written and read. */
 #include <stdlib.h>
 
 #include "api/kube/kube_int.h"
@@ -14,7 +15,8 @@ static void check_tree(struct arena *a, const struct json *v)
     buf_release(&out);
 }
 
-static int apply(struct arena *a, uint8_t which, const struct kind *k, struct json *object, struct json *patch, struct json **ret)
+static int apply(struct arena *a, uint8_t which, const struct kind *k, struct json *object,
+                 struct json *patch, struct json **ret)
 {
     struct err e = {0};
     *ret = object;
@@ -50,7 +52,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     arena_init(&a, 64 << 20);
     const struct kind *k = kinds_at(data[1] % kinds_count());
     if (json_parse(&a, slice_sub(in, 0, (size_t)at), JSON_COPY, &object, NULL) == 0 &&
-        json_parse(&a, slice_sub(in, (size_t)at + 1, in.len), JSON_COPY, &patch, NULL) == 0 && object->type == JSON_OBJECT &&
+        json_parse(&a, slice_sub(in, (size_t)at + 1, in.len), JSON_COPY, &patch, NULL) == 0 &&
+        object->type == JSON_OBJECT &&
         (data[0] % 4 == 0 || data[0] % 4 == 3 || patch->type == JSON_OBJECT) &&
         apply(&a, data[0], k, object, patch, &ret) == 0)
         check_tree(&a, ret);

@@ -1,6 +1,7 @@
-/* The port for other members: hello, frames and their decoder, over a real connection to the real env; and the answer that a member gets to
- * its own hello. Checksums always fit (fake_crc.h). First byte: 0 = bytes as they are; 1 = a good hello, then bytes; 2 = a
- * good hello, then frames with right lengths (two bytes of length before each); 3 = bytes answer the member's own hello. */
+/* The port for other members: hello, frames and their decoder, over a real connection to the real
+ * env; and the answer that a member gets to its own hello. Checksums always fit (fake_crc.h). First
+ * byte: 0 = bytes as they are; 1 = a good hello, then bytes; 2 = a good hello, then frames with
+ * right lengths (two bytes of length before each); 3 = bytes answer the member's own hello. */
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -37,7 +38,8 @@ static void on_frame(void *ctx, uint64_t peer, enum env_channel channel, struct 
     for (uint32_t i = 0; i < f.append.n; i++) {
         struct raft_entry entry = frame_append_entry(&f.append, i, &at);
         const uint8_t *p = entry.buf.base;
-        if (entry.buf.len && (p < bytes.data || p + entry.buf.len > bytes.data + bytes.len)) abort();
+        if (entry.buf.len && (p < bytes.data || p + entry.buf.len > bytes.data + bytes.len))
+            abort();
     }
 }
 
@@ -57,7 +59,10 @@ static void start(void)
 {
     static char dir[] = "/tmp/pintle-fuzz-XXXXXX";
     static const struct env_handlers handlers = {on_tick, on_frame, on_link};
-    const struct env_uv_options o = {.listen_url = "http://127.0.0.1:0", .data_dir = mkdtemp(dir), .id = 1, .cluster_id = CLUSTER};
+    const struct env_uv_options o = {.listen_url = "http://127.0.0.1:0",
+                                     .data_dir = mkdtemp(dir),
+                                     .id = 1,
+                                     .cluster_id = CLUSTER};
     struct env *env;
     struct err e;
     socklen_t len = sizeof(address);
@@ -71,7 +76,8 @@ static void start(void)
     CHECK(env->ops->set_peer(env, 2, "http://127.0.0.1:1") == 0);
     struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     own_listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    CHECK(bind(own_listener, (struct sockaddr *)&any, sizeof(any)) == 0 && listen(own_listener, 8) == 0);
+    CHECK(bind(own_listener, (struct sockaddr *)&any, sizeof(any)) == 0 &&
+          listen(own_listener, 8) == 0);
     CHECK(getsockname(own_listener, (struct sockaddr *)&any, &len) == 0);
     snprintf(own_url, sizeof(own_url), "http://127.0.0.1:%d", ntohs(any.sin_port));
     char command[64];
@@ -135,7 +141,8 @@ static void call(uint8_t kind, struct slice in)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     CHECK(fd >= 0);
-    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0) { /* all ports wait for their end: after 20,000 calls a minute */
+    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) !=
+        0) { /* all ports wait for their end: after 20,000 calls a minute */
         close(fd);
         return;
     }

@@ -1,7 +1,9 @@
-/* A snapshot stream that was written as it should be and then changed is refused, in whatever pieces it comes, or makes a store that can be read
- * and written again to a snapshot that loads. Checksums always fit: XXH3 is the same for everything here.
+/* A snapshot stream that was written as it should be and then changed is refused, in whatever
+ * pieces it comes, or makes a store that can be read and written again to a snapshot that loads.
+ * Checksums always fit: XXH3 is the same for everything here.
  *
- * Input: how many commands, two bytes for each; then changes, four bytes each: where (two), what, a byte. */
+ * Input: how many commands, two bytes for each; then changes, four bytes each: where (two), what, a
+ * byte. */
 #include <stdlib.h>
 
 #include "base/check.h"
@@ -37,12 +39,20 @@ static void fill(struct store *s, struct reader *in)
 {
     for (int n = reader_u8(in) % 16; n > 0; n--) {
         uint8_t what = reader_u8(in), x = reader_u8(in);
-        struct slice key = slice_make(&"abcdefghijklmnop"[x % 12], 1 + x % 5), value = slice_make("0123456789", x % 11);
-        struct command c = {.type = COMMAND_OP, .op = {.type = OP_PUT, .put = {.key = key, .value = value, .lease = what & 64 ? 5 : 0}}};
+        struct slice key = slice_make(&"abcdefghijklmnop"[x % 12], 1 + x % 5),
+                     value = slice_make("0123456789", x % 11);
+        struct command c = {
+            .type = COMMAND_OP,
+            .op = {.type = OP_PUT,
+                   .put = {.key = key, .value = value, .lease = what & 64 ? 5 : 0}}};
         switch (what % 8) {
         case 0: c.op = (struct op){.type = OP_DELETE, .del = {.key = key}}; break;
-        case 1: c = (struct command){.type = COMMAND_LEASE_GRANT, .lease_grant = {.id = 5, .ttl = 60}}; break;
-        case 2: c = (struct command){.type = COMMAND_COMPACT, .compact = {.revision = x % 8}}; break;
+        case 1:
+            c = (struct command){.type = COMMAND_LEASE_GRANT, .lease_grant = {.id = 5, .ttl = 60}};
+            break;
+        case 2:
+            c = (struct command){.type = COMMAND_COMPACT, .compact = {.revision = x % 8}};
+            break;
         default: break;
         }
         if (command_check(&c) == 0) apply(s, &c);
@@ -84,7 +94,8 @@ static int load(struct slice in, struct store **ret)
     struct store_loader *l = store_loader_new(&o);
     struct err e;
     int rv = 0;
-    for (size_t at = 0, piece = 1; rv == 0 && at < in.len; at += piece, piece = piece * 7 % 4093 + 1)
+    for (size_t at = 0, piece = 1; rv == 0 && at < in.len;
+         at += piece, piece = piece * 7 % 4093 + 1)
         rv = store_loader_feed(l, slice_sub(in, at, piece), &e);
     if (rv == 0) rv = store_loader_finish(l, ret, &e);
     store_loader_free(l);

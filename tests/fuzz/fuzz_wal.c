@@ -1,7 +1,8 @@
-/* A log that was written as it should be, and then changed: opening it must say what is wrong, or end with a log that opens again to
- * the same entries. Checksums always fit (fake_crc.h).
+/* A log that was written as it should be, and then changed: opening it must say what is wrong, or
+ * end with a log that opens again to the same entries. Checksums always fit (fake_crc.h).
  *
- * Input: how many records, for each its kind and size; then changes: where (three bytes: file, offset), what, a byte. */
+ * Input: how many records, for each its kind and size; then changes: where (three bytes: file,
+ * offset), what, a byte. */
 #include "base/mem.h"
 #include "raft/wal_format_int.h"
 #include "tests/fuzz/fake_crc.h"
@@ -16,7 +17,8 @@ static void fatal(void *ctx, int error, const char *text)
 
 static int open_log(struct mem_env *m, struct wal **w, struct wal_contents *c)
 {
-    const struct wal_options o = {.env = &m->env, .cluster_id = 7, .member_id = 1, .segment_bytes = 1, .fatal = fatal};
+    const struct wal_options o = {
+        .env = &m->env, .cluster_id = 7, .member_id = 1, .segment_bytes = 1, .fatal = fatal};
     struct err e = {0};
     return wal_open(&o, w, c, &e);
 }
@@ -38,7 +40,8 @@ static void write_log(struct mem_env *m, struct reader *in)
             CHECK(wal_reset_sync(w, index, term, &e) == 0);
             index++;
         } else {
-            CHECK(wal_append_sync(w, index++, term, kind % 8 == 1 ? RAFT_BARRIER : RAFT_COMMAND, slice_make(zeros, len), &e) == 0);
+            CHECK(wal_append_sync(w, index++, term, kind % 8 == 1 ? RAFT_BARRIER : RAFT_COMMAND,
+                                  slice_make(zeros, len), &e) == 0);
         }
     }
     wal_free(w);
@@ -81,10 +84,14 @@ static void change(struct mem_env *m, struct reader *in)
 
 static void check_same(const struct wal_contents *a, const struct wal_contents *b)
 {
-    if (a->n != b->n || a->first_index != b->first_index || a->reset_index != b->reset_index || a->reset_term != b->reset_term) abort();
+    if (a->n != b->n || a->first_index != b->first_index || a->reset_index != b->reset_index ||
+        a->reset_term != b->reset_term)
+        abort();
     for (size_t i = 0; i < a->n; i++) {
         const struct wal_entry *x = &a->entries[i], *y = &b->entries[i];
-        if (x->term != y->term || x->type != y->type || x->len != y->len || (x->len && memcmp(x->data, y->data, x->len) != 0)) abort();
+        if (x->term != y->term || x->type != y->type || x->len != y->len ||
+            (x->len && memcmp(x->data, y->data, x->len) != 0))
+            abort();
         if (i && x->term < a->entries[i - 1].term) abort();
     }
 }

@@ -1,4 +1,5 @@
-/* A disk in memory behind struct env, for what reads and writes it before `start`: each call is done when it returns. */
+/* A disk in memory behind struct env, for what reads and writes it before `start`: each call is
+ * done when it returns. */
 #ifndef PINTLE_TESTS_FUZZ_MEM_ENV_H
 #define PINTLE_TESTS_FUZZ_MEM_ENV_H
 
@@ -57,7 +58,8 @@ static inline int mem_put(struct env_file *f, uint64_t at, const void *data, siz
     return 0;
 }
 
-static inline int mem_list(struct env *e, const char *dir, void (*each)(void *ctx, const char *name), void *ctx, struct err *err)
+static inline int mem_list(struct env *e, const char *dir,
+                           void (*each)(void *ctx, const char *name), void *ctx, struct err *err)
 {
     (void)err;
     struct mem_env *m = (struct mem_env *)e;
@@ -76,7 +78,8 @@ static inline int mem_mkdir(struct env *e, const char *dir, struct err *err)
     return 0;
 }
 
-static inline int mem_read_file(struct env *e, const char *path, size_t max, struct buf *out, struct err *err)
+static inline int mem_read_file(struct env *e, const char *path, size_t max, struct buf *out,
+                                struct err *err)
 {
     struct env_file *f = mem_find((struct mem_env *)e, path);
     if (!f) return err_set(err, ERR_NOT_FOUND, "%s: no such file", path);
@@ -84,7 +87,8 @@ static inline int mem_read_file(struct env *e, const char *path, size_t max, str
     return buf_append(out, f->data, f->len);
 }
 
-static inline int mem_write_file(struct env *e, const char *path, struct slice data, struct err *err)
+static inline int mem_write_file(struct env *e, const char *path, struct slice data,
+                                 struct err *err)
 {
     struct env_file *f = mem_create((struct mem_env *)e, path);
     (void)err;
@@ -121,7 +125,9 @@ static inline int mem_do(struct mem_env *m, struct env_io *io)
             code = mem_put(f, at, io->iov[i].data, io->iov[i].len);
         return code;
     case ENV_IO_READ:
-        io->ret_len = io->offset >= f->len ? 0 : f->len - io->offset < io->len ? f->len - io->offset : io->len;
+        io->ret_len = io->offset >= f->len            ? 0
+                      : f->len - io->offset < io->len ? f->len - io->offset
+                                                      : io->len;
         if (io->ret_len) memcpy(io->buffer, f->data + io->offset, io->ret_len);
         return 0;
     case ENV_IO_TRUNCATE:

@@ -1,5 +1,6 @@
-/* Runs a fuzz target over its corpus, and over many mutations of each file: flips, cuts, repeats, splices, from a fixed seed, so
- * that the same corpus gives the same run. usage: fuzz_X FOLDER [mutations per file]. Prints TAP. */
+/* Runs a fuzz target over its corpus, and over many mutations of each file: flips, cuts, repeats,
+ * splices, from a fixed seed, so that the same corpus gives the same run. usage: fuzz_X FOLDER
+ * [mutations per file]. Prints TAP. */
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,7 +53,8 @@ static void try_bytes(const uint8_t *p, size_t n)
     free(exact);
 }
 
-/* The file with one allocation failing, for each of them, as long as `left` lasts; beyond the first hundred with growing steps. */
+/* The file with one allocation failing, for each of them, as long as `left` lasts; beyond the first
+ * hundred with growing steps. */
 static size_t starve(const uint8_t *p, size_t n, size_t *left)
 {
     size_t runs = 0;
@@ -76,7 +78,8 @@ int main(int argc, char **argv)
     long mutations = argc > 2 ? atol(argv[2]) : (long)fuzz_mutations;
     DIR *d = argc > 1 ? opendir(argv[1]) : NULL;
     const struct dirent *e;
-    size_t files = 0, runs = 0, starved = 0, left = getenv("PINTLE_LONG") ? SIZE_MAX : 40u * fuzz_mutations;
+    size_t files = 0, runs = 0, starved = 0,
+           left = getenv("PINTLE_LONG") ? SIZE_MAX : 40u * fuzz_mutations;
     if (!d) {
         printf("not ok 1 - no corpus folder %s\n", argc > 1 ? argv[1] : "");
         return 1;
@@ -94,13 +97,15 @@ int main(int argc, char **argv)
             try_bytes(work, mutate(work, n, sizeof(work)));
             runs++;
         }
-        size_t share = left < 4u * fuzz_mutations || left == SIZE_MAX ? left : 4u * fuzz_mutations, some = share;
+        size_t share = left < 4u * fuzz_mutations || left == SIZE_MAX ? left : 4u * fuzz_mutations,
+               some = share;
         starved += starve(file, n, &some);
         if (left != SIZE_MAX) left -= share - some;
         files++;
     }
     closedir(d);
     const char *name = strrchr(argv[0], '/');
-    printf("%s 1 - %s: %zu files, %zu mutations, %zu times without memory\n1..1\n", files ? "ok" : "not ok", name ? name + 1 : argv[0], files, runs, starved);
+    printf("%s 1 - %s: %zu files, %zu mutations, %zu times without memory\n1..1\n",
+           files ? "ok" : "not ok", name ? name + 1 : argv[0], files, runs, starved);
     return files ? 0 : 1;
 }

@@ -1,5 +1,6 @@
-/* One connection to an HTTP server without a network: a socket pair, and a loop that is turned by hand. A target gives bytes,
- * or makes HTTP/2 frames of its input with the functions here; what the server says is read and dropped. */
+/* One connection to an HTTP server without a network: a socket pair, and a loop that is turned by
+ * hand. A target gives bytes, or makes HTTP/2 frames of its input with the functions here; what the
+ * server says is read and dropped. */
 #ifndef PINTLE_TESTS_FUZZ_WIRE_H
 #define PINTLE_TESTS_FUZZ_WIRE_H
 
@@ -83,12 +84,21 @@ static inline void wire_close(struct wire *w)
     CHECK(w->server->n_conns == 0 && w->server->stats.streams == 0);
 }
 
-/* ---- HTTP/2 ----------------------------------------------------------------------------------------- */
+/* ---- HTTP/2
+ * ----------------------------------------------------------------------------------------- */
 
-static inline void wire_frame(struct wire *w, uint8_t type, uint8_t flags, uint32_t stream, struct slice payload)
+static inline void wire_frame(struct wire *w, uint8_t type, uint8_t flags, uint32_t stream,
+                              struct slice payload)
 {
-    const uint8_t head[9] = {(uint8_t)(payload.len >> 16), (uint8_t)(payload.len >> 8), (uint8_t)payload.len, type, flags,
-                             (uint8_t)(stream >> 24),      (uint8_t)(stream >> 16),     (uint8_t)(stream >> 8), (uint8_t)stream};
+    const uint8_t head[9] = {(uint8_t)(payload.len >> 16),
+                             (uint8_t)(payload.len >> 8),
+                             (uint8_t)payload.len,
+                             type,
+                             flags,
+                             (uint8_t)(stream >> 24),
+                             (uint8_t)(stream >> 16),
+                             (uint8_t)(stream >> 8),
+                             (uint8_t)stream};
     wire_send(w, head, sizeof(head));
     wire_send(w, payload.data, payload.len);
 }

@@ -1,11 +1,10 @@
 /* LD_PRELOAD for test_iofail.py: makes the nth of chosen calls fail. The environment says which:
- *   IOFAIL_CALLS  names, separated by commas: open read write sync rename unlink truncate mkdir close stat list socket accept connect
- *                 recv send
- *   IOFAIL_PATH   only calls on files whose path holds this text; "socket:" for sockets
- *   IOFAIL_NTH    which of them, from 1; with IOFAIL_STICKY also all after it
- *   IOFAIL_ERROR  a number of errno; 0 = a short read or write instead
- *   IOFAIL_ARM    nothing is counted before this file exists
- *   IOFAIL_LOG    "<call> <path>" is written there when one fails */
+ *   IOFAIL_CALLS  names, separated by commas: open read write sync rename unlink truncate mkdir
+ * close stat list socket accept connect recv send IOFAIL_PATH   only calls on files whose path
+ * holds this text; "socket:" for sockets IOFAIL_NTH    which of them, from 1; with IOFAIL_STICKY
+ * also all after it IOFAIL_ERROR  a number of errno; 0 = a short read or write instead IOFAIL_ARM
+ * nothing is counted before this file exists IOFAIL_LOG    "<call> <path>" is written there when
+ * one fails */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -55,7 +54,8 @@ static void tell(const char *call, const char *path)
 {
     char line[512];
     int n = snprintf(line, sizeof(line), "%s %s\n", call, path);
-    int fd = (int)syscall(SYS_openat, AT_FDCWD, plan.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, plan.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC,
+                          0600);
     if (fd < 0) return;
     if (syscall(SYS_write, fd, line, n) < 0) abort();
     syscall(SYS_close, fd);
@@ -93,7 +93,7 @@ static bool hit(const char *call, int fd, const char *path)
 }
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
-#define FAIL(call, fd, path, value) \
+#define FAIL(call, fd, path, value)                                                                \
     if (hit(call, fd, path)) return value
 
 static mode_t open_mode(int flags, va_list ap)
@@ -101,25 +101,25 @@ static mode_t open_mode(int flags, va_list ap)
     return flags & (O_CREAT | O_TMPFILE) ? (mode_t)va_arg(ap, int) : 0;
 }
 
-#define OPEN(name)                                                 \
-    int name(const char *path, int flags, ...)                     \
-    {                                                              \
-        va_list ap;                                                \
-        va_start(ap, flags);                                       \
-        mode_t mode = open_mode(flags, ap);                        \
-        va_end(ap);                                                \
-        FAIL("open", -1, path, -1);                                \
-        return REAL(name)(path, flags, mode);                      \
+#define OPEN(name)                                                                                 \
+    int name(const char *path, int flags, ...)                                                     \
+    {                                                                                              \
+        va_list ap;                                                                                \
+        va_start(ap, flags);                                                                       \
+        mode_t mode = open_mode(flags, ap);                                                        \
+        va_end(ap);                                                                                \
+        FAIL("open", -1, path, -1);                                                                \
+        return REAL(name)(path, flags, mode);                                                      \
     }
-#define OPENAT(name)                                               \
-    int name(int dir, const char *path, int flags, ...)            \
-    {                                                              \
-        va_list ap;                                                \
-        va_start(ap, flags);                                       \
-        mode_t mode = open_mode(flags, ap);                        \
-        va_end(ap);                                                \
-        FAIL("open", dir, path, -1);                               \
-        return REAL(name)(dir, path, flags, mode);                 \
+#define OPENAT(name)                                                                               \
+    int name(int dir, const char *path, int flags, ...)                                            \
+    {                                                                                              \
+        va_list ap;                                                                                \
+        va_start(ap, flags);                                                                       \
+        mode_t mode = open_mode(flags, ap);                                                        \
+        va_end(ap);                                                                                \
+        FAIL("open", dir, path, -1);                                                               \
+        return REAL(name)(dir, path, flags, mode);                                                 \
     }
 OPEN(open)
 OPEN(open64)
@@ -132,8 +132,8 @@ static size_t half(size_t n)
     return n > 1 ? n / 2 : n;
 }
 
-#define TRANSFER(call, whole, part)       \
-    if (!hit(call, fd, NULL)) return whole; \
+#define TRANSFER(call, whole, part)                                                                \
+    if (!hit(call, fd, NULL)) return whole;                                                        \
     return plan.error ? -1 : part
 
 ssize_t read(int fd, void *to, size_t n)
@@ -166,11 +166,13 @@ ssize_t writev(int fd, const struct iovec *v, int n)
 }
 ssize_t pwritev(int fd, const struct iovec *v, int n, off_t at)
 {
-    TRANSFER("write", REAL(pwritev)(fd, v, n, at), REAL(pwrite)(fd, v->iov_base, half(v->iov_len), at));
+    TRANSFER("write", REAL(pwritev)(fd, v, n, at),
+             REAL(pwrite)(fd, v->iov_base, half(v->iov_len), at));
 }
 ssize_t pwritev64(int fd, const struct iovec *v, int n, off_t at)
 {
-    TRANSFER("write", REAL(pwritev64)(fd, v, n, at), REAL(pwrite)(fd, v->iov_base, half(v->iov_len), at));
+    TRANSFER("write", REAL(pwritev64)(fd, v, n, at),
+             REAL(pwrite)(fd, v->iov_base, half(v->iov_len), at));
 }
 ssize_t recv(int fd, void *to, size_t n, int flags)
 {

@@ -1,7 +1,9 @@
-/* Each allocation of the core's thread fails once, from opening to closing: core, raft, store, schemas. Every request is answered, with
- * success or an error, or the process stops with status 1; and what it had acknowledged is there afterwards.
+/* Each allocation of the core's thread fails once, from opening to closing: core, raft, store,
+ * schemas. Every request is answered, with success or an error, or the process stops with status 1;
+ * and what it had acknowledged is there afterwards.
  *
- * Each try is a process of its own (so the whole is one mechanism for "answers an error" and for "stops"), each on a folder of its own. */
+ * Each try is a process of its own (so the whole is one mechanism for "answers an error" and for
+ * "stops"), each on a folder of its own. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -26,7 +28,7 @@ static uv_loop_t loop;
 static struct env *env;
 static struct core *core;
 static char root[64], said[80]; /* the folder; where the process under test writes its log */
-static int told; /* the pipe on which acknowledged keys are told, or -1 */
+static int told;                /* the pipe on which acknowledged keys are told, or -1 */
 
 static void on_live(void *ctx, struct event_batch *b)
 {
@@ -105,7 +107,8 @@ static void close_core(void)
     wait_until(&gone);
 }
 
-/* ---- the requests ------------------------------------------------------------------------------------ */
+/* ---- the requests
+ * ------------------------------------------------------------------------------------ */
 
 struct call {
     struct core_request r;
@@ -140,7 +143,9 @@ static int command(const struct command *command)
     struct buf bytes = {0};
     command_encode(&bytes, command);
     int code = bytes.failed;
-    if (!code) code = ask_and_release((struct core_request){.type = CORE_COMMAND, .command = buf_slice(&bytes)});
+    if (!code)
+        code = ask_and_release(
+            (struct core_request){.type = CORE_COMMAND, .command = buf_slice(&bytes)});
     buf_release(&bytes);
     return code;
 }
@@ -152,14 +157,18 @@ static void put(int n, int64_t lease)
     snprintf(key, sizeof(key), "k%02d", n);
     memset(value, 'v', sizeof(value));
     struct command c = {.type = COMMAND_OP,
-                        .op = {.type = OP_PUT, .put = {.key = slice_str(key), .value = slice_make(value, sizeof(value)), .lease = lease}}};
+                        .op = {.type = OP_PUT,
+                               .put = {.key = slice_str(key),
+                                       .value = slice_make(value, sizeof(value)),
+                                       .lease = lease}}};
     uint8_t number = (uint8_t)n;
     if (command(&c) == 0 && told >= 0 && write(told, &number, 1) != 1) abort();
 }
 
 static void long_read(void)
 {
-    struct call c = {.r = {.type = CORE_CURSOR_OPEN, .range = {.key = slice_str("k"), .range_end = slice_str("l")}}};
+    struct call c = {.r = {.type = CORE_CURSOR_OPEN,
+                           .range = {.key = slice_str("k"), .range_end = slice_str("l")}}};
     int code = ask(&c);
     struct core_cursor *cursor = c.r.cursor;
     core_request_release(&c.r);
@@ -181,23 +190,31 @@ static void snapshot(void)
 
 static void all_requests(void)
 {
-    static const enum core_request_type simple[] = {CORE_STATUS, CORE_HASH_KV, CORE_MEMBERS, CORE_ALARMS, CORE_LEASES, CORE_READ_INDEX};
+    static const enum core_request_type simple[] = {CORE_STATUS, CORE_HASH_KV, CORE_MEMBERS,
+                                                    CORE_ALARMS, CORE_LEASES,  CORE_READ_INDEX};
     const struct range_op all = {.key = slice_str("k"), .range_end = slice_str("l")};
-    while (ask_and_release((struct core_request){.type = CORE_READ_INDEX}) == ERR_NO_LEADER) uv_run(&loop, UV_RUN_ONCE);
-    (void)command(&(struct command){.type = COMMAND_LEASE_GRANT, .lease_grant = {.id = 5, .ttl = 600}});
+    while (ask_and_release((struct core_request){.type = CORE_READ_INDEX}) == ERR_NO_LEADER)
+        uv_run(&loop, UV_RUN_ONCE);
+    (void)command(
+        &(struct command){.type = COMMAND_LEASE_GRANT, .lease_grant = {.id = 5, .ttl = 600}});
     for (int n = 0; n < KEYS; n++) put(n, n % 4 == 0 ? 5 : 0);
     (void)ask_and_release((struct core_request){.type = CORE_RANGE, .range = all});
-    (void)ask_and_release((struct core_request){.type = CORE_RANGE, .serializable = true, .range = all});
+    (void)ask_and_release(
+        (struct core_request){.type = CORE_RANGE, .serializable = true, .range = all});
     (void)ask_and_release((struct core_request){.type = CORE_LEASE_RENEW, .lease_id = 5});
-    (void)ask_and_release((struct core_request){.type = CORE_LEASE_INFO, .lease_id = 5, .want_keys = true});
-    (void)ask_and_release((struct core_request){.type = CORE_HISTORY, .from_rev = 2, .upto_rev = 10});
-    for (size_t i = 0; i < sizeof(simple) / sizeof(*simple); i++) (void)ask_and_release((struct core_request){.type = simple[i]});
+    (void)ask_and_release(
+        (struct core_request){.type = CORE_LEASE_INFO, .lease_id = 5, .want_keys = true});
+    (void)ask_and_release(
+        (struct core_request){.type = CORE_HISTORY, .from_rev = 2, .upto_rev = 10});
+    for (size_t i = 0; i < sizeof(simple) / sizeof(*simple); i++)
+        (void)ask_and_release((struct core_request){.type = simple[i]});
     long_read();
     snapshot();
     (void)command(&(struct command){.type = COMMAND_COMPACT, .compact = {.revision = 5}});
 }
 
-/* ---- one process ------------------------------------------------------------------------------------- */
+/* ---- one process
+ * ------------------------------------------------------------------------------------- */
 
 static void run_with(uint64_t nth, void (*what)(void))
 {
@@ -226,9 +243,12 @@ static uint8_t acknowledged[KEYS];
 
 static void check_acknowledged(void)
 {
-    struct call c = {.r = {.type = CORE_RANGE, .range = {.key = slice_str("k"), .range_end = slice_str("l")}}};
+    struct call c = {
+        .r = {.type = CORE_RANGE, .range = {.key = slice_str("k"), .range_end = slice_str("l")}}};
     int code;
-    while ((code = ask_and_release((struct core_request){.type = CORE_READ_INDEX})) == ERR_NO_LEADER) uv_run(&loop, UV_RUN_ONCE);
+    while ((code = ask_and_release((struct core_request){.type = CORE_READ_INDEX})) ==
+           ERR_NO_LEADER)
+        uv_run(&loop, UV_RUN_ONCE);
     if (ask(&c) != 0) _exit(EXIT_LOST);
     const struct range_result *r = &c.r.result.op.range;
     for (int n = 0; n < KEYS; n++) {
@@ -300,7 +320,9 @@ static void test_each_allocation(void **state)
         stopped += code == 1;
         nth += getenv("PINTLE_LONG") ? 1 : 1 + nth / 8;
     } while (code != EXIT_NOT_REACHED && nth < 100000);
-    print_message("# %d allocations failed, one by one, of about %d; %d times the process stopped\n", tries, (int)nth, stopped);
+    print_message(
+        "# %d allocations failed, one by one, of about %d; %d times the process stopped\n", tries,
+        (int)nth, stopped);
 }
 
 int main(void)
