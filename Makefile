@@ -150,11 +150,12 @@ asan tsan:
 	@B=build/$@ tests/run sanitize
 
 # SEED=n repeats one (with SEEDS=m: m from there on), TRACE=1 tells its story, SHRINK=1 drops the faults it does not
-# need (ONLY='faults:3,7' is what is left), STEPS=n crashes it at each of n disk operations, STEP=k at that one.
+# need (ONLY='faults:3,7' is what is left), STEPS=n crashes a small world of it at each disk operation (STEP=k: at the kth
+# place, AFTER=ms: from there on).
 SEEDS ?= 300
 SIM_ARGS = $(if $(SEED),--seed $(SEED) $(if $(filter command line,$(origin SEEDS)),--seeds $(SEEDS)),--seeds $(SEEDS)) \
            $(if $(TRACE),--trace $(TRACE)) $(if $(SHRINK),--shrink) $(if $(ONLY),--only '$(ONLY)') \
-           $(if $(STEPS),--steps $(STEPS)) $(if $(STEP),--step $(STEP)) $(if $(UNMASK),--unmask $(UNMASK))
+           $(if $(STEPS),--steps $(STEPS)) $(if $(STEP),--step $(STEP)) $(if $(AFTER),--after $(AFTER)) $(if $(UNMASK),--unmask $(UNMASK))
 sim: $(B)/tests/sim/test_sim
 	@$< $(SIM_ARGS)
 

@@ -49,6 +49,7 @@ static void backup_end(struct backup *b)
 static bool check_store(struct run *r, struct life *l, struct store *s, int64_t at_least)
 {
     int64_t rev = store_revision(s);
+    if (r->lying == l->id) return true;
     if (rev < at_least || rev > model_revision(r->model)) {
         return verdict_fail(&r->verdict, "a backup of member %" PRIu64 " is of revision %" PRId64,
                             l->id, rev);
@@ -90,7 +91,8 @@ static void on_piece(struct core_request *q)
     if (rv == 0 && q->type == CORE_SNAPSHOT_OPEN) b->snapshot = q->snapshot;
     if (rv == 0 && q->piece) rv = store_loader_feed(b->loader, blob_slice(q->piece), &e);
     bool done = rv == 0 && q->type == CORE_SNAPSHOT_NEXT && q->done_all;
-    bool refused = rv == ERR_UNAVAILABLE && q->type == CORE_SNAPSHOT_OPEN && !r->steady_us; /* it is healing */
+    bool refused = (rv == ERR_UNAVAILABLE || (rv == ERR_CORRUPT && r->members[b->life->id].damaged)) &&
+                   q->type == CORE_SNAPSHOT_OPEN && !r->steady_us; /* it is healing */
     core_request_release(q);
     if (refused) {
         backup_end(b);

@@ -191,11 +191,79 @@ static void try_lag(struct run *r)
     for (uint64_t id = 1; id <= r->top; id++) sim_disk_slow(r->sim, id, 1);
 }
 
+/* ---- a bit that flips in a member's memory is found by comparison, and heals
+ * ------------------------------- */
+
+static void put_done(struct core_request *q)
+{
+    bool *done = q->data;
+    *done = true;
+}
+
+/* A key that no client touches. */
+static bool put_stone(struct run *r, struct life *l)
+{
+    struct core_request q = {.type = CORE_COMMAND, .done = put_done};
+    struct buf bytes = {0};
+    struct command c = {.type = COMMAND_OP, .op = {.type = OP_PUT}};
+    bool done = false;
+    uint64_t began = sim_now_us(r->sim);
+    c.op.put = (struct put_op){.key = RUN_STONE, .value = SLICE_LIT("stone")};
+    command_encode(&bytes, &c);
+    q.command = buf_slice(&bytes);
+    q.data = &done;
+    core_submit(l->core, &q);
+    while (!done && !run_failed(r) && sim_now_us(r->sim) - began < WAIT_US) pass(r, SLICE_US);
+    bool ok = done && q.code == 0;
+    if (done) core_request_release(&q);
+    buf_release(&bytes);
+    return ok;
+}
+
+static bool flip_stone(struct life *l)
+{
+    struct arena arena = {0};
+    struct range_op op = {.key = RUN_STONE};
+    struct range_result got = {0};
+    int rv = store_range((struct store *)(uintptr_t)core_store(l->core), &op, &arena, &got);
+    bool there = rv == 0 && got.n == 1;
+    if (there) *(uint8_t *)(uintptr_t)record_value(got.records[0]).data ^= 4;
+    for (size_t i = 0; rv == 0 && i < got.n; i++) record_unref(got.records[i]);
+    arena_release(&arena);
+    return there;
+}
+
+static void try_memory(struct run *r)
+{
+    struct life *l = cluster_leader(r);
+    if (!l || !put_stone(r, l)) return;
+    pass(r, 1000000);
+    l = cluster_leader(r);
+    uint64_t id = l && sim_chance(&r->random, 500000) ? other_voter(r, l->id) : l ? l->id : 0;
+    struct member *m = &r->members[id];
+    if (!id || !m->life || !flip_stone(m->life)) return;
+    run_trace(r, "** a bit flips in the memory of m%" PRIu64, id);
+    uint64_t began = sim_now_us(r->sim), serial = m->life->serial;
+    r->lying = id;
+    m->damaged = true;
+    m->damaged_at = model_last_index(r->model);
+    while (!run_failed(r) && (!disk_healed(r, id) || m->life->serial == serial)) {
+        if (sim_now_us(r->sim) - began > 4000 * r->o.check_ms + WAIT_US) {
+            verdict_fail(&r->verdict, "a bit flipped in the memory of member %" PRIu64 ": the members %s", id,
+                         m->life && m->life->serial == serial ? "do not find it" : "do not heal it");
+        }
+        pass(r, SLICE_US);
+    }
+    r->lying = 0;
+    m->damaged = false;
+    pass(r, 2000000);
+}
+
 void calm_trials(struct run *r)
 {
     struct members_view v;
     if (!members_in_force(r, &v) || v.voters < 3) return;
-    static void (*const trials[])(struct run *r) = {try_transfer, try_isolation, try_silence, try_lag};
+    static void (*const trials[])(struct run *r) = {try_transfer, try_isolation, try_silence, try_lag, try_memory};
     for (unsigned i = 0; i < CALM_TRIALS && !run_failed(r); i++) {
         if (!(r->o.calm >> i & 1)) continue;
         trials[i](r);

@@ -152,6 +152,7 @@ static bool check_hash(struct ask *a)
     struct run *r = a->run;
     struct run_hash h = {a->request.hash_revision, a->request.compact_rev, a->request.hash,
                          a->life->id};
+    if (r->lying == a->life->id) return true;
     if (h.revision != a->revision) return bad(a, "the hash of another revision", h.revision);
     for (unsigned i = 0; i < r->n_hashes && i < RUN_HASHES_MAX; i++) {
         const struct run_hash *o = &r->hashes[i];
@@ -249,6 +250,11 @@ bool ask_check_refusal(struct ask *a)
         if (a->kind != ASK_REVOKE && a->kind != ASK_LEASE_PUT) break;
         return !l || !l->alive || l->granted_us >= a->called_us || bad(a, "the lease is there", 0);
         break;
+    case ERR_CORRUPT:
+        if (!r->members[a->life->id].damaged) break;
+        clients_refused(r, a->value); /* nothing goes on before it has healed */
+        clients_refused(r, a->value2);
+        return true;
     default: break;
     }
     return bad(a, err_name(code), 0);

@@ -149,7 +149,15 @@ static void on_leader(void *ctx, uint64_t leader_id, bool is_self)
     }
 }
 
+static void on_refusing(void *ctx, bool on)
+{
+    struct life *l = ctx;
+    l->refusing = on;
+    if (!life_gone(l)) run_trace(l->run, "m%" PRIu64 " %s its clients", l->id, on ? "refuses" : "serves");
+}
+
 static const struct core_events life_events = {
+    .refusing = on_refusing,
     .live = on_live,
     .reset = on_reset,
     .fatal = on_fatal,
@@ -370,6 +378,8 @@ static struct life *life_open(struct run *r, uint64_t id, int *ret_code, struct 
         .client_urls = &member_names[id],
         .n_client_urls = 1,
         .auto_compaction_revisions = r->o.auto_compaction_revisions,
+        .check_ms = r->o.check_ms,
+        .compact_check_ms = r->o.check_ms,
     };
     struct life *l = mem_must_calloc(1, sizeof *l);
     l->run = r;

@@ -33,8 +33,10 @@ enum {
     RUN_LEASES_MAX = 4,
     RUN_CHANGES_MAX = 64,
     RUN_STATES_MAX = 8192,
-    CALM_TRIALS = 4 /* of calm.c */
+    CALM_TRIALS = 5 /* of calm.c */
 };
+
+#define RUN_STONE SLICE_LIT("q") /* the key whose value a bit flips in */
 
 struct run_options {
     uint64_t seed;
@@ -51,6 +53,7 @@ struct run_options {
     size_t segment_bytes;
     unsigned heartbeat_ms, election_ms, max_appends;
     int64_t auto_compaction_revisions;
+    uint64_t check_ms; /* how often members compare their states */
     unsigned timeout_min_ms, timeout_max_ms; /* of requests */
     unsigned calm;                           /* which of the trials in calm.c it goes through, a bit each */
     struct sim_options sim;
@@ -86,6 +89,7 @@ struct life {
     uint64_t applied, leader_id;
     unsigned url; /* the newer one that it listens at */
     bool dead, fatal, closing;
+    bool refusing; /* its clients: it is not to be believed, or heals */
     struct list asks;     /* of struct ask: what clients asked of it */
     struct list watchers; /* of struct watch_client: on its hub */
     struct list history;  /* of what the hub has asked for and the core has not seen yet */
@@ -179,6 +183,7 @@ struct run {
     struct change *changes;
     unsigned n_changes;
     bool changed; /* the members, or somebody tried to */
+    uint64_t lying; /* this member's memory is not what it was; 0 = none */
     uint64_t truce; /* for this member, whose disk is not what it left; 0 = none */
 };
 

@@ -71,6 +71,7 @@ void run_options_from_seed(struct run_options *o, uint64_t seed)
     o->max_appends = (unsigned)ONE_OF(r, 0, 1, 2, 16, 64);
     o->auto_compaction_revisions = (int64_t)ONE_OF(r, 0, 0, 0, 50, 500);
     o->calm = 1 | 1u << sim_random_below(r, 3 * CALM_TRIALS); /* most have one more, or none */
+    o->check_ms = o->calm >> 4 & 1 ? 3000 : ONE_OF(r, 0, 0, 2000, 20000);
     choose_world(o, r);
 }
 

@@ -102,7 +102,7 @@ bool disk_healed(struct run *r, uint64_t id)
     if (!l || !l->core || life_gone(l) || l->applied < m->damaged_at) return false;
     struct consensus_status s;
     consensus_get_status(core_consensus(l->core), &s);
-    return s.ready && !s.recovering && !m->pending && !m->unread;
+    return s.ready && !s.recovering && !l->refusing && !m->pending && !m->unread;
 }
 
 /* Begins or goes on; true once the others are all there. */

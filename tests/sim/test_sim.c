@@ -4,8 +4,10 @@
  *            [--only WHAT]                with less of it, as --shrink prints it
  *            [--trace [2]]                the story to standard error; 2: every event
  *            [--shrink]                   leaves out what a failing seed does not need
- *            [--steps N]                  each seed once more for each of N disk operations: a crash there
- *            [--step K]                   only that one
+ *            [--steps N]                  a small world of each seed N times, with one crash: at the first disk operation
+ *                                         of each member, killed and without power, at the second, ...
+ *            [--after MS]                 counted from then on (0)
+ *            [--step K]                   only the Kth of these
  *            [--hours H]                  until told, or the first failure; a line each minute
  *            [--failures N]               stops after so many (10)
  *            [--unmask BITS]              lets defects of libraft through that the guard masks (the bits of
@@ -36,7 +38,7 @@ enum { FAILURES_MAX = 10, SHRINK_TRIES = 400, FAILOVERS_FEW = 40, STEP_LENGTH_US
 #define FAILOVER_SHARE_MAX 1.6
 
 struct arguments {
-    uint64_t seed, seeds, unmask, trace, failures, steps, step, hours;
+    uint64_t seed, seeds, unmask, trace, failures, steps, step, after_ms, hours;
     bool seed_given, shrink;
     struct only only;
 };
@@ -119,6 +121,7 @@ static void print_repeat(const struct arguments *a, uint64_t seed, uint64_t step
     only_print(&a->only, only, sizeof only);
     printf("# repeat with: make sim SEED=%" PRIu64, seed);
     if (step) printf(" STEP=%" PRIu64, step);
+    if (step && a->after_ms) printf(" AFTER=%" PRIu64, a->after_ms);
     if (only[0]) printf(" ONLY='%s'", only);
     if (a->unmask) printf(" UNMASK=%" PRIu64, a->unmask);
     printf("   (TRACE=1: its story%s)\n", step ? "" : "; SHRINK=1: fewer faults");
@@ -133,21 +136,23 @@ static void print_failure(const struct arguments *a, const struct run_options *o
     print_repeat(a, o->seed, step);
 }
 
-/* The small world of the enumerating mode: nothing goes wrong but the one crash. */
-static void step_options(struct run_options *o, struct plan *plan, uint64_t step)
+/* The small world of the enumerating mode: nothing goes wrong but the one crash. Each operation comes twice for each
+ * member: the process dies at it, and the power fails. */
+static void step_options(const struct arguments *a, struct run_options *o, struct plan *plan, uint64_t step)
 {
     o->members = o->members == 1 ? 1 : 3;
     o->sim.members = o->members;
-    o->faults = 0;
-    o->length_us = STEP_LENGTH_US;
+    o->faults = o->stories = o->calm = 0;
+    o->length_us = STEP_LENGTH_US + 1000 * a->after_ms;
+    o->shaped = false;
     o->think_us = o->think_us < 10000 ? 10000 : o->think_us > 50000 ? 50000 : o->think_us;
     o->snapshot_log_bytes = 2048;
     o->trailing_log_bytes = 512;
     o->segment_bytes = 65536;
-    o->calm = 0;
     o->sim.net.reset_ppm = 0;
-    plan_one_crash(plan, step % 3 ? 0 : STEP_LENGTH_US / 2, 1 + step % o->members, (unsigned)(step / o->members) + 1,
-                   step / o->members % 2 ? SIM_POWER : SIM_KILL);
+    uint64_t k = step - 1, id = 1 + k % o->members;
+    k /= o->members;
+    plan_one_crash(plan, 1000 * a->after_ms, id, (unsigned)(k / 2) + 1, k % 2 ? SIM_POWER : SIM_KILL);
     o->plan = plan;
 }
 
@@ -158,7 +163,7 @@ static uint64_t run_one(const struct arguments *a, uint64_t seed, uint64_t step,
     static struct run_result r;
     struct run_options o;
     run_options_from_seed(&o, seed);
-    if (step) step_options(&o, &plan, step);
+    if (step) step_options(a, &o, &plan, step);
     only_apply(&a->only, &o, &plan);
     o.trace = (unsigned)a->trace;
     running_seed = seed;
@@ -309,7 +314,7 @@ static bool parse(struct arguments *a, char **argv)
         uint64_t *to;
     } numbers[] = {{"--seeds", &a->seeds},   {"--seed", &a->seed},   {"--unmask", &a->unmask},
                    {"--steps", &a->steps},   {"--step", &a->step},   {"--failures", &a->failures},
-                   {"--hours", &a->hours}};
+                   {"--hours", &a->hours},   {"--after", &a->after_ms}};
     for (char **at = argv + 1; *at; at++) {
         bool known = false;
         for (size_t i = 0; i < sizeof numbers / sizeof *numbers && !known; i++) {
@@ -329,7 +334,7 @@ static bool parse(struct arguments *a, char **argv)
     }
     if (!a->seeds) a->seeds = a->seed_given ? 1 : SEEDS_DEFAULT;
     if (!a->failures) a->failures = a->hours ? 1 : FAILURES_MAX;
-    return a->seeds < 100000000 && a->steps < 1000000 && a->hours < 10000 && (a->seed_given || !a->shrink);
+    return a->seeds < 100000000 && a->steps < 1000000 && a->after_ms < 1000000 && a->hours < 10000 && (a->seed_given || !a->shrink);
 }
 
 int main(int argc, char **argv)
@@ -338,7 +343,7 @@ int main(int argc, char **argv)
     (void)argc;
     only_init(&a.only);
     if (!parse(&a, argv)) {
-        fprintf(stderr, "usage: test_sim [--seeds N] [--seed S [--shrink] [--only WHAT] [--step K]] [--steps N]\n"
+        fprintf(stderr, "usage: test_sim [--seeds N] [--seed S [--shrink] [--only WHAT] [--step K]] [--steps N] [--after MS]\n"
                         "                [--trace [2]] [--hours H] [--failures N] [--unmask BITS]\n");
         return 2;
     }
