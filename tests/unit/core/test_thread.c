@@ -418,6 +418,7 @@ static void test_too_many_clients(void **state)
     static struct worker workers[64], more;
     (void)state;
     for (unsigned i = 0; i < 64; i++) worker_open(&workers[i], i);
+    wait_for_leader(workers[0].client); /* the core's files are open: the sanitizer does not see libuv close a number that they reuse */
     assert_int_equal(uv_loop_init(&more.loop), 0);
     assert_int_equal(core_client_open(core, &more.loop, &more.client), ERR_LIMIT);
     uv_run(&more.loop, UV_RUN_DEFAULT);
