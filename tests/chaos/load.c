@@ -174,7 +174,7 @@ static void stop_all(struct load *l)
 
 int main(int argc, char **argv)
 {
-    static struct load l = {.n_clients = 9, .n_watchers = 8, .think_ms = 30, .value_bytes = 4000, .settle_s = 180, .top_rev = 1, .start_rev = 1};
+    static struct load l = {.n_clients = 9, .n_watchers = 10, .think_ms = 30, .value_bytes = 4000, .settle_s = 180, .top_rev = 1, .start_rev = 1};
     const char *history = NULL;
     log_set_name("load");
     if (parse(&l, argc, argv, &history) != 0) return 2;

@@ -172,7 +172,7 @@ static void watcher_open(struct watcher *w)
     struct buf request = {0};
     struct rec *r = &l->rec;
     w->open = true;
-    w->until_ns = clock_mono_ns() + (500 + load_below(l, 15000)) * 1000000;
+    w->until_ns = clock_mono_ns() + (200 + load_below(l, 6000)) * 1000000;
     w->prev = load_chance(l, 50);
     w->fragment = load_chance(l, 50);
     w->progress = load_chance(l, 30);
@@ -210,7 +210,8 @@ static void watcher_next(uv_timer_t *t)
             choose_range(w);
             w->next_rev = load_chance(l, 50) ? 0 : w->next_rev;
         }
-        leave(w, "leaves", load_chance(l, 20) ? load_below(l, 20000) : load_below(l, 1000));
+        static const unsigned longest_ms[] = {10, 30, 1000, 1000, 15000};
+        leave(w, "leaves", load_below(l, longest_ms[load_below(l, 5)]));
         return;
     } else if (w->open && load_chance(l, 20)) {
         ask_progress(w);
