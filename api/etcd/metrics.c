@@ -38,6 +38,7 @@ static void raft_metrics(struct etcd_api *api, const struct core_status *s, stru
     metric(out, "etcd_server_has_leader", "gauge", "Whether this member knows a leader.",
            r->leader_id != 0);
     metric(out, "etcd_server_is_leader", "gauge", "Whether this member leads.", leads);
+    metric(out, "etcd_server_is_learner", "gauge", "Whether this member is a learner.", s->learner);
     metric(out, "etcd_server_leader_changes_seen_total", "counter",
            "Changes of leader that this member saw.", (int64_t)r->leader_changes);
     metric(out, "etcd_server_proposals_committed_total", "gauge",
