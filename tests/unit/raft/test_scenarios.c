@@ -107,11 +107,54 @@ static void test_new_leader_waits(void **state)
     cluster_stop(&k);
 }
 
+/* ---- a leader that does not know that it was deposed --------------------------------------------------- */
+
+/* Nothing reaches the old leader but answers to its probes. */
+static bool only_probe_acks(void *ctx, uint64_t from, uint64_t to, enum env_channel ch, struct slice bytes)
+{
+    const struct node *old = ctx;
+    struct frame f;
+    (void)from, (void)ch;
+    return to != old->id || (frame_decode(bytes, &f, NULL) == 0 && f.kind == FRAME_PROBE_ACK);
+}
+
+static bool other_leads(void *arg)
+{
+    const struct node *old = arg, *now = cluster_leader(old->cluster);
+    return now && now != old && now->term > old->term;
+}
+
+/* It asks members of a later term whether it still leads: they do not say so, and it serves no read. */
+static void test_probe_of_an_older_term(void **state)
+{
+    (void)state;
+    struct cluster k;
+    bool served = false, moved = false;
+    cluster_start(&k, 3, 43);
+    struct node *old = cluster_wait_leader(&k), *next = &k.nodes[old->id % 3 + 1];
+    node_write(old, 1);
+    assert_true(cluster_wait_value(&k, 1, 0));
+    assert_int_equal(consensus_transfer(old->c, next->id, change_done, &moved), 0);
+    sim_on_frame(k.sim, only_probe_acks, old);
+    assert_true(sim_run_until(k.sim, other_leads, old, 5 * SECOND));
+    node_write(next, 2);
+    assert_true(old->leads); /* it has heard of nothing */
+    struct consensus_read r = {.done = no_read, .data = &served};
+    consensus_read(old->c, &r);
+    sim_run_for(k.sim, SECOND / 5);
+    assert_false(served);
+    sim_on_frame(k.sim, NULL, NULL);
+    assert_true(cluster_wait_value(&k, 2, 0));
+    sim_run_for(k.sim, 10 * SECOND); /* the read is over, one way or the other */
+    cluster_stop(&k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_page_cache),
         cmocka_unit_test(test_new_leader_waits),
+        cmocka_unit_test(test_probe_of_an_older_term),
     };
     return cmocka_run_group_tests_name("scenarios", tests, NULL, NULL);
 }
