@@ -81,15 +81,20 @@ void core_apply_work(struct env_task *t)
     if (store_work(c->state->store, WORK_STEPS)) schedule_work(c);
 }
 
+static void publish_events(struct core *c)
+{
+    struct event_batch *events = store_take_events(c->state->store);
+    if (events) c->events.live(c->ctx, events);
+    event_batch_unref(events);
+}
+
 static void finish_entry(struct core *c, uint64_t index, uint64_t tag)
 {
     struct core_batch *own = tag ? map_get(&c->batches, tag) : NULL;
     if (own) core_batch_fail(c, own, ERR_UNAVAILABLE); /* nothing is left in it but its memory */
     c->applied_index = index;
     c->applied_entries++;
-    struct event_batch *events = store_take_events(c->state->store);
-    if (events) c->events.live(c->ctx, events);
-    event_batch_unref(events);
+    publish_events(c);
     schedule_work(c);
 }
 
@@ -119,6 +124,7 @@ static void run_entry(struct core *c, uint64_t index, uint64_t term, uint64_t ta
         struct command command;
         if (i < skip || !decode(c, &c->scratch, bytes, &command)) continue;
         if (is_long(c, &command)) {
+            publish_events(c); /* history has them already: watches must not see it first */
             list_push_front(&c->backlog, &keep(index, term, tag, entry, i)->node);
             if (!c->apply_work.queued) c->env->ops->defer(c->env, &c->apply_work);
             arena_reset(&c->scratch);

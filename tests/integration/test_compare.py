@@ -141,7 +141,7 @@ def test_named_and_healed():
 
 
 def test_no_majority():
-    c = Members("b", "20s")
+    c = Members("b", "10s")
     c.start().wait_healthy()
     c.ctl("put", "/rot", GOOD)
     wait_for("the first check", lambda: all(c.metric(i, "pintle_state_checks_total") for i in range(3)))
@@ -157,6 +157,10 @@ def test_no_majority():
         out = c.ctl("put", "/rot", "z", endpoints=[c.urls[i]])
         ok(out.returncode != 0 and "corrupt cluster" in out.stderr, "writes are refused", out.stdout + out.stderr)
     ok(c.get(leader).stdout == GOOD + "\n", "reads are not")
+    out = run(ETCDCTL or PINTLE, *([] if ETCDCTL else ["ctl"]), "alarm", "disarm", "--endpoints", c.urls[leader])
+    ok(out.returncode == 0 and "CORRUPT" in out.stdout and c.ctl("put", "/any", "z", endpoints=[c.urls[leader]]).returncode == 0,
+       "the alarm can be disarmed", out.stdout + out.stderr)
+    ok(wait_for("the alarm", lambda: c.alarms(leader), 60) == alarms, "... and comes again")
     c.start(away)
     wait_for("the end of the alarm", lambda: not c.alarms(leader), 90)
     wait_for("healing", lambda: c.get(victim).stdout == GOOD + "\n", 60)
