@@ -111,7 +111,9 @@ class Episode:
             stop = threading.Event()
             guard = threading.Thread(target=self.watch_over, args=(cluster, stop))
             guard.start()
+            healed = time.monotonic()
             stuck = load.finish()
+            self.agreed = f"; agreed {time.monotonic() - healed:.1f} s after the faults, leases of up to 7 s included"
             stop.set()
             guard.join()
             self.acked = load.last[0]
@@ -131,7 +133,7 @@ class Episode:
     def judge(self, unfinished):
         p = run(os.path.join(TOOLS, "judge"), *(["--unfinished"] if unfinished else []), self.history, timeout=600)
         lines = p.stdout.strip().split("\n")
-        self.summary = next((l for l in lines if l.startswith("judged")), p.stderr.strip())
+        self.summary = next((l for l in lines if l.startswith("judged")), p.stderr.strip()) + self.agreed
         if p.returncode == 1:
             self.failures += [l for l in lines if l.startswith("violation")][:5]
         elif p.returncode:
