@@ -159,6 +159,11 @@ SIM_ARGS = $(if $(SEED),--seed $(SEED) $(if $(filter command line,$(origin SEEDS
 sim: $(B)/tests/sim/test_sim
 	@$< $(SIM_ARGS)
 
+# The same seeds in a release and a sanitized build: the digests must be equal.
+sim-modes: $(B)/tests/sim/test_sim
+	@$(MAKE) MODE=asan B=build/asan build/asan/tests/sim/test_sim
+	@tests/sim/modes $< build/asan/tests/sim/test_sim $(or $(SEED),1) $(or $(filter-out 300,$(SEEDS)),5)
+
 HOURS ?= 1
 soak: $(B)/tests/sim/test_sim
 	@$< --hours $(HOURS) $(if $(SEED),--seed $(SEED))

@@ -290,7 +290,9 @@ bool ask_make(struct ask *a)
     struct run *r = a->run;
     a->key = (unsigned)sim_random_below(&r->random, r->o.keys);
     a->prev_kv = sim_chance(&r->random, 300000);
-    a->request.timeout_ms = (uint32_t)sim_random_range(&r->random, r->o.timeout_min_ms, r->o.timeout_max_ms);
+    bool calm = r->winding_down; /* nothing may time out then that is answered within a second */
+    a->request.timeout_ms = (uint32_t)sim_random_range(&r->random, calm ? 1000 : r->o.timeout_min_ms,
+                                                       calm ? 5000 : r->o.timeout_max_ms);
     snprintf(a->key_text, sizeof a->key_text, "k/%02u", a->key);
     switch (a->kind) {
     case ASK_PUT: {
