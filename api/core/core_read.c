@@ -1,6 +1,9 @@
 /* Everything that reads: at a read point that all waiting requests share, or at once where the request says serializable or
  * asks about this member only. Long reads are handles (cursor, snapshot, hash) that pin the state they were opened on. */
+
 #include "api/core/core_int.h"
+
+#include <stdlib.h>
 
 #include "base/check.h"
 #include "base/mem.h"
@@ -204,6 +207,12 @@ static int member_describe(struct core *c, struct core_request *r, const struct 
     return to->name.data ? 0 : ERR_NOMEM;
 }
 
+static int by_id(const void *a, const void *b)
+{
+    const struct core_member *x = a, *y = b;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
 int core_read_members(struct core *c, struct core_request *r)
 {
     const struct consensus_member *all;
@@ -214,6 +223,7 @@ int core_read_members(struct core *c, struct core_request *r)
         int rv = member_describe(c, r, &all[i], &r->members[i]);
         if (rv != 0) return rv;
     }
+    qsort(r->members, n, sizeof(*r->members), by_id); /* as etcd lists them */
     r->n_members = n;
     return 0;
 }
