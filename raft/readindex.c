@@ -314,6 +314,8 @@ void reads_tick(struct consensus *c)
     expire(c, &s->asked);
     expire(c, &s->confirmed);
     if (!s->round || consensus_now(c) - s->sent_ms < c->heartbeat_ms) return;
-    if (s->asked_leader) send_question(c); /* lost on the way */
-    else send_probes(c);
+    if (s->asked_leader) return send_question(c); /* lost on the way */
+    send_probes(c);
+    /* Whose answer was waited for may be no voter any more. */
+    if (s->term == c->raft.current_term && guard_may_serve(&c->guard)) count_acks(c);
 }
