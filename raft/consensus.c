@@ -107,7 +107,9 @@ void consensus_fatal(struct consensus *c, int error, const char *format, ...)
 
 static void wal_failed(void *ctx, int error, const char *text)
 {
-    consensus_fatal(ctx, error, "%s", text);
+    struct consensus *c = ctx;
+    consensus_fatal(c, error, "%s", text);
+    consensus_snapshots_idle(c); /* closing does not wait for an install whose log will not be reset any more */
 }
 
 static void guard_failed(void *ctx, const char *text)
