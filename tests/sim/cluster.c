@@ -353,13 +353,12 @@ static size_t flags_members(struct run *r, uint64_t id, struct consensus_member 
 static struct life *life_open(struct run *r, uint64_t id, int *ret_code, struct err *e)
 {
     struct consensus_member members[SIM_MEMBERS_MAX];
-    char urls[SIM_MEMBERS_MAX][32], old_url[32];
+    char urls[SIM_MEMBERS_MAX][32], url[32];
     size_t n_members = flags_members(r, id, members, urls);
     struct member *self = &r->members[id];
     bool joins = self->joins;
-    snprintf(old_url, sizeof old_url, "http://m%u:%u", (unsigned)id, self->old_url);
-    members_url(self, urls[SIM_MEMBERS_MAX - 1]);
-    sim_listen(r->sim, id, old_url, urls[SIM_MEMBERS_MAX - 1]);
+    members_url(self, url);
+    sim_listen(r->sim, id, self->url == self->old_url ? url : NULL, NULL); /* at all of them until all know the newest */
     struct core_config config = {
         .consensus = {.id = id,
                       .cluster_id = 77,
