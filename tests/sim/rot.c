@@ -165,6 +165,7 @@ static void damage_at_rest(void *arg)
     } else {
         do_damage(m);
     }
+    m->damaged_at = model_last_index(r->model); /* what the others must hold before it may start: all that it had */
     m->wipe = m->pending = false;
 }
 
