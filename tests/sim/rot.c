@@ -202,6 +202,7 @@ void disk_old_copy(struct run *r, uint64_t id, uint64_t age_us)
 void disk_lost(struct run *r, uint64_t id)
 {
     struct member *m = &r->members[id];
+    if (r->o.members < 3) return; /* its flags name nobody else: it would begin a cluster of its own */
     if (!may_damage(r, id)) return;
     m->wipe = true;
     damage_later(m);
