@@ -292,7 +292,7 @@ void cluster_on_crash(void *ctx, uint64_t id)
 void cluster_stop(struct run *r, uint64_t id, uint64_t restart_us)
 {
     struct life *l = r->members[id].life;
-    if (!l || life_gone(l)) return;
+    if (!l || life_gone(l) || r->members[id].rotting) return; /* what is only tried ends by itself */
     l->closing = true;
     run_trace(r, "m%" PRIu64 " stops", id);
     life_ends(l);

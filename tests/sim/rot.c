@@ -85,9 +85,9 @@ void disk_try(struct run *r, uint64_t id, enum sim_damage how)
 {
     struct member *m = &r->members[id];
     if (!m->life || life_gone(m->life) || m->rotting || m->restarting || m->disk_trouble || m->damaged) return;
+    cluster_stop(r, id, 1000);
     m->rotting = true;
     m->damage_how = how;
-    cluster_stop(r, id, 1000);
     sim_at(r->sim, 0, rot, m);
 }
 
