@@ -121,6 +121,7 @@ static bool may_stop(struct member *m, int error)
         m->told = true;
         return true;
     }
+    if (error == ERR_RESTART && m->disk_trouble) return true; /* its disk has failed a write: it may doubt it */
     return error == ERR_RESTART && m->run->changed; /* a change of members that is rolled back (docs/raft.md) */
 }
 
