@@ -1,5 +1,6 @@
 """What goes wrong, and when. A schedule is made from the seed alone; which member a role ("leader") means is found out when its time comes."""
 import errno, os, random, shutil, signal, time
+from members import wait_for
 from membership import *
 
 # fault: (track, weight, what it needs)
@@ -37,7 +38,7 @@ def schedule(seed, seconds, members, wanted, can):
 class Nemesis:
     def __init__(self, cluster, tell=lambda line: None):
         self.c, self.tell = cluster, tell
-        self.running = []  # (ends, undo)
+        self.running = []  # (ends, undo, track)
         self.counts = {}
         self.healing = None  # one member at a time is damaged; a majority would be too many
         self.job = None      # a change of membership
@@ -69,13 +70,13 @@ class Nemesis:
     def begin(self, f):
         if self.heals():
             return None
-        m = self.pick(f)
+        m, name = self.pick(f), f["fault"]
         undo = getattr(self, "do_" + f["fault"])(f, m)
         if undo is False:
             return None
         self.counts[f["fault"]] = self.counts.get(f["fault"], 0) + 1
         if undo:
-            self.running.append((time.monotonic() + f["seconds"], undo))
+            self.running.append((time.monotonic() + f["seconds"], undo, FAULTS[name][0]))
         return m
 
     def tick(self):
@@ -84,17 +85,20 @@ class Nemesis:
             self.running.remove(item)
             again = item[1]()
             if again:  # it goes on: (seconds, undo)
-                self.running.append((now + again[0], again[1]))
+                self.running.append((now + again[0], again[1], item[2]))
         self.c.revive()
         if self.job and self.job.tick():
             self.job = None
 
+    def end(self, item):
+        self.running.remove(item)
+        again = item[1]()
+        while again:
+            again = again[1](final=True)
+
     def heal(self):
         while self.running:
-            _, undo = self.running.pop(0)
-            again = undo()
-            while again:
-                again = again[1](final=True)
+            self.end(self.running[0])
         if not self.c.net.plain:
             self.c.net.tell("clear")
         for m in self.c.present():
@@ -176,12 +180,15 @@ class Nemesis:
 
     def change(self, m, steps):
         self.job = Job(self, m, steps)
+        if self.copy:  # a folder that names members who are gone waits for them: docs/healing.md, not survived
+            shutil.rmtree(os.path.join(self.c.dir, "copy"))
+            self.copy = None
         m.wanted, m.held = False, True
         self.tell_members()
 
     def do_replace(self, f, m):
         """Its folder is gone, and it comes back as a new member of the same name and place."""
-        if self.job or not self.whole(m):
+        if not self.whole():
             return False
         if f["x"] < 0.5:
             m.kill()
@@ -246,9 +253,17 @@ class Nemesis:
             m.forgive()
         return undo
 
-    def whole(self, m):
-        """m has nothing else the matter, and the others neither: the state before it may be damaged."""
-        return self.c.n > 1 and not self.job and not self.running and all(x.up and not x.excuse for x in self.c.present()) and self.c.healthy()
+    def whole(self):
+        """Makes and waits for a cluster of which one member may lose its state: nothing cuts members off, and all are there and serve."""
+        if self.c.n == 1 or self.job:
+            return False
+        for item in [r for r in self.running if r[2] == "net"]:
+            self.end(item)
+
+        def well():
+            self.tick()
+            return not self.healing and all(x.up and not x.excuse for x in self.c.present()) and self.c.healthy()
+        return wait_for(well, 15, 0.3)
 
     def damage(self, m, how):
         self.down(m, signal.SIGKILL)
@@ -271,11 +286,11 @@ class Nemesis:
         return self.damage(m, flip) if m.up and not m.excuse and not self.job else False
 
     def do_lost(self, f, m):
-        return self.damage(m, shutil.rmtree) if self.whole(m) else False
+        return self.damage(m, shutil.rmtree) if self.whole() else False
 
     def do_old(self, f, m):
         """Takes a copy now, and puts it back the next time."""
-        if not self.whole(m):
+        if not self.whole():
             return False
         path = os.path.join(self.c.dir, "copy")
         if not self.copy:
