@@ -268,6 +268,8 @@ class Cluster:
 
     def wrong(self, text):
         self.problems.append(text)
+        if len(self.problems) > 20:
+            raise Trouble("too much went wrong")
         print(f"# WRONG: {text}", flush=True)
 
     def say(self, text):

@@ -286,6 +286,9 @@ class Nemesis:
         return self.damage(m, flip) if m.up and not m.excuse and not self.job else False
 
     def do_lost(self, f, m):
+        """Not of one that joined: it refuses an empty folder and asks to be replaced (docs/operations.md)."""
+        if m.state == "existing":
+            return False
         return self.damage(m, shutil.rmtree) if self.whole() else False
 
     def do_old(self, f, m):
