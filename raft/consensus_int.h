@@ -27,6 +27,7 @@
 #define CONSENSUS_INBOX_ENTRIES 1024u
 #define CONSENSUS_FRAME_BYTES (LIMIT_MiB)     /* of entries in one frame, or one entry */
 #define CONSENSUS_PROBE_BYTES (LIMIT_MiB)     /* to a peer whose log is not known yet */
+#define CONSENSUS_CATCH_UP_BYTES (64 * LIMIT_MiB) /* of log kept for one that is being brought up to it */
 #define CONSENSUS_PEER_BYTES (16 * LIMIT_MiB) /* of entries on their way to one peer */
 
 struct snapshots;

@@ -344,6 +344,21 @@ static bool refuses_timeout_now(const struct guard *g)
     return on(g, GUARD_INSTALLING) && g->installing;
 }
 
+/* libraft ends the sending of a snapshot only when an acknowledgement raises the match index: a peer that had all of it already
+ * would be offered it for ever. */
+static void leave_snapshot(struct guard *g, const struct raft_message *m)
+{
+    const struct raft_append_entries_result *a = &m->append_entries_result;
+    unsigned i;
+    if (!leads(g) || a->rejected || a->term != g->r->current_term || !server_of(g->r, m->server_id, &i)) return;
+    struct raft_progress *p = &g->r->leader_state.progress[i];
+    if (p->state != 2 /* snapshot */ || a->last_log_index < p->snapshot_index || p->match_index < a->last_log_index) return;
+    p->state = 0; /* probe */
+    p->snapshot_index = 0;
+    p->next_index = a->last_log_index + 1;
+    g->masked++;
+}
+
 /* ---- raft_io, inwards ------------------------------------------------------------------------ */
 
 static void guard_recv(struct raft_io *in, struct raft_message *m)
@@ -358,6 +373,7 @@ static void guard_recv(struct raft_io *in, struct raft_message *m)
         guard_poll(g);
         return;
     case RAFT_IO_APPEND_ENTRIES_RESULT:
+        leave_snapshot(g, m);
         if (must_stash(g, &m->append_entries_result)) {
             stash(g, m);
             return;

@@ -440,17 +440,32 @@ void snap_trim_log(struct consensus *c)
     if (c->raft.log.offset) wal_release(c->wal, c->raft.log.offset);
 }
 
-/* How many entries before `index` stay for slow followers: counted in bytes, libraft counts
- * entries. */
+/* Where the log must go on for the one that is furthest behind of those that are there: behind what it has, or behind
+ * the snapshot that is on its way to it. */
+static uint64_t needed_behind(const struct consensus *c, uint64_t index)
+{
+    const struct raft *r = &c->raft;
+    for (unsigned i = 0; r->state == RAFT_LEADER && i < r->configuration.n; i++) {
+        const struct raft_progress *p = &r->leader_state.progress[i];
+        uint64_t has = p->state == 2 /* snapshot */ ? p->snapshot_index : p->match_index;
+        bool there = p->state == 2 || p->recent_recv || consensus_answers(c, r->configuration.servers[i].id);
+        if (has && has < index && there) index = has;
+    }
+    return index;
+}
+
+/* How many entries before `index` stay for slow followers: counted in bytes, libraft counts entries. For one that would
+ * need another snapshot right after the one it was sent, CONSENSUS_CATCH_UP_BYTES more. */
 static unsigned trailing_entries(const struct consensus *c, uint64_t index)
 {
     const struct raft_log *l = &c->raft.log;
-    uint64_t keep = c->trailing_log_bytes;
+    uint64_t keep = c->trailing_log_bytes, more = CONSENSUS_CATCH_UP_BYTES, needed = needed_behind(c, index);
     unsigned n = 0;
     while (index - n > l->offset && n < UINT32_MAX) {
         size_t len = l->entries[(l->front + (index - n - l->offset - 1)) % l->size].buf.len;
-        if (len > keep) break;
-        keep -= len;
+        uint64_t *from = len <= keep ? &keep : &more;
+        if (len > *from || (from == &more && index - n <= needed)) break;
+        *from -= len;
         n++;
     }
     return n;
