@@ -130,6 +130,7 @@ struct env_ops {
     void (*io)(struct env *e, struct env_io *io);
     /* Synchronous, for opening and for the few bytes of term and vote, which must be durable before the
      * caller goes on. write_file: to a temporary name, fsync, rename, fsync of the folder. */
+    /* What list names stays, whatever a process that died has left half done: the folder is synced first. */
     int (*list)(struct env *e, const char *dir, void (*each)(void *ctx, const char *name), void *ctx,
                 struct err *err);
     int (*mkdir)(struct env *e, const char *dir, struct err *err); /* fine if it is there */

@@ -327,6 +327,11 @@ int disk_list(struct env *e, const char *dir, void (*each)(void *ctx, const char
         if (fd >= 0) close(fd);
         return rv;
     }
+    if (fsync(fd) != 0) {
+        int rv = fail(err, "sync", dir);
+        closedir(d);
+        return rv;
+    }
     const struct dirent *entry;
     while ((entry = readdir(d)) != NULL)
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) each(ctx, entry->d_name);

@@ -710,6 +710,9 @@ int sim_disk_list(struct env *base, const char *dir, void (*each)(void *ctx, con
     if (strcmp(dir, ".") == 0) dir = "";
     size_t len = strlen(dir), n = 0;
     if (!has_dir(d, dir, len)) return err_set(err, ERR_NOT_FOUND, "%s: no such folder", dir);
+    char within[300];
+    snprintf(within, sizeof within, len ? "%s/x" : "%sx", dir);
+    if (!e->zombie) sync_dir(d, within);
     char **found = mem_must_calloc(d->live.n + d->n_dirs + 1, sizeof *found);
     for (size_t i = 0; i < d->live.n + d->n_dirs; i++) {
         const char *path = i < d->live.n ? d->live.names[i].path : d->dirs[i - d->live.n];
