@@ -310,7 +310,8 @@ void wal_release(struct wal *w, uint64_t index)
     if (w->closing || w->failed) return;
     while (w->segments.next != w->segments.prev) {
         struct wal_segment *s = container_of(w->segments.next, struct wal_segment, node);
-        if (s->max_index > index) break;
+        /* The newest record stays, also when the segments behind it are still empty: wal/mark knows of it. */
+        if (s->max_index > index || s->to.seq == w->at.seq) break;
         list_remove(&s->node);
         list_push_back(&w->freeing, &s->node);
     }
