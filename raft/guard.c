@@ -344,15 +344,17 @@ static bool refuses_timeout_now(const struct guard *g)
     return on(g, GUARD_INSTALLING) && g->installing;
 }
 
-/* libraft ends the sending of a snapshot only when an acknowledgement raises the match index: a peer that had all of it already
- * would be offered it for ever. */
+/* libraft ends the sending of a snapshot only when an acknowledgement raises the match index up to the snapshot it thought of:
+ * a peer that had all of it already, or that took in an older one, would be offered one after the other for ever. Whoever has what
+ * the log goes on from needs none. */
 static void leave_snapshot(struct guard *g, const struct raft_message *m)
 {
     const struct raft_append_entries_result *a = &m->append_entries_result;
     unsigned i;
     if (!leads(g) || a->rejected || a->term != g->r->current_term || !server_of(g->r, m->server_id, &i)) return;
     struct raft_progress *p = &g->r->leader_state.progress[i];
-    if (p->state != 2 /* snapshot */ || a->last_log_index < p->snapshot_index || p->match_index < a->last_log_index) return;
+    bool goes_on = a->last_log_index + 1 >= log_first(g->r) && a->last_log_index <= log_last(g->r);
+    if (p->state != 2 /* snapshot */ || !goes_on) return;
     p->state = 0; /* probe */
     p->snapshot_index = 0;
     p->next_index = a->last_log_index + 1;
