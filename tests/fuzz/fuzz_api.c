@@ -9,7 +9,10 @@
 #include "api/etcd/etcd_api.h"
 #include "api/kube/kube_int.h"
 #include "tests/fuzz/fake_core.h"
+#include "tests/fuzz/records.h"
 #include "tests/fuzz/wire.h"
+
+const struct record_shape record_shape = {.head = 3};
 
 static struct wire wire;
 static struct worker worker;

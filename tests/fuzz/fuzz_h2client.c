@@ -12,7 +12,21 @@
 #include "base/log.h"
 #include "clients/lib/grpc.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/records.h"
 #include "tests/fuzz/wire.h"
+
+static bool made_of_frames(uint8_t first)
+{
+    return first & 1;
+}
+
+static bool bare(const uint8_t head[])
+{
+    return head[0] >= 0x80;
+}
+
+const struct record_shape record_shape = {
+    .prefix = 1, .head = 3, .applies = made_of_frames, .bare = bare};
 
 static uv_loop_t loop;
 static int listener;

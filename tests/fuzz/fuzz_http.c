@@ -5,9 +5,23 @@
  * Frames: type, flags, stream, two bytes of length, payload. Types from 0x80 on: a turn of the
  * loop; the head of a request for the path that `flags` chooses, bit 7 = without END_STREAM; a
  * header block of one field repeated by reference, `flags` x 256 times. */
+#include "tests/fuzz/records.h"
 #include "tests/fuzz/wire.h"
 
 #include "tests/unit/http/http_fixture.h"
+
+static bool made_of_frames(uint8_t first)
+{
+    return first & 1;
+}
+
+static bool bare(const uint8_t head[])
+{
+    return head[0] >= 0x80;
+}
+
+const struct record_shape record_shape = {
+    .prefix = 2, .head = 3, .applies = made_of_frames, .bare = bare};
 
 static struct wire wire;
 
