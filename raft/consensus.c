@@ -418,6 +418,7 @@ static int open_files(struct consensus *c, const struct consensus_config *config
 {
     struct wal_options o = {.env = c->env, .cluster_id = c->cluster_id, .member_id = c->id};
     o.segment_bytes = config->segment_bytes;
+    o.alone = heal_alone(c);
     o.fatal = wal_failed;
     o.ctx = c;
     bool no_meta = false;

@@ -135,6 +135,8 @@ struct heal {
     uint64_t reminded_ms;
 };
 
+/* Whether no other member can give this one its state back. */
+bool heal_alone(const struct consensus *c);
 /* Opening: sets aside what was noted as damaged. */
 int heal_open(struct consensus *c, struct err *e);
 /* Opening has failed with ERR_CORRUPT: that again, or ERR_RESTART when it has been noted for healing. */
@@ -186,6 +188,10 @@ void scrub_open(struct consensus *c);
 void scrub_tick(struct consensus *c);
 void scrub_cancel(struct consensus *c); /* closing: does not wait for its rate */
 bool scrub_idle(const struct consensus *c);
+/* A round begins now, if there are rounds at all: another member was given damaged bytes. */
+void scrub_soon(struct consensus *c);
+/* A log segment or a kept snapshot is damaged; `why` names file and offset. The member stops, unless it does not need the file. */
+void scrub_found(struct consensus *c, const char *path, const char *why);
 void scrub_release(struct consensus *c);
 void scrub_status(const struct consensus *c, struct consensus_status *ret);
 

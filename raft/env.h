@@ -67,7 +67,9 @@ struct env_io {
     unsigned n_iov;
     void *buffer;
     size_t len, ret_len;
-    int status; /* 0, ERR_IO, ERR_NOT_FOUND, ERR_EXISTS, ERR_NO_SPACE */
+    /* 0, ERR_IO, ERR_NOT_FOUND, ERR_EXISTS, ERR_NO_SPACE, ERR_NOMEM. ERR_CORRUPT, of OPEN (not to create) and READ: the disk has
+     * lost what is there, and `err` begins with the offset; this is damage to the file as if its bytes were wrong. */
+    int status;
     struct err err;
     void (*done)(struct env_io *io);
     void *data;
@@ -134,7 +136,7 @@ struct env_ops {
     int (*list)(struct env *e, const char *dir, void (*each)(void *ctx, const char *name), void *ctx,
                 struct err *err);
     int (*mkdir)(struct env *e, const char *dir, struct err *err); /* fine if it is there */
-    int (*read_file)(struct env *e, const char *path, size_t max, struct buf *out, struct err *err);
+    int (*read_file)(struct env *e, const char *path, size_t max, struct buf *out, struct err *err); /* ERR_CORRUPT as above */
     int (*write_file)(struct env *e, const char *path, struct slice data, struct err *err);
     int (*unlink_file)(struct env *e, const char *path, struct err *err);
     /* Any of the asynchronous operations, done before it returns; only before `start`. */

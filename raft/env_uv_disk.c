@@ -1,9 +1,11 @@
 /* Files of the data folder: synchronous calls for opening, and two threads that each work through a queue.
  *
- * Every failure carries the path and the system's reason. Nothing is retried: the callers stop the member. */
+ * Every failure carries the path and the system's reason. Nothing is retried: the callers stop the member, or, where what is on
+ * the disk cannot be read any more, treat the file as damaged. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -26,6 +28,12 @@ static int code_of_errno(int number)
     case ENOMEM: return ERR_NOMEM;
     default: return ERR_IO;
     }
+}
+
+/* What disks and file systems answer about a place that they have lost. Too many open files, no memory: that is not it. */
+static bool is_damage(int number)
+{
+    return number == EIO || number == EUCLEAN || number == EBADMSG || number == EILSEQ || number == ENODATA;
 }
 
 static int fail(struct err *e, const char *what, const char *path)
@@ -55,6 +63,8 @@ static int io_open(struct env_uv *u, struct env_io *io)
     if (io->flags & ENV_OPEN_CREATE) flags |= O_CREAT;
     if (io->flags & ENV_OPEN_EXCLUSIVE) flags |= O_EXCL;
     int fd = openat(u->dir_fd, io->path, flags, 0600);
+    if (fd < 0 && is_damage(errno) && !(io->flags & ENV_OPEN_CREATE))
+        return err_set(&io->err, ERR_CORRUPT, "offset 0: cannot be opened: %s", strerror(errno));
     if (fd < 0) return fail(&io->err, "open", io->path);
     if (io->flags & ENV_OPEN_CREATE) {
         int rv = sync_parent(u, io->path, &io->err);
@@ -113,6 +123,10 @@ static int io_read(struct env_io *io)
         ssize_t n = pread(io->file->fd, (char *)io->buffer + io->ret_len, io->len - io->ret_len,
                           (off_t)(io->offset + io->ret_len));
         if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && is_damage(errno)) {
+            return err_set(&io->err, ERR_CORRUPT, "offset %" PRIu64 ": cannot be read: %s", io->offset + io->ret_len,
+                           strerror(errno));
+        }
         if (n < 0) return fail(&io->err, "read", io->file->path);
         if (n == 0) break;
         io->ret_len += (size_t)n;
@@ -333,10 +347,11 @@ int disk_list(struct env *e, const char *dir, void (*each)(void *ctx, const char
         return rv;
     }
     const struct dirent *entry;
-    while ((entry = readdir(d)) != NULL)
+    while ((errno = 0, entry = readdir(d)) != NULL)
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) each(ctx, entry->d_name);
+    int rv = errno ? fail(err, "list", dir) : 0; /* else what lies behind it would be missing without a word */
     closedir(d);
-    return 0;
+    return rv;
 }
 
 int disk_mkdir(struct env *e, const char *dir, struct err *err)
@@ -346,13 +361,16 @@ int disk_mkdir(struct env *e, const char *dir, struct err *err)
     return sync_parent(u, dir, err);
 }
 
+/* What was said of the operation; of a place that is lost it does not name the file. */
+static int read_failed(const struct env_io *io, int rv, struct err *err)
+{
+    return rv == ERR_CORRUPT ? err_set(err, rv, "%s: %.200s", io->path, io->err.text) : err_set(err, rv, "%s", io->err.text);
+}
+
 int disk_read_file(struct env *e, const char *path, size_t max, struct buf *out, struct err *err)
 {
     struct env_io io = {.op = ENV_IO_OPEN, .path = path};
-    if (disk_io_sync(e, &io) != 0) {
-        if (err) *err = io.err;
-        return io.status;
-    }
+    if (disk_io_sync(e, &io) != 0) return read_failed(&io, io.status, err);
     struct stat st;
     int rv = 0;
     if (fstat(io.file->fd, &st) != 0) rv = fail(err, "stat", path);
@@ -362,7 +380,7 @@ int disk_read_file(struct env *e, const char *path, size_t max, struct buf *out,
         io.len = (size_t)st.st_size;
         rv = io_read(&io);
         if (rv == 0) out->len += io.ret_len;
-        else if (err) *err = io.err;
+        else rv = read_failed(&io, rv, err);
     }
     io_close(&io);
     return rv;

@@ -126,16 +126,26 @@ static size_t other_voters(const struct consensus *c)
     return n;
 }
 
+bool heal_alone(const struct consensus *c)
+{
+    return other_voters(c) == 0;
+}
+
 int heal_open(struct consensus *c, struct err *e)
 {
-    if (has(c, META_DISTRUSTED) && other_voters(c) == 0)
+    if (has(c, META_DISTRUSTED) && heal_alone(c))
         return err_set(e, ERR_CORRUPT, "damage was found, and there is no other member to heal from; restore a backup: %s", c->meta.why);
     return has(c, META_DISTRUSTED) ? set_aside(c, e) : 0;
 }
 
 int heal_damaged(struct consensus *c, bool meta_lost, struct err *e)
 {
-    if (other_voters(c) == 0) return ERR_CORRUPT;
+    if (heal_alone(c)) {
+        log_error("raft: damage found at start, and there is no other member to heal from: move the data folder away and restore a backup "
+                  "into a new one (pintle ctl snapshot restore; docs/operations.md, \"A single member and a damaged disk\") member=%" PRIx64,
+                  c->id);
+        return ERR_CORRUPT;
+    }
     log_error("raft: damage found at start member=%" PRIx64 ": %s", c->id, e->text);
     if (meta_lost) {
         c->meta = (struct meta){.voted_for = c->id, .flags = META_ROLLED_BACK};

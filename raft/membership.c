@@ -93,9 +93,10 @@ int membership_open(struct consensus *c, const struct consensus_config *config, 
         (void)peers_update(c, &m->committed, &m->committed);
         m->committed_index = index;
     }
-    if (!ok && rv != ERR_NOT_FOUND) log_warn("raft: " MEMBERS_PATH " cannot be read: the flags say who the members are");
+    bool none = rv == 0 || rv == ERR_NOT_FOUND || rv == ERR_CORRUPT || rv == ERR_LIMIT; /* else it may well be there */
+    if (!ok && none && rv != ERR_NOT_FOUND) log_warn("raft: " MEMBERS_PATH " cannot be read: the flags say who the members are");
     buf_release(&b);
-    return ok ? 0 : peers_from_config(c, config, e);
+    return ok ? 0 : none ? peers_from_config(c, config, e) : rv;
 }
 
 /* ---- what is committed ------------------------------------------------------------------------- */

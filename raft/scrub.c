@@ -43,13 +43,7 @@ static void step(struct env_io *io);
 
 static void submit(struct scrub *s, enum env_io_op op)
 {
-    s->io.op = op;
-    s->io.lane = ENV_LANE_BULK;
-    s->io.status = 0;
-    s->io.err.text[0] = 0;
-    s->io.done = step;
-    s->io.data = s;
-    s->c->env->ops->io(s->c->env, &s->io);
+    bulk_io(s->c, &s->io, op, step, s);
 }
 
 /* ---- which file -------------------------------------------------------------------------------- */
@@ -148,10 +142,8 @@ static int check_piece(struct scrub *s, struct slice piece)
 /* Whether the file is still one that counts. */
 static bool current(const struct scrub *s)
 {
-    const struct snapshots *snaps = s->c->snapshots;
     if (s->item == SCRUB_SEGMENTS) return wal_check_current(s->c->wal, &s->segment);
-    if (s->item < SCRUB_OLDER) return true;
-    return (snaps->older.index && strcmp(s->path, snaps->older.path) == 0) || strcmp(s->path, snaps->newest.path) == 0;
+    return s->item < SCRUB_OLDER || snap_kept(s->c, s->path);
 }
 
 static size_t voters(const struct consensus *c)
@@ -163,18 +155,17 @@ static size_t voters(const struct consensus *c)
 
 /* A single member has nobody to heal from, and its state in memory is whole: what it still has on the disk is judged
  * when it is opened again. */
-static void damage(struct scrub *s)
+void scrub_found(struct consensus *c, const char *path, const char *why)
 {
-    struct consensus *c = s->c;
-    s->errors++;
-    log_error("raft: scrub: %s member=%" PRIx64, s->e.text, c->id);
-    if (strcmp(s->path, c->snapshots->older.path) == 0) { /* not needed: the newest is there */
-        snap_unlink(c, s->path);
+    c->scrub->errors++;
+    log_error("raft: damage found: %s member=%" PRIx64, why, c->id);
+    if (strcmp(path, c->snapshots->older.path) == 0) { /* not needed: the newest is there */
+        snap_unlink(c, path);
         snap_info_release(&c->snapshots->older);
     } else if (voters(c) > 1) {
-        consensus_distrust(c, s->e.text);
+        consensus_distrust(c, why);
     } else {
-        consensus_fatal(c, ERR_CORRUPT, "%s", s->e.text);
+        consensus_fatal(c, ERR_CORRUPT, "%s", why);
     }
 }
 
@@ -209,11 +200,12 @@ static void piece_read(struct scrub *s)
     s->bytes += n;
     s->allowed -= (int64_t)n;
     s->offset += n;
+    bool short_of = n < s->io.len;
     int rv = check_piece(s, slice_make(s->buffer, n));
-    if (!rv && s->end && n < s->io.len)
+    if (!rv && short_of && s->item == SCRUB_SEGMENTS)
         rv = err_set(&s->e, ERR_CORRUPT, "%s: offset %" PRIu64 ": the file ends too early", s->path, s->offset);
     s->found = rv != 0;
-    if (rv || (!s->end && n < s->io.len)) return close_file(s);
+    if (rv || short_of) return close_file(s);
     read_on(s);
 }
 
@@ -221,10 +213,20 @@ static void closed(struct scrub *s)
 {
     if (s->item == SCRUB_OLDER || s->item == SCRUB_NEWEST) snapfile_decoder_release(&s->decoder);
     if (s->item == SCRUB_META2 && !s->c->dead) check_meta(s);
-    if (s->found && current(s)) damage(s);
+    if (s->found && current(s)) scrub_found(s->c, s->path, s->e.text);
     if (s->item != SCRUB_SEGMENTS) s->item++;
     if (s->c->dead || s->c->closing) s->state = IDLE;
     else next_file(s);
+}
+
+/* The disk has lost some of it. What is held elsewhere is as good as empty: written again, term and vote by check_meta. */
+static void unreadable(struct scrub *s)
+{
+    s->found = s->item >= SCRUB_SEGMENTS;
+    if (s->found) (void)err_set(&s->e, ERR_CORRUPT, "%s: %.180s", s->path, s->io.err.text);
+    else (void)check_piece(s, (struct slice){0});
+    if (s->file) close_file(s);
+    else closed(s);
 }
 
 static void step(struct env_io *io)
@@ -233,11 +235,14 @@ static void step(struct env_io *io)
     struct consensus *c = s->c;
     if (io->op == ENV_IO_OPEN && !io->status) s->file = io->file;
     bool gone = io->op == ENV_IO_OPEN && io->status == ERR_NOT_FOUND; /* given back, or damage that meta_check finds */
-    if (io->status && !gone) consensus_fatal(c, io->status, "scrub: %s: %s", s->path, io->err.text);
+    bool lost = io->status == ERR_CORRUPT;
+    if (io->status && !gone && !lost) consensus_fatal(c, io->status, "scrub: %s: %s", s->path, io->err.text);
     if (s->state == CLOSING || gone) closed(s);
     else if (c->dead || c->closing || !current(s)) {
         if (s->file) close_file(s);
         else s->state = IDLE;
+    } else if (lost) {
+        unreadable(s);
     } else if (s->state == OPENING) {
         s->state = READING;
         read_on(s);
@@ -274,6 +279,11 @@ void scrub_tick(struct consensus *c)
     if (s->allowed <= 0) s->allowed += (int64_t)(c->scrub_rate * passed / 1000);
     if (s->state == IDLE && c->scrub_interval_ms != CONSENSUS_NO_SCRUB && now >= s->next_round_ms) begin_round(s);
     else if (s->waiting) read_on(s);
+}
+
+void scrub_soon(struct consensus *c)
+{
+    c->scrub->next_round_ms = 0;
 }
 
 bool scrub_idle(const struct consensus *c)

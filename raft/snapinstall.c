@@ -27,15 +27,8 @@ static void step(struct env_io *io);
 
 static void submit(struct snap_receiving *r, enum env_io_op op)
 {
-    struct consensus *c = owner(r);
-    r->io.op = op;
-    r->io.lane = ENV_LANE_BULK;
-    r->io.status = 0;
-    r->io.err.text[0] = 0;
-    r->io.done = step;
-    r->io.data = r;
     r->io_busy = true;
-    c->env->ops->io(c->env, &r->io);
+    bulk_io(owner(r), &r->io, op, step, r);
 }
 
 static void answer(struct consensus *c, enum frame_kind kind, int32_t status)
@@ -211,7 +204,8 @@ static void step(struct env_io *io)
     struct consensus *c = owner(r);
     r->io_busy = false;
     if (io->op == ENV_IO_OPEN && !io->status) r->file = io->file;
-    if (io->status && !(io->op == ENV_IO_UNLINK && io->status == ERR_NOT_FOUND)) {
+    bool lost = r->state == RECV_CHECKING && io->status == ERR_CORRUPT; /* what was just written: it is sent again */
+    if (io->status && !lost && !(io->op == ENV_IO_UNLINK && io->status == ERR_NOT_FOUND)) {
         consensus_fatal(c, io->status, "%s: %s", SNAP_RECEIVED, io->err.text);
     }
     if (c->dead) return consensus_snapshots_idle(c);
@@ -230,7 +224,8 @@ static void step(struct env_io *io)
     case RECV_WRITING: chunk_written(r); break;
     case RECV_SYNCING: begin_checking(r); break;
     case RECV_CHECKING:
-        if (io->op == ENV_IO_CLOSE) hand_over(r);
+        if (lost) refuse_file(r);
+        else if (io->op == ENV_IO_CLOSE) hand_over(r);
         else check_piece(r);
         break;
     case RECV_RENAMING:

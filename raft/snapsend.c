@@ -6,6 +6,7 @@
  * libraft asks again and again for a peer that lags; the requests join the stream that is under
  * way, and are answered when libraft itself has seen the peer catch up, or when the stream has
  * failed. */
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "base/check.h"
@@ -16,14 +17,8 @@ static void sender_step(struct env_io *io);
 
 static void sender_submit(struct snap_sender *s, enum env_io_op op)
 {
-    s->io.op = op;
-    s->io.lane = ENV_LANE_BULK;
-    s->io.status = 0;
-    s->io.err.text[0] = 0;
-    s->io.done = sender_step;
-    s->io.data = s;
     s->io_busy = true;
-    s->c->env->ops->io(s->c->env, &s->io);
+    bulk_io(s->c, &s->io, op, sender_step, s);
 }
 
 static void answer_waiters(struct snap_sender *s, int status)
@@ -114,12 +109,25 @@ static void send_chunk(struct snap_sender *s)
     read_next(s);
 }
 
+/* It cannot be read, or ends too early. */
+static void sender_damaged(struct snap_sender *s, const char *why)
+{
+    struct err e;
+    (void)err_set(&e, ERR_CORRUPT, "%s: %.180s", s->path, why);
+    if (!s->stop && snap_kept(s->c, s->path)) scrub_found(s->c, s->path, e.text);
+    if (s->c->dead) return consensus_snapshots_idle(s->c);
+    sender_stop(s, RAFT_NOCONNECTION);
+}
+
 static void sender_step(struct env_io *io)
 {
     struct snap_sender *s = io->data;
     struct consensus *c = s->c;
     s->io_busy = false;
     if (io->op == ENV_IO_OPEN && !io->status) s->file = io->file;
+    if (io->op == ENV_IO_READ && !io->status && io->ret_len != io->len)
+        io->status = err_set(&io->err, ERR_CORRUPT, "offset %" PRIu64 ": the file ends too early", io->offset + io->ret_len);
+    if (io->status == ERR_CORRUPT && !c->dead) return sender_damaged(s, io->err.text);
     if (io->status && !s->stop) {
         consensus_fatal(c, io->status, "%s: %s", s->path, io->err.text);
     }
@@ -127,8 +135,6 @@ static void sender_step(struct env_io *io)
     if (io->op == ENV_IO_CLOSE) return sender_free(s);
     if (s->stop) return sender_stop(s, 0);
     if (io->op == ENV_IO_OPEN) return offer(s);
-    if (io->ret_len != io->len)
-        return consensus_fatal(c, ERR_CORRUPT, "%s: shorter than it was", s->path);
     send_chunk(s);
 }
 
@@ -210,8 +216,9 @@ void sender_frame(struct consensus *c, struct peer *p, const struct frame *f)
     if (!s || s->id != f->snapshot.id || s->index != f->snapshot.index ||
         f->snapshot.offset > s->size)
         return;
-    if (f->kind == FRAME_SNAPSHOT_ACK) on_ack(s, &f->snapshot);
-    else sender_stop(s, RAFT_NOCONNECTION);
+    if (f->kind == FRAME_SNAPSHOT_ACK) return on_ack(s, &f->snapshot);
+    if (f->snapshot.status == ERR_CORRUPT) scrub_soon(c); /* perhaps it was so before it was sent */
+    sender_stop(s, RAFT_NOCONNECTION);
 }
 
 void stream_frame(struct consensus *c, struct peer *p, const struct frame *f)

@@ -14,6 +14,17 @@
 
 #define READ_BYTES LIMIT_MiB
 
+void bulk_io(struct consensus *c, struct env_io *io, enum env_io_op op, void (*done)(struct env_io *io), void *data)
+{
+    io->op = op;
+    io->lane = ENV_LANE_BULK;
+    io->status = 0;
+    io->err.text[0] = 0;
+    io->done = done;
+    io->data = data;
+    c->env->ops->io(c->env, io);
+}
+
 void snap_path(char out[SNAP_PATH_BYTES], uint64_t index, uint64_t term)
 {
     snprintf(out, SNAP_PATH_BYTES, SNAP_DIR "/%016" PRIx64 "-%016" PRIx64 ".snap", index, term);
@@ -52,12 +63,9 @@ static void unlink_next(struct consensus *c)
     struct doomed *d = container_of(list_pop_front(&s->doomed), struct doomed, node);
     snprintf(s->unlink_path, sizeof s->unlink_path, "%s", d->path);
     mem_free(d);
-    s->unlink_io =
-        (struct env_io){.op = ENV_IO_UNLINK, .lane = ENV_LANE_BULK, .path = s->unlink_path};
-    s->unlink_io.done = unlinked;
-    s->unlink_io.data = c;
+    s->unlink_io.path = s->unlink_path;
     s->unlinking = true;
-    c->env->ops->io(c->env, &s->unlink_io);
+    bulk_io(c, &s->unlink_io, ENV_IO_UNLINK, unlinked, c);
 }
 
 void snap_unlink(struct consensus *c, const char *path)
@@ -66,6 +74,12 @@ void snap_unlink(struct consensus *c, const char *path)
     snprintf(d->path, sizeof d->path, "%s", path);
     list_push_back(&c->snapshots->doomed, &d->node);
     unlink_next(c);
+}
+
+bool snap_kept(const struct consensus *c, const char *path)
+{
+    const struct snapshots *s = c->snapshots;
+    return (s->older.index && strcmp(path, s->older.path) == 0) || strcmp(path, s->newest.path) == 0;
 }
 
 void snap_remember(struct consensus *c, struct snap_info *i)
@@ -123,7 +137,7 @@ static int read_through(struct consensus *c, struct env_file *file, struct snapf
     do {
         io.len = READ_BYTES;
         rv = c->env->ops->io_sync(c->env, &io);
-        if (rv) (void)err_set(e, rv, "offset %" PRIu64 ": %.200s", io.offset, io.err.text);
+        if (rv) (void)err_set(e, rv, "%.200s", io.err.text);
         else
             rv = snapfile_feed(d, slice_make(buffer, io.ret_len), feed_restore,
                                &c->snapshots->receiving, e);
@@ -361,14 +375,7 @@ static void taking_step(struct env_io *io);
 
 static void taking_submit(struct consensus *c, enum env_io_op op)
 {
-    struct env_io *io = &c->snapshots->taking.io;
-    io->op = op;
-    io->lane = ENV_LANE_BULK;
-    io->status = 0;
-    io->err.text[0] = 0;
-    io->done = taking_step;
-    io->data = c;
-    c->env->ops->io(c->env, io);
+    bulk_io(c, &c->snapshots->taking.io, op, taking_step, c);
 }
 
 static void close_handle(struct consensus *c)

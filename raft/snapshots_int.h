@@ -117,11 +117,15 @@ struct snapshots {
     uint64_t next_stream_id, taken, sent, installed;
 };
 
+/* One operation of the bulk lane; path, file, offset and bytes are in it already. */
+void bulk_io(struct consensus *c, struct env_io *io, enum env_io_op op, void (*done)(struct env_io *io), void *data);
 void snap_path(char out[SNAP_PATH_BYTES], uint64_t index, uint64_t term);
 void snap_info_release(struct snap_info *i);
 /* A new newest: the third newest goes. Takes what `i` owns. */
 void snap_remember(struct consensus *c, struct snap_info *i);
 void snap_unlink(struct consensus *c, const char *path);
+/* Whether the file is one of the two that are kept. */
+bool snap_kept(const struct consensus *c, const char *path);
 /* As libraft wants it: configuration, one buffer with the ticket. NULL if the configuration does
  * not decode. */
 struct raft_snapshot *snap_for_raft(const struct snap_info *i);

@@ -134,6 +134,8 @@ bool wal_switch(struct wal *w);
 void wal_free_segments(struct wal *w);
 /* wal_mark.c: how far the log was durable when it was last noted. Reading makes the file if there is none. */
 int wal_mark_open(struct wal *w, struct wal_place *ret, struct err *e);
+/* The file anew, and open. */
+int wal_mark_make(struct wal *w, struct wal_place at, struct err *e);
 /* Notes it, in the background, if there is news; true if a write is on its way. */
 bool wal_mark_write(struct wal *w, bool sync);
 /* The place it notes, and how many of its two copies are whole; false if none is. */

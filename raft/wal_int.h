@@ -32,6 +32,7 @@ struct wal_options {
     struct env *env;
     uint64_t cluster_id, member_id;
     size_t segment_bytes; /* 0 = 64 MiB */
+    bool alone;           /* nobody to heal from: a lost mark is made again if the log ends in order */
     void (*fatal)(void *ctx, int error, const char *text);
     void *ctx;
 };

@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/crc32c.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "raft/frames_int.h"
 #include "raft/wal_format_int.h"
@@ -82,7 +83,7 @@ static int read_file(struct wal *w, const char *path, struct buf *out, struct er
         }
         rv = env->ops->io_sync(env, &io);
         if (rv) {
-            (void)err_set(e, rv, "%s: offset %zu: %.200s", path, out->len, io.err.text);
+            (void)err_set(e, rv, "%s: %.200s", path, io.err.text);
             break;
         }
         out->len += io.ret_len;
@@ -450,12 +451,27 @@ static int open_last(struct wal *w, struct err *e)
     return 0;
 }
 
+/* The mark is lost, and there is nobody to heal from. A crash never does that (it tears one copy at most), so the mark was damaged
+ * by itself; where the log ends in order nothing is missing, and the mark is made again. Where something lies behind its last
+ * record, two things are wrong, and nobody can say whether that record was only begun. */
+static int replace_mark(struct loading *l, const struct err *why, struct err *e)
+{
+    struct wal *w = l->w;
+    if (!l->before || l->bad) return err_set(e, ERR_CORRUPT, "%.230s", why->text);
+    log_error("raft: %s; the log ends in order after record %" PRIu64 ", " WAL_MARK " is made again member=%" PRIx64,
+              why->text, w->at.seq - 1, w->o.member_id);
+    return wal_mark_make(w, w->at, e);
+}
+
 int wal_load(struct wal *w, struct wal_contents *c, struct err *e)
 {
     struct loading l = {.w = w, .c = c};
     struct env *env = w->o.env;
+    struct err why = {{0}};
     int rv = env->ops->mkdir(env, WAL_DIR, e);
-    if (!rv) rv = wal_mark_open(w, &l.mark, e);
+    int mark = rv ? 0 : wal_mark_open(w, &l.mark, &why);
+    bool mark_lost = mark == ERR_CORRUPT && w->o.alone;
+    if (mark && !mark_lost) rv = err_set(e, mark, "%.230s", why.text);
     w->at = (struct wal_place){.seq = 1};
     if (!rv) rv = env->ops->list(env, WAL_DIR, each_name, &l, e);
     if (rv) goto out;
@@ -467,7 +483,10 @@ int wal_load(struct wal *w, struct wal_contents *c, struct err *e)
         qsort(l.numbers, l.n_numbers, sizeof *l.numbers, compare);
         rv = load_segments(&l, e);
         if (!rv) rv = write_last_again(&l, e);
+        if (!rv && mark_lost) rv = replace_mark(&l, &why, e);
         if (!rv) rv = open_last(w, e);
+    } else if (mark_lost) {
+        rv = replace_mark(&l, &why, e);
     } else if (l.mark.seq > 1) {
         rv = err_set(e, ERR_CORRUPT, WAL_DIR ": no segment of the log is left, but " WAL_MARK " knows of records");
     } else {

@@ -80,21 +80,32 @@ static int read_mark(struct wal *w, struct wal_place *ret, struct err *e)
     return rv;
 }
 
-int wal_mark_open(struct wal *w, struct wal_place *ret, struct err *e)
+static int open_file(struct wal *w, struct err *e)
 {
     struct env *env = w->o.env;
-    int rv = read_mark(w, ret, e);
-    if (rv == ERR_NOT_FOUND) {
-        *ret = (struct wal_place){.seq = 1};
-        encode(w, *ret);
-        rv = env->ops->write_file(env, WAL_MARK, slice_make(w->mark, WAL_MARK_BYTES), e);
-    }
-    if (rv) return rv;
     struct env_io io = {.op = ENV_IO_OPEN, .path = WAL_MARK, .flags = ENV_OPEN_WRITE};
-    rv = env->ops->io_sync(env, &io);
+    int rv = env->ops->io_sync(env, &io);
     if (rv) return err_set(e, rv, WAL_MARK ": %.200s", io.err.text);
     w->mark_file = io.file;
     return 0;
+}
+
+int wal_mark_make(struct wal *w, struct wal_place at, struct err *e)
+{
+    struct env *env = w->o.env;
+    encode(w, at);
+    int rv = env->ops->write_file(env, WAL_MARK, slice_make(w->mark, WAL_MARK_BYTES), e);
+    return rv ? rv : open_file(w, e);
+}
+
+int wal_mark_open(struct wal *w, struct wal_place *ret, struct err *e)
+{
+    int rv = read_mark(w, ret, e);
+    if (rv == ERR_NOT_FOUND) {
+        *ret = (struct wal_place){.seq = 1};
+        return wal_mark_make(w, *ret, e);
+    }
+    return rv ? rv : open_file(w, e);
 }
 
 static void marked(struct env_io *io)

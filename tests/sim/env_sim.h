@@ -153,6 +153,8 @@ void sim_disk_fail_nth(struct sim *s, uint64_t id, unsigned nth);
  * (may be NULL) is borrowed until the member's next disk operation. */
 bool sim_disk_flip(struct sim *s, uint64_t id, const char *prefix, const char **ret_path,
                    uint64_t *ret_offset);
+/* The sector at `offset` cannot be read any more, until it is written as a whole; false: there is no such file. */
+bool sim_disk_lose_sector(struct sim *s, uint64_t id, const char *path, uint64_t offset);
 /* What else a disk can do to what it holds, in some file by chance; what it did in words (borrowed until the
  * next call), or NULL if there was nothing to do it to. */
 enum sim_damage {

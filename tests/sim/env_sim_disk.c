@@ -307,6 +307,7 @@ static struct sim_inode *inode_after(struct sim *s, struct sim_disk *to, struct 
     if (i->copy) return i->copy;
     struct sim_inode *c = i->copy = inode_new();
     c->n_old = i->n_old;
+    c->lost = i->lost;
     for (unsigned k = 0; k < SIM_OLD_WRITES && k < i->n_old; k++) {
         c->old[k].offset = i->old[k].offset;
         image_copy(&c->old[k].before, &i->old[k].before);
@@ -470,10 +471,27 @@ static size_t io_bytes(const struct env_io *io)
     return n;
 }
 
+/* Whether a range touches the sector that cannot be read. */
+static bool touches_lost(const struct sim_inode *i, uint64_t offset, uint64_t len)
+{
+    return i->lost && offset < i->lost - 1 + SECTOR && offset + len > i->lost - 1;
+}
+
+/* A part of that sector cannot be written: the rest would have to be read for it. */
+static bool writes_over_lost(struct sim_inode *i, uint64_t offset, uint64_t len)
+{
+    if (!touches_lost(i, offset, len)) return true;
+    if (offset > i->lost - 1 || offset + len < i->lost - 1 + SECTOR) return false;
+    i->lost = 0;
+    return true;
+}
+
 static int begin_write(struct sim_env *e, struct env_io *io, bool fail)
 {
     size_t total = io_bytes(io), keep = total;
     CHECK(io->file && io->file->writable && io->n_iov <= ENV_IOV_MAX);
+    if (!writes_over_lost(io->file->inode, io->offset, total))
+        return err_set(&io->err, ERR_IO, "%s: write failed", io->file->path);
     if (disk_full(e->disk, io->file->inode, io->offset + total)) {
         return err_set(&io->err, ERR_NO_SPACE, "%s: no space left on device", io->file->path);
     }
@@ -579,14 +597,16 @@ static int do_names(struct sim_env *e, struct env_io *io)
     return 0;
 }
 
-static void do_read(struct sim_env *e, struct env_io *io)
+static int do_read(struct env_io *io)
 {
-    (void)e;
     const struct buf *b = &io->file->inode->live;
     io->ret_len = io->offset >= b->len            ? 0
                   : b->len - io->offset < io->len ? (size_t)(b->len - io->offset)
                                                   : io->len;
     if (io->ret_len) memcpy(io->buffer, b->data + io->offset, io->ret_len);
+    if (!touches_lost(io->file->inode, io->offset, io->ret_len)) return 0;
+    uint64_t at = io->file->inode->lost - 1;
+    return err_set(&io->err, ERR_CORRUPT, "offset %" PRIu64 ": cannot be read", at > io->offset ? at : io->offset);
 }
 
 /* What is now on whose disk, for the story. */
@@ -611,7 +631,7 @@ static int io_finish(struct sim_env *e, struct env_io *io, uint64_t sync_seq)
     tell_io(e, io);
     switch (io->op) {
     case ENV_IO_OPEN: return do_open(e, io);
-    case ENV_IO_READ: do_read(e, io); return 0;
+    case ENV_IO_READ: return do_read(io);
     case ENV_IO_CLOSE:
         file_close(io->file);
         io->file = NULL;
@@ -750,6 +770,8 @@ int sim_disk_read_file(struct env *base, const char *path, size_t max, struct bu
     if (!i) return err_set(err, ERR_NOT_FOUND, "%s: no such file", path);
     if (fails_now(e, false)) return err_set(err, ERR_IO, "%s: input/output error", path);
     if (i->live.len > max) return err_set(err, ERR_LIMIT, "%s: larger than %zu bytes", path, max);
+    if (touches_lost(i, 0, i->live.len))
+        return err_set(err, ERR_CORRUPT, "%s: offset %" PRIu64 ": cannot be read", path, i->lost - 1);
     return buf_append(out, i->live.data, i->live.len);
 }
 
@@ -835,6 +857,13 @@ void sim_disk_stall(struct sim *s, uint64_t id, uint64_t us)
 {
     sim_trace_line(s, "m%d's disk holds its breath for %.3f s", (int)id, (double)us / 1e6);
     sim_member(s, id)->stall_us = us;
+}
+
+bool sim_disk_lose_sector(struct sim *s, uint64_t id, const char *path, uint64_t offset)
+{
+    struct sim_inode *i = names_get(&sim_member(s, id)->disk->live, path);
+    if (i) i->lost = 1 + offset / SECTOR * SECTOR;
+    return i != NULL;
 }
 
 void sim_disk_forget(struct sim_disk *d, const char *path)

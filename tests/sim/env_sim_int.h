@@ -28,6 +28,7 @@ struct sim_inode {
     struct buf live, durable;
     struct sim_old old[SIM_OLD_WRITES]; /* the newest writes, if they are remembered */
     unsigned n_old;
+    uint64_t lost;          /* 1 + offset of a sector that cannot be read; 0 = none */
     struct list writes;     /* of struct sim_write, in order */
     struct sim_inode *copy; /* while a disk is copied */
 };
