@@ -95,7 +95,7 @@ static size_t utf8_length(const uint8_t *p, const uint8_t *end)
 
 bool json_utf8(struct slice text)
 {
-    const uint8_t *p = text.data, *end = p + text.len;
+    const uint8_t *p = text.data, *end = slice_end(text);
     for (size_t n; p < end; p += n)
         if ((n = utf8_length(p, end)) == 0) return false;
     return true;

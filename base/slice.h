@@ -27,6 +27,12 @@ static inline struct slice slice_str(const char *text)
     return (struct slice){(const uint8_t *)text, text ? strlen(text) : 0};
 }
 
+/* One past the last byte; adding to NULL, even 0, is undefined. */
+static inline const uint8_t *slice_end(struct slice a)
+{
+    return a.len ? a.data + a.len : a.data;
+}
+
 static inline bool slice_eq(struct slice a, struct slice b)
 {
     return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
@@ -111,7 +117,7 @@ struct reader {
 
 static inline struct reader reader_make(struct slice s)
 {
-    return (struct reader){s.data, s.data + s.len, false};
+    return (struct reader){s.data, slice_end(s), false};
 }
 
 uint8_t reader_u8(struct reader *r);

@@ -113,15 +113,16 @@ static void clear_member(struct member_record *m)
 int member_apply(struct store *s, uint64_t id, struct slice name, const struct slice *urls,
                  size_t n)
 {
-    struct member_record *m = s->members, *end = s->members + s->n_members;
-    while (m < end && m->id != id) m++;
-    if (m < end) {
-        clear_member(m);
+    size_t at = 0;
+    while (at < s->n_members && s->members[at].id != id) at++;
+    if (at < s->n_members) {
+        clear_member(&s->members[at]);
     } else {
         if (s->n_members >= LIMIT_MEMBER_RECORDS) return ERR_LIMIT;
         s->members = mem_must_realloc(s->members, (s->n_members + 1) * sizeof(*s->members));
-        m = &s->members[s->n_members++];
+        s->n_members++;
     }
+    struct member_record *m = &s->members[at];
     *m = (struct member_record){id, copy(name), mem_must_calloc(n, sizeof(*urls)), n};
     for (size_t i = 0; i < n; i++) m->urls[i] = copy(urls[i]);
     return 0;

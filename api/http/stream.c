@@ -136,7 +136,7 @@ static char *text_room(struct http_stream *st, size_t len)
 bool stream_text(struct http_stream *st, struct slice *text, const char *data, size_t len)
 {
     if (len == 0) return true;
-    const char *end = (const char *)text->data + text->len;
+    const char *end = (const char *)slice_end(*text);
     char *at;
     struct text_chunk *k = st->chunks;
     if (text->data && !k && end == st->text + st->text_used && STREAM_TEXT - st->text_used >= len) {
