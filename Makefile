@@ -57,7 +57,7 @@ help:
 	@echo "make sim          the seeded simulation: SEEDS=n [SEED=first] [TRACE=1] [SHRINK=1] [STEPS=n]"
 	@echo "make soak         the same until told: HOURS=n"
 	@echo "make chaos        real members under real faults: MINUTES=n [MEMBERS=3|5] [SEED=n] [FAULTS=list]; needs root"
-	@echo "make mutants      deliberate bugs that the tests must find: [MUTANT=name] [SEEDS=n] [SEED=first,first] [CHECK=1]"
+	@echo "make mutants      deliberate bugs that the tests must find: [MUTANT=name] [SEEDS=n] [SEED=first,first] [QUICK=1] [CHECK=1]"
 	@echo "make fuzz         libFuzzer targets, SECONDS=n each"
 	@echo "make faults       every system call and allocation made to fail once"
 	@echo "make overload     many times the clients that saturate it, and clients that do harm; prints figures"
@@ -175,7 +175,7 @@ mutants: export MUTANT_CFLAGS := $(CPPFLAGS) $(CFLAGS)
 mutants: export MUTANT_LIB := $(TEST_LIB) $(LIB)
 mutants: export MUTANT_LIBS := $(LDFLAGS) $(LIBS) -lcmocka -ljson-c
 mutants: $(TEST_LIB) $(LIB)
-	@tests/mutants/run --jobs $(JOBS) $(if $(CHECK),--check) $(if $(filter command line,$(origin SEEDS)),--seeds $(SEEDS)) $(if $(SEED),--first $(SEED)) $(MUTANT)
+	@tests/mutants/run --jobs $(JOBS) $(if $(CHECK),--check) $(if $(QUICK),--quick) $(if $(filter command line,$(origin SEEDS)),--seeds $(SEEDS)) $(if $(SEED),--first $(SEED)) $(MUTANT)
 
 # etcd's bugs put into the server; the scenarios must find them.
 chaos-mutants: export MUTANT_CC := $(CC)
