@@ -17,7 +17,7 @@ struct world {
     char fatal_text[300];
     unsigned done;
     size_t segment_bytes;
-    uint64_t random;
+    bool alone;
 };
 
 static void on_fatal(void *ctx, int error, const char *text)
@@ -43,6 +43,7 @@ static int world_try_open(struct world *w, struct err *e)
     w->env = sim_boot(w->sim, 1);
     struct wal_options o = {
         .env = w->env, .cluster_id = 1, .member_id = 1, .segment_bytes = w->segment_bytes};
+    o.alone = w->alone;
     o.fatal = on_fatal;
     o.ctx = w;
     w->failed = w->closed = false;
@@ -88,10 +89,9 @@ static void world_close(struct world *w)
     world_stop(w);
 }
 
-/* Not sealed: what is there when the power fails. */
-static void world_crash(struct world *w, enum sim_crash_mode mode)
+/* It has died. */
+static void world_gone(struct world *w)
 {
-    sim_crash(w->sim, 1, mode);
     bool stopped = false;
     wal_contents_release(&w->contents);
     w->env->ops->stop(w->env, set_flag, &stopped);
@@ -99,6 +99,13 @@ static void world_crash(struct world *w, enum sim_crash_mode mode)
     wal_free(w->wal);
     w->wal = NULL;
     sim_release(w->env);
+}
+
+/* Not sealed: what is there when the power fails. */
+static void world_crash(struct world *w, enum sim_crash_mode mode)
+{
+    sim_crash(w->sim, 1, mode);
+    world_gone(w);
 }
 
 static void world_free(struct world *w)
@@ -400,6 +407,108 @@ static void test_check_every_bit(void **state)
     assert_true(wal_check_current(w.wal, &k));
     assert_false(wal_check_next(w.wal, k.number, &k));
     buf_release(&file);
+    world_close(&w);
+    world_free(&w);
+}
+
+/* Both copies of the mark are lost. With others to heal from: damage. Alone: made again, if the log ends in order. */
+static void test_lost_mark(void **state)
+{
+    (void)state;
+    for (int how = 0; how < 3; how++) {
+        struct world w;
+        struct err e = {{0}};
+        struct buf mark = {0}, file = {0};
+        small_log(&w, 13, true);
+        read_file(&w, MARK, &mark);
+        read_file(&w, FIRST_SEGMENT, &file);
+        if (how == 0) mark.data[100] ^= 1, mark.data[612] ^= 1;
+        if (how == 1) mark.len = 700, mark.data[30] ^= 1;
+        sim_disk_write(w.sim, 1, MARK, buf_slice(&mark));
+        if (how == 2) assert_true(sim_disk_lose_sector(w.sim, 1, MARK, 0));
+        assert_true(refused(&w, MARK, 6, 100));
+        w.alone = true;
+        size_t end = used_bytes(&file);
+        file.data[end - 20] ^= 0x55; /* something lies behind the last good record: torn, or damaged too */
+        sim_disk_write(w.sim, 1, FIRST_SEGMENT, buf_slice(&file));
+        assert_true(refused(&w, MARK, 6, 100));
+        file.data[end - 20] ^= 0x55;
+        sim_disk_write(w.sim, 1, FIRST_SEGMENT, buf_slice(&file));
+        world_open(&w);
+        assert_contents(&w, 1, 6, 100);
+        world_crash(&w, SIM_POWER); /* and what was made is durable, and knows of all */
+        memset(file.data + end - 100, 0, 100);
+        sim_disk_write(w.sim, 1, FIRST_SEGMENT, buf_slice(&file));
+        assert_int_equal(world_try_open(&w, &e), ERR_CORRUPT);
+        assert_non_null(strstr(e.text, "that " MARK " knows of"));
+        buf_release(&mark);
+        buf_release(&file);
+        world_free(&w);
+    }
+}
+
+/* A process dies anywhere, another goes on with the files whose names no disk has yet, and then the power fails. */
+static void test_names_found(void **state)
+{
+    (void)state;
+    unsigned lives = 0;
+    for (uint64_t seed = 500; seed < 560; seed++) {
+        struct world w;
+        world_init(&w, seed);
+        sim_disk(w.sim)->keep_creates = false;
+        for (unsigned nth = 1; nth <= 12; nth++, lives++) {
+            world_open(&w);
+            uint64_t last = w.contents.n;
+            assert_contents(&w, last ? 1 : 0, last, 30000);
+            struct write *x[8];
+            sim_crash_after(w.sim, 1, SIM_KILL, nth);
+            for (unsigned i = 0; i < 8; i++) x[i] = begin_write(&w, last + 1 + i, 1, 1, 30000);
+            sim_run_for(w.sim, SECOND);
+            sim_crash_after(w.sim, 1, SIM_KILL, 0);
+            if (sim_env(w.sim, 1)) world_crash(&w, SIM_KILL);
+            else world_gone(&w);
+            for (unsigned i = 0; i < 8; i++) end_write(x[i]);
+            world_open(&w);
+            last = w.contents.n;
+            write_entries(&w, last + 1, 1, 1, 30000);
+            write_entries(&w, last + 2, 1, 1, 30000);
+            world_crash(&w, SIM_POWER);
+            world_open(&w);
+            assert_contents(&w, 1, last + 2, 30000);
+            world_crash(&w, SIM_KILL);
+        }
+        world_free(&w);
+    }
+    assert_int_equal(lives, 720);
+}
+
+/* Behind the newest record lie segments that were only made ready: it is not given back, for the mark knows of it. */
+static void test_release_keeps_newest(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 14);
+    world_open(&w);
+    write_entries(&w, 1, 1, 1, 40000);
+    write_entries(&w, 2, 1, 1, 40000); /* more than half of the segment: the next one is made ready */
+    wal_tick(w.wal);
+    sim_run_for(w.sim, SECOND);
+    world_crash(&w, SIM_KILL);
+    struct buf next = {0};
+    read_file(&w, "wal/0000000000000002.wal", &next);
+    buf_release(&next);
+    world_open(&w);
+    wal_release(w.wal, 2);
+    sim_run_for(w.sim, SECOND);
+    world_crash(&w, SIM_POWER);
+    world_open(&w);
+    assert_contents(&w, 1, 2, 40000);
+    write_entries(&w, 3, 1, 1, 40000); /* into the next segment: now it may go */
+    wal_release(w.wal, 2);
+    sim_run_for(w.sim, SECOND);
+    world_crash(&w, SIM_POWER);
+    world_open(&w);
+    assert_contents(&w, 3, 1, 40000);
     world_close(&w);
     world_free(&w);
 }
@@ -710,7 +819,8 @@ int main(void)
         cmocka_unit_test(test_comes_back),         cmocka_unit_test(test_groups),
         cmocka_unit_test(test_truncate_reset),     cmocka_unit_test(test_torn_at_every_byte),
         cmocka_unit_test(test_flip_every_bit),     cmocka_unit_test(test_missing_segment),
-        cmocka_unit_test(test_check_every_bit),
+        cmocka_unit_test(test_check_every_bit),    cmocka_unit_test(test_lost_mark),
+        cmocka_unit_test(test_names_found),        cmocka_unit_test(test_release_keeps_newest),
         cmocka_unit_test(test_sectors),            cmocka_unit_test(test_only_record),
         cmocka_unit_test(test_first_format),
         cmocka_unit_test(test_failed_writes),
