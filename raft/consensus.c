@@ -301,7 +301,6 @@ static void on_link(void *ctx, uint64_t peer_id, bool up)
         c->raft.follower_state.current_leader.id == peer_id) {
         hurry_election(c, HURRY_LEAST_MS);
     }
-    membership_link(c, p, up); /* first: who knows nothing must know whose word it needs */
     heal_link(c, p, up);
     stream_link(c, p, up);
 }

@@ -174,7 +174,7 @@ bool membership_check(struct consensus *c, struct slice file);
 /* libraft's configuration has changed, or is committed. */
 void membership_changed(struct consensus *c);
 void membership_poll(struct consensus *c);
-void membership_link(struct consensus *c, struct peer *p, bool up);
+void membership_tell(struct consensus *c, const struct peer *p); /* who the members are */
 void membership_frame(struct consensus *c, struct peer *p, const struct frame *f);
 uint64_t membership_known(void *ctx);
 bool membership_stranger(void *ctx, uint64_t peer_id, uint64_t known);

@@ -269,6 +269,7 @@ static void on_hello(struct consensus *c, struct peer *p, const struct frame *f)
     k.known.term = p->before_term;
     k.known.applied = p->before_applied;
     k.known.own_term = c->raft.current_term;
+    if (f->hello.applied == 0) membership_tell(c, p); /* first: who knows nothing must know whose word it needs */
     if (f->hello.recovering && guard_may_serve(&c->guard)) {
         k.known.leader_term = c->raft.current_term;
         if (p->reset_life != f->hello.life || p->reset_term != c->raft.current_term)

@@ -172,9 +172,9 @@ void membership_changed(struct consensus *c)
     if (changed && m->committed_index) c->cb.membership_changed(c->ctx);
 }
 
-void membership_link(struct consensus *c, struct peer *p, bool up)
+void membership_tell(struct consensus *c, const struct peer *p)
 {
-    if (up && c->membership.committed_index) tell(c, p->id);
+    if (c->membership.committed_index) tell(c, p->id);
 }
 
 /* Only as long as there is no log that says it. */

@@ -1,5 +1,6 @@
 /* Members that come, go and move, over the simulated world: what consensus_change promises, through crashes, leader changes,
  * snapshots and roll-backs. */
+#include "raft/frames_int.h"
 #include "tests/unit/raft/cluster.h"
 
 struct change_wait {
@@ -109,6 +110,18 @@ static void wait_voter(struct cluster *k, uint64_t on, uint64_t id)
 static bool is_fatal(void *arg)
 {
     return ((struct node *)arg)->fatal;
+}
+
+static bool is_whole(void *arg)
+{
+    struct consensus_status s;
+    consensus_get_status(((struct node *)arg)->c, &s);
+    return s.ready && !s.recovering;
+}
+
+static bool is_settled(void *arg)
+{
+    return is_fatal(arg) || is_whole(arg);
 }
 
 static void wait_removed(struct node *n)
@@ -426,6 +439,53 @@ static void test_refused(void **state)
     stop(&k);
 }
 
+struct first_lost {
+    uint64_t to;
+    unsigned lost[CLUSTER_MAX + 1];
+};
+
+/* What is said when one of the two connections comes up may have no way yet: the first two tellings do not arrive. */
+static bool first_members_lost(void *ctx, uint64_t from, uint64_t to, enum env_channel ch, struct slice bytes)
+{
+    struct first_lost *l = ctx;
+    struct frame f;
+    if (to != l->to || ch != ENV_CHANNEL_RAFT || frame_decode(bytes, &f, NULL) != 0 || f.kind != FRAME_MEMBERS) return true;
+    return l->lost[from]++ >= 2;
+}
+
+/* Its flags name one who is gone, and not the one who came: it must not wait for the former. */
+static void test_folder_lost_after_a_change(void **state)
+{
+    struct cluster k;
+    struct first_lost lost = {0};
+    (void)state;
+    begin(&k, 3, 11);
+    assert_int_equal(add(&k, 4, false), 0);
+    join(&k, 4);
+    wait_voter(&k, 4, 4);
+    assert_int_equal(on_member(&k, CONSENSUS_REMOVE, 3), 0);
+    wait_removed(&k.nodes[3]);
+    struct node *leader = cluster_wait_leader(&k), *n = &k.nodes[leader->id == 1 ? 2 : 1];
+    node_write(leader, 7);
+    node_close(n);
+    sim_disk_wipe(k.sim, n->id);
+    sim_on_frame(k.sim, first_members_lost, &lost);
+    for (int starts = 0; !n->c || !is_whole(n); starts++) {
+        assert_true(starts < 5);
+        lost = (struct first_lost){.to = n->id};
+        node_boot(&k, n->id);
+        assert_true(sim_run_until(k.sim, is_settled, n, 60 * SECOND));
+        if (!n->fatal) continue;
+        assert_int_equal(n->fatal_error, ERR_RESTART);
+        node_close(n);
+    }
+    sim_on_frame(k.sim, NULL, NULL);
+    assert_true(node_has(n, 7));
+    assert_non_null(member_on(n, 4));
+    assert_null(member_on(n, 3));
+    stop(&k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -433,7 +493,7 @@ int main(void)
         cmocka_unit_test(test_promotion_survives),   cmocka_unit_test(test_removed_while_down),
         cmocka_unit_test(test_update),               cmocka_unit_test(test_taken_back),
         cmocka_unit_test(test_learner_votes),        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_crash_at_each_operation),
+        cmocka_unit_test(test_crash_at_each_operation), cmocka_unit_test(test_folder_lost_after_a_change),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
