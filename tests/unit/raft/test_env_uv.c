@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -263,6 +264,90 @@ static void test_files(void **state)
 }
 
 /* A disk that is full, as far as a process can make one: the file size limit. */
+/* Instead of the C library's: what the kernel answers, and what it was asked. */
+static int read_errno;
+static char synced[512];
+
+int fsync(int fd)
+{
+    char link[64];
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, synced, sizeof(synced) - 1);
+    synced[n > 0 ? n : 0] = 0;
+    return (int)syscall(SYS_fsync, fd);
+}
+
+ssize_t pread(int fd, void *to, size_t n, off_t at)
+{
+    if (!read_errno || at + (off_t)n <= 4096) return syscall(SYS_pread64, fd, to, n, at);
+    if (at < 4096) return syscall(SYS_pread64, fd, to, 4096 - at, at);
+    errno = read_errno;
+    return -1;
+}
+
+/* The place that cannot be read is damage, with its offset; a file that cannot be opened just now is not. */
+static void test_unreadable(void **state)
+{
+    struct member m;
+    struct err e = {{0}};
+    struct buf text = {0};
+    struct rlimit old, none = {0, 0};
+    static char bytes[8192];
+    (void)state;
+    member_open(&m, 1, CLUSTER, "a");
+    assert_int_equal(m.env->ops->write_file(m.env, "meta", slice_make(bytes, sizeof(bytes)), NULL), 0);
+    struct waiting_io w = {.io = {.op = ENV_IO_OPEN, .path = "meta", .flags = ENV_OPEN_COLD}};
+    assert_int_equal(run_io(&m, &w), 0);
+    w.io.op = ENV_IO_READ;
+    w.io.buffer = bytes;
+    w.io.len = sizeof(bytes) - 100;
+    w.io.offset = 100;
+    static const int lost[] = {EIO, EUCLEAN, EBADMSG, EILSEQ, ENODATA};
+    for (size_t i = 0; i < sizeof(lost) / sizeof(*lost); i++) {
+        read_errno = lost[i];
+        assert_int_equal(run_io(&m, &w), ERR_CORRUPT);
+        assert_memory_equal(w.io.err.text, "offset 4096: cannot be read: ", 29);
+        assert_int_equal(m.env->ops->read_file(m.env, "meta", sizeof(bytes), &text, &e), ERR_CORRUPT);
+        assert_memory_equal(e.text, "meta: offset 4096: cannot be read: ", 35);
+        assert_int_equal(text.len, 0);
+    }
+    read_errno = ENOMEM;
+    assert_int_equal(run_io(&m, &w), ERR_NOMEM);
+    read_errno = EBADF;
+    assert_int_equal(run_io(&m, &w), ERR_IO);
+    read_errno = 0;
+    w.io.op = ENV_IO_CLOSE;
+    assert_int_equal(run_io(&m, &w), 0);
+    getrlimit(RLIMIT_NOFILE, &old);
+    none.rlim_max = old.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &none);
+    int rv = m.env->ops->read_file(m.env, "meta", sizeof(bytes), &text, &e);
+    setrlimit(RLIMIT_NOFILE, &old);
+    assert_int_equal(rv, ERR_IO);
+    assert_non_null(strstr(e.text, "cannot open meta"));
+    buf_release(&text);
+    member_close(&m);
+}
+
+static void ignore_name(void *ctx, const char *name)
+{
+    (void)ctx, (void)name;
+}
+
+/* What is found in a folder may be known to the page cache only. */
+static void test_list_syncs(void **state)
+{
+    struct member m;
+    (void)state;
+    member_open(&m, 1, CLUSTER, "a");
+    assert_int_equal(m.env->ops->mkdir(m.env, "wal", NULL), 0);
+    synced[0] = 0;
+    assert_int_equal(m.env->ops->list(m.env, "wal", ignore_name, NULL, NULL), 0);
+    assert_non_null(strstr(synced, "/a/wal"));
+    assert_int_equal(m.env->ops->list(m.env, "snap", ignore_name, NULL, NULL), ERR_NOT_FOUND);
+    member_close(&m);
+}
+
 static void test_full_disk(void **state)
 {
     struct member m;
@@ -492,8 +577,8 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_files), T(test_full_disk), T(test_folder_in_use), T(test_frames), T(test_frames_tls),
-        T(test_wrong_cluster), T(test_two_with_one_id), T(test_garbage), T(test_too_many_connections),
+        T(test_files), T(test_unreadable), T(test_list_syncs), T(test_full_disk), T(test_folder_in_use), T(test_frames),
+        T(test_frames_tls), T(test_wrong_cluster), T(test_two_with_one_id), T(test_garbage), T(test_too_many_connections),
     };
     return cmocka_run_group_tests_name("env_uv", tests, NULL, NULL);
 }
