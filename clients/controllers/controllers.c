@@ -198,6 +198,17 @@ static void on_stop(void *ctx)
     else release(c);
 }
 
+/* What it still has to do, as far as it knows. */
+static void on_report(void *ctx, FILE *out)
+{
+    const struct controllers *c = ctx;
+    size_t queued = 0;
+    for (size_t i = 0; i < c->n_queues; i++)
+        queued += workqueue_length(c->queues[i]) + workqueue_in_work(c->queues[i]);
+    fprintf(out, "report leading %d queued %zu expected %zu\n", c->leading, queued,
+            replicaset_expected(c));
+}
+
 static void start(struct controllers *c, const struct leader_config *config)
 {
     c->deployment_events = recorder_new(c->app.client, "deployment-controller", NULL);
@@ -213,6 +224,7 @@ static void start(struct controllers *c, const struct leader_config *config)
     gc_start(c);
     for (size_t i = 0; i < c->n_informers; i++) informer_start(c->all[i]);
     c->app.stop = on_stop;
+    c->app.report = on_report;
     c->app.ctx = c;
     if (c->election.elect)
         c->leader = leader_new(c->app.client, config, on_leading, on_stopped_leading, c);

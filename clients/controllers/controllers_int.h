@@ -43,6 +43,8 @@ struct workqueue *controllers_queue(struct controllers *c, const char *name,
 
 void replicaset_start(struct controllers *c);
 void replicaset_free(struct controllers *c);
+/* Pods that were made or deleted, and whose coming or going has not been seen yet. */
+size_t replicaset_expected(const struct controllers *c);
 void deployment_start(struct controllers *c);
 void deployment_free(struct controllers *c);
 void endpoints_start(struct controllers *c);

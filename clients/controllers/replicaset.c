@@ -109,6 +109,18 @@ static void delete_seen(struct replicaset_controller *rc, struct slice key, stru
     }
 }
 
+size_t replicaset_expected(const struct controllers *c)
+{
+    size_t n = 0;
+    smap_for_each(node, &c->replicaset->expected)
+    {
+        const struct expected *x = container_of(node, struct expected, node);
+        n += (size_t)x->creates;
+        list_for_each(d, &x->deletes) n++;
+    }
+    return n;
+}
+
 /* ---- creating and deleting ------------------------------------------------------------------ */
 
 /* One turn's creations, batch by batch. */

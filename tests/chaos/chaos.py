@@ -70,7 +70,8 @@ class Episode:
         r = random.Random(f"{self.seed} flags")
         election = r.choice((500, 500, 1000))
         return [str(x) for x in ("--wal-segment-bytes", r.choice((65536, 262144, 1048576)), "--snapshot-log-bytes", r.choice((50000, 200000, 1000000)),
-                "--election-timeout", f"{election}ms", "--heartbeat-interval", f"{election // 5}ms", "--workers", 2)]
+                "--election-timeout", f"{election}ms", "--heartbeat-interval", f"{election // 5}ms", "--workers", 2,
+                "--scrub-interval", r.choice(("2s", "10s")), "--corrupt-check-time", r.choice(("5s", "20s")))]
 
     def storm(self, cluster, alive, tell=lambda line: None):
         """All faults of the schedule; `alive` is called now and then."""
@@ -121,7 +122,7 @@ class Episode:
                 self.failures.append(f"no recovery: {stuck}")
             elif self.acked < 20:
                 self.failures.append(f"no progress: {self.acked} answers in {self.seconds:.0f} s")
-            self.failures += cluster.problems
+            self.failures += cluster.problems + cluster.differences()
             self.judge(bool(stuck))
         finally:
             if load and load.proc.poll() is None:
@@ -164,7 +165,7 @@ class KubeEpisode(Episode):
                 self.failures.append("the members did not become healthy: " + " | ".join(m.last_lines(2) for m in cluster.members))
                 return
             wrong, self.summary = kube_storm(self, cluster, lambda programs: self.storm(cluster, ProgramKiller(self.seed, programs).tick))
-            self.failures += wrong + cluster.problems
+            self.failures += wrong + cluster.problems + cluster.differences()
         finally:
             if cluster:
                 cluster.close()

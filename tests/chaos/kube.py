@@ -1,10 +1,12 @@
 """The control plane under faults: members that serve the Kubernetes API, two schedulers, two controllers, hollow nodes, and kubectl at work; then
 what is stored, what watches were told, what each informer holds and what the scheduler believes must be one and the same."""
-import collections, ctypes, http.client, json, os, random, re, shutil, signal, ssl, subprocess, threading, time
+import base64, collections, ctypes, http.client, json, os, random, re, shutil, signal, ssl, subprocess, threading, time
 from members import *
 
 KUBECTL = os.environ.get("KUBECTL_120") or shutil.which("kubectl")
+ETCDCTL = shutil.which("etcdctl")
 SETTLE_S = 240
+UNSURE_S = 30
 NODES = 6
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 PODS, SERVICES = "/api/v1/namespaces/default/pods", "/api/v1/namespaces/default/services"
@@ -14,6 +16,10 @@ class KubeCluster(Cluster):
     def __init__(self, *args):
         super().__init__(*args)
         self.make_pki()
+
+    def can(self, what):
+        """Nobody's history is spoilt by a value that has rotted: the control plane does not read it."""
+        return what == "memory" or super().can(what)
 
     def kube_url(self, i):
         return f"https://{self.net.address(i)}:{self.net.base_port + 40 + i if self.net.plain else 6443}"
@@ -111,7 +117,7 @@ class Programs:
                 self.start(name)
 
     def report(self, name):
-        """What it says at SIGUSR1: ([(path, ns, labels, fields, {key: version})], {node: pods}), or None."""
+        """What it says at SIGUSR1: ([(path, ns, labels, fields, {key: version})], {node: pods}, {what: number}), or None."""
         path = self.c.file(name + ".log")
         at = os.path.getsize(path)
         self.procs[name].send_signal(signal.SIGUSR1)
@@ -124,7 +130,7 @@ class Programs:
         text = wait_for(whole, 20)
         if not text:
             return None
-        informers, nodes = [], {}
+        informers, nodes, own = [], {}, {}
         for line in text.split("\n"):
             words = line.split(" ")
             if line.startswith("report informer "):
@@ -134,7 +140,9 @@ class Programs:
                 informers[-1][4][words[2]] = int(words[3])
             elif line.startswith("report node "):
                 nodes[words[2]] = int(words[3].split("=")[1])
-        return informers, nodes
+            elif line.startswith("report leading "):
+                own = {words[i]: int(words[i + 1]) for i in range(1, len(words), 2)}
+        return informers, nodes, own
 
     def close(self):
         for p in self.procs.values():
@@ -143,43 +151,57 @@ class Programs:
                 p.wait()
 
 
-class Follower(threading.Thread):
-    """Lists and watches all pods through one member after another, and rebuilds them from what it is told."""
+class Told:
+    """Pods as events tell of them."""
 
-    def __init__(self, c, i):
-        super().__init__(daemon=True)
-        self.c, self.member, self.pods, self.rv, self.stop, self.events = c, i, None, 0, False, 0
-        self.bound, self.wrong = {}, []
-        self.start()
+    def __init__(self, who):
+        self.who, self.pods, self.rv, self.events, self.bound, self.wrong = who, None, 0, 0, {}, []
 
-    def note(self, o, kind):
-        m, node = o["metadata"], o.get("spec", {}).get("nodeName")
-        name, rv = m["name"], int(m["resourceVersion"])
-        was = self.bound.get(m["uid"])
+    def begin(self, rv):
+        self.pods, self.rv = {}, rv
+
+    def event(self, kind, name, uid, rv, node, ordered=True):
+        """Of a list without `kind`. Not `ordered`: only among those of the same pod."""
+        was = self.bound.get(uid)
         if was and node and was != node:
-            self.wrong.append(f"pod {name} was bound to {was}, then to {node}")
+            self.wrong.append(f"{self.who}: pod {name} was bound to {was}, then to {node}")
         if node:
-            self.bound[m["uid"]] = node
+            self.bound[uid] = node
         if kind:
             self.events += 1
-            if rv <= self.rv:
-                self.wrong.append(f"{kind} {name} at version {rv} after {self.rv}")
+            before = self.rv if ordered else self.pods.get(name, 0)
+            if rv <= before:
+                self.wrong.append(f"{self.who}: {kind} {name} at version {rv} after {before}")
             if (kind == "ADDED") == (name in self.pods):
-                self.wrong.append(f"{kind} of {name}, which was {'there' if name in self.pods else 'not there'}")
-            self.rv = rv
+                self.wrong.append(f"{self.who}: {kind} of {name}, which was {'there' if name in self.pods else 'not there'}")
+            self.rv = max(self.rv, rv)
         if kind == "DELETED":
             self.pods.pop(name, None)
         else:
             self.pods[name] = rv
 
+
+class Follower(threading.Thread):
+    """Lists and watches all pods through one member after another, and rebuilds them from what it is told."""
+
+    def __init__(self, c, i):
+        super().__init__(daemon=True)
+        self.c, self.member, self.stop, self.told = c, i, False, Told(f"watch {i + 1}")
+        self.start()
+
+    def note(self, o, kind):
+        m = o["metadata"]
+        self.told.event(kind, m["name"], m["uid"], int(m["resourceVersion"]), o.get("spec", {}).get("nodeName"))
+
     def follow(self):
-        if self.pods is None:
+        told = self.told
+        if told.pods is None:
             items = self.c.get(self.member, PODS)
-            self.pods, self.rv = {}, int(items["metadata"]["resourceVersion"])
+            told.begin(int(items["metadata"]["resourceVersion"]))
             for o in items["items"]:
                 self.note(o, None)
         conn = self.c.connect(self.member, 5)
-        conn.request("GET", f"{PODS}?watch=1&allowWatchBookmarks=true&resourceVersion={self.rv}")
+        conn.request("GET", f"{PODS}?watch=1&allowWatchBookmarks=true&resourceVersion={told.rv}")
         r = conn.getresponse()
         while not self.stop and r.status == 200:
             line = r.readline()
@@ -187,15 +209,15 @@ class Follower(threading.Thread):
                 break
             e = json.loads(line)
             if e["type"] == "ERROR":
-                self.pods = None
+                told.pods = None
                 break
             if e["type"] == "BOOKMARK":
-                self.rv = max(self.rv, int(e["object"]["metadata"]["resourceVersion"]))
+                told.rv = max(told.rv, int(e["object"]["metadata"]["resourceVersion"]))
             else:
                 self.note(e["object"], e["type"])
         conn.close()
         if r.status == 410:
-            self.pods = None
+            told.pods = None
 
     def run(self):
         self.c.join_clients()
@@ -207,12 +229,91 @@ class Follower(threading.Thread):
                 time.sleep(0.1)
 
 
+class KubectlWatch(threading.Thread):
+    """kubectl get pods --watch at one member after another: what a person sees."""
+    LINE = '{.type} {.object.metadata.name} {.object.metadata.uid} {.object.metadata.resourceVersion} {.object.spec.nodeName}{"\\n"}'
+
+    def __init__(self, c, seed):
+        super().__init__(daemon=True)
+        self.c, self.r, self.stop, self.runs, self.told = c, random.Random(f"{seed} kubectl watch"), False, 0, Told("kubectl get --watch")
+        self.start()
+
+    def look(self):
+        """Until it ends, or has gone on long enough. The pods that were there come first, in no order."""
+        config = self.c.kubeconfig(self.r.randrange(self.c.n))
+        p = subprocess.Popen(["timeout", str(self.r.randrange(10, 40)), KUBECTL, "--kubeconfig", config, "get", "pods", "--watch", "--output-watch-events",
+                              "-o", "jsonpath=" + self.LINE], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                             preexec_fn=die_with_parent)
+        self.told.begin(0)
+        self.runs, live = self.runs + 1, False
+        for line in p.stdout:
+            words = line.split()
+            if len(words) >= 4 and words[0] in ("ADDED", "MODIFIED", "DELETED"):
+                if words[0] != "ADDED" and not live:
+                    live, self.told.rv = True, max(self.told.pods.get(words[1], 0), 0)
+                self.told.event(words[0], words[1], words[2], int(words[3]), words[4] if len(words) > 4 else None, live)
+        p.wait()
+
+    def run(self):
+        self.c.join_clients()
+        while not self.stop:
+            self.look()
+            time.sleep(0.2)
+
+
+class EtcdctlWatch(threading.Thread):
+    """etcdctl watch of the pods' keys from the first revision on, given all members: its client goes from one to the other by itself."""
+    PREFIX = "/registry/pods/default/"
+
+    def __init__(self, c):
+        super().__init__(daemon=True)
+        self.c, self.stop, self.proc, self.starts, self.events, self.rev, self.keys, self.wrong = c, False, None, 0, 0, 0, {}, []
+        self.start()
+
+    def event(self, e):
+        kv = e["kv"]
+        key, rev = base64.b64decode(kv["key"]).decode()[len(self.PREFIX):], kv["mod_revision"]
+        was = self.keys.get(key)
+        self.events += 1
+        if rev < self.rev:
+            self.wrong.append(f"etcdctl watch: {key} at revision {rev} after {self.rev}")
+        self.rev = rev
+        if e.get("type"):  # DELETE
+            if not was:
+                self.wrong.append(f"etcdctl watch: {key} is deleted at {rev}, and was not there")
+            self.keys.pop(key, None)
+            return
+        if (kv["version"], kv["create_revision"]) != ((was[1] + 1, was[2]) if was else (1, rev)):
+            self.wrong.append(f"etcdctl watch: {key} at {rev} has version {kv['version']}, created at {kv['create_revision']}, after {was}")
+        self.keys[key] = (rev, kv["version"], kv["create_revision"])
+
+    def run(self):
+        self.c.join_clients()
+        urls = ",".join(self.c.net.client_url(m.i) for m in self.c.members)
+        while not self.stop:
+            self.starts += 1
+            self.proc = subprocess.Popen([ETCDCTL, "watch", "--prefix", self.PREFIX, "--rev", str(self.rev + 1), "-w", "json", "--endpoints", urls],
+                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                                         env=dict(os.environ, ETCDCTL_API="3"), preexec_fn=die_with_parent)
+            for line in self.proc.stdout:
+                for e in json.loads(line).get("Events") or []:
+                    self.event(e)
+            self.proc.wait()
+            time.sleep(0.2)
+
+    def end(self):
+        self.stop = True
+        if self.proc:
+            self.proc.kill()
+
+
 class User(threading.Thread):
-    """Somebody with kubectl."""
+    """Somebody with kubectl, who asks another member now and then whether what was done is there."""
 
     def __init__(self, c, seed):
         super().__init__(daemon=True)
         self.c, self.r, self.stop, self.done, self.failed = c, random.Random(f"{seed} user"), False, 0, 0
+        self.replicas, self.unsure_until, self.seen, self.wrong = {}, {}, 0, []
         self.start()
 
     def kubectl(self, *args, input=None):
@@ -229,17 +330,49 @@ class User(threading.Thread):
             {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"selector": {"app": name}, "ports": [{"port": 80}]}}]}
         return self.kubectl("apply", "-f", "-", input=json.dumps(manifest))
 
-    def act(self):
-        name, x = f"d{self.r.randrange(4)}", self.r.random()
+    def change(self, name):
+        """(what the deployment wants from then on, what kubectl says); None: it is gone. Of some only kubectl's answer counts."""
+        x = self.r.random()
         if x < 0.35:
-            return self.apply(name, self.r.randrange(1, 16))
+            n = self.r.randrange(1, 16)
+            return n, lambda: self.apply(name, n)
         if x < 0.7:
-            return self.kubectl("scale", "deployment", name, f"--replicas={self.r.randrange(0, 16)}")
+            n = self.r.randrange(0, 16)
+            return n, lambda: self.kubectl("scale", "deployment", name, f"--replicas={n}")
         if x < 0.8:
-            return self.kubectl("delete", "deployment,service", name, "--wait=false")
+            return None, lambda: self.kubectl("delete", "deployment,service", name, "--wait=false", "--ignore-not-found")
+        now = self.replicas.get(name)
         if x < 0.9:
-            return self.kubectl("delete", "pods", "-l", f"app={name}", "--wait=false")
-        return self.kubectl("rollout", "restart", "deployment", name)
+            return now, lambda: self.kubectl("delete", "pods", "-l", f"app={name}", "--wait=false")
+        return now, lambda: self.kubectl("rollout", "restart", "deployment", name)
+
+    def sure(self, name):
+        """What has failed may still be done for a while."""
+        return time.monotonic() > self.unsure_until.get(name, 0)
+
+    def act(self):
+        name = f"d{self.r.randrange(4)}"
+        if self.r.random() < 0.2:
+            return self.look(name)
+        want, run = self.change(name)
+        p = run()
+        if p.returncode == 0:
+            self.replicas[name] = want
+        elif "not found" in p.stderr and "(NotFound)" in p.stderr:
+            if self.sure(name) and self.replicas.get(name) is not None:
+                self.wrong.append(f"kubectl does not find {name}, which was there with {self.replicas[name]} replicas: {p.stderr.strip()}")
+        else:
+            self.unsure_until[name] = time.monotonic() + UNSURE_S
+        return p
+
+    def look(self, name):
+        p = self.kubectl("get", "deployment", name, "--ignore-not-found", "-o", "jsonpath={.spec.replicas}")
+        if p.returncode == 0 and self.sure(name):
+            self.seen += 1
+            have = int(p.stdout) if p.stdout else None
+            if have != self.replicas.get(name):
+                self.wrong.append(f"kubectl shows {have} replicas of {name}, which were made {self.replicas.get(name)}")
+        return p
 
     def run(self):
         while not self.stop:
@@ -249,6 +382,7 @@ class User(threading.Thread):
                 else:
                     self.failed += 1
             except subprocess.TimeoutExpired:
+                self.unsure_until = dict.fromkeys((f"d{i}" for i in range(4)), time.monotonic() + UNSURE_S)
                 self.failed += 1
             time.sleep(self.r.uniform(0, 0.6))
 
@@ -258,15 +392,15 @@ class User(threading.Thread):
 class Agreement:
     """Looks again and again until nothing is wrong, or the time is over; `differences` says what was last."""
 
-    def __init__(self, c, programs, followers):
-        self.c, self.programs, self.followers, self.informers, self.objects = c, programs, followers, 0, 0
+    def __init__(self, c, programs, followers, etcdctl):
+        self.c, self.programs, self.followers, self.etcdctl, self.informers, self.objects = c, programs, followers, etcdctl, 0, 0
 
     def differences(self):
         """The API's own view first; what is compared to it must be of the same moment, so any difference only counts if it stays."""
         out = []
         try:
             out += self.desired()
-            out = out or self.members() or self.watches() or self.caches()
+            out = out or self.members() or self.watches() or self.caches() or self.commands()
         except (OSError, http.client.HTTPException, ValueError, KeyError) as e:
             out.append(f"cannot be asked: {e!r}")
         return out
@@ -313,10 +447,25 @@ class Agreement:
 
     def watches(self):
         want = {o["metadata"]["name"]: int(o["metadata"]["resourceVersion"]) for o in self.c.get(0, PODS)["items"]}
-        return [f"a watch leaves {len(f.pods or {})} pods, the list has {len(want)}" for f in self.followers if f.pods != want]
+        told = {f.told.who: f.told.pods for f in self.followers}
+        if self.etcdctl:
+            told["etcdctl watch"] = {k: v[0] for k, v in self.etcdctl.keys.items()}
+        return [f"{who} leaves {len(have or {})} pods, the list has {len(want)}" for who, have in told.items() if have != want]
+
+    def commands(self):
+        """kubectl, at each member."""
+        c, out = self.c, []
+        want = {p["metadata"]["name"]: p["spec"]["nodeName"] for p in c.get(0, PODS)["items"]}
+        for m in c.members:
+            p = run(KUBECTL, "--kubeconfig", c.kubeconfig(m.i), "--request-timeout=8s", "get", "pods", "--no-headers", "-o",
+                    "custom-columns=NAME:.metadata.name,NODE:.spec.nodeName")
+            have = dict(line.split() for line in p.stdout.split("\n") if line)
+            if p.returncode or have != want:
+                out.append(f"kubectl get pods at member {m.i + 1} shows {len(have)} of {len(want)} pods, or others {p.stderr.strip()}")
+        return out
 
     def caches(self):
-        out, self.informers, self.objects = [], 0, 0
+        out, self.informers, self.objects, leading = [], 0, 0, collections.Counter()
         pods = self.c.get(0, "/api/v1/pods")["items"]
         on_node = collections.Counter(p["spec"].get("nodeName") for p in pods)
         for name in self.programs.commands:
@@ -329,7 +478,10 @@ class Agreement:
             out += [f"{name} believes in {n} pods on {node}, {on_node[node]} are there" for node, n in said[1].items() if n != on_node[node]]
             if name.startswith("scheduler") and len(said[1]) != NODES:
                 out.append(f"{name} knows {len(said[1])} of {NODES} nodes")
-        return out
+            if said[2].pop("leading", 0):
+                leading[name.split("-")[0]] += 1
+                out += [f"{name}, which leads, has {n} {what}" for what, n in said[2].items() if n]
+        return out + [f"{leading[kind]} of the {kind} lead" for kind in ("scheduler", "controllers") if leading[kind] != 1]
 
     def informer(self, program, path, ns, labels, fields, have):
         version, plural = path.rsplit("/", 1)
@@ -351,7 +503,7 @@ def kube_storm(episode, cluster, run_storm):
     if not KUBECTL:
         raise Trouble("no kubectl")
     programs = Programs(cluster)
-    followers, user = [], None
+    followers, user, watch, etcdctl = [], None, None, None
     try:
         cluster.join_clients()
         ready = lambda: sum(any(c["type"] == "Ready" and c["status"] == "True" for c in n["status"].get("conditions", []))
@@ -360,10 +512,12 @@ def kube_storm(episode, cluster, run_storm):
             return ["the nodes did not become ready"], ""
         followers = [Follower(cluster, m.i) for m in cluster.members]
         user = User(cluster, episode.seed)
+        watch = KubectlWatch(cluster, episode.seed)
+        etcdctl = EtcdctlWatch(cluster) if ETCDCTL else None
         run_storm(programs)
-        user.stop = True
+        user.stop = watch.stop = True
         user.join(70)
-        agreement = Agreement(cluster, programs, followers)
+        agreement = Agreement(cluster, programs, followers, etcdctl)
         last = []
 
         def agreed():
@@ -373,18 +527,23 @@ def kube_storm(episode, cluster, run_storm):
             return not last
         began = time.monotonic()
         wait_for(agreed, SETTLE_S, 1)
-        wrong = [f"no agreement: {x}" for x in last[:8]] + [w for f in followers for w in f.wrong][:8]
+        wrong = [f"no agreement: {x}" for x in last[:8]] 
+        for who in (user, watch.told, *(f.told for f in followers), *([etcdctl] if etcdctl else [])):
+            wrong += who.wrong[:4]
         if not wrong and len(set(hashes(cluster))) != 1:
             wrong.append("the members' hashes differ")
         if user.done < 5:
             wrong.append(f"no progress: kubectl succeeded {user.done} times")
-        return wrong, (f"{user.done} kubectl commands done, {user.failed} failed; {sum(f.events for f in followers)} watch events; agreed {time.monotonic() - began:.0f} s "
-                       f"after the faults: {agreement.informers} informers with {agreement.objects} objects, {len(followers[0].pods or {})} pods")
+        return wrong, (f"{user.done} kubectl commands done, {user.failed} failed, {user.seen} seen by another member; "
+                       f"{sum(f.told.events for f in followers)} watch events, {watch.told.events} in {watch.runs} runs of kubectl, "
+                       f"{etcdctl.events if etcdctl else 0} of etcdctl; agreed {time.monotonic() - began:.0f} s "
+                       f"after the faults: {agreement.informers} informers with {agreement.objects} objects, {len(followers[0].told.pods or {})} pods")
     finally:
-        if user:
-            user.stop = True
-        for f in followers:
-            f.stop = True
+        for x in (user, watch, *followers):
+            if x:
+                x.stop = True
+        if etcdctl:
+            etcdctl.end()
         programs.close()
 
 

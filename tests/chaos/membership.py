@@ -50,6 +50,20 @@ class Job:
         return self.c.net.peer_url(self.m.i)
 
 
+def refused(job):
+    """Of a member that joined and has lost its folder: it says what is to be done, each time that it is started, and ends."""
+    m = job.m
+    job.c.look()
+    if m.proc:
+        return False
+    said = m.last_lines(2)
+    if "has run before" in said and "member remove" in said and "member add" in said:
+        return True
+    m.excuse = "an empty folder"
+    m.start()
+    return False
+
+
 def removed(job):
     m = job.members().get(job.url)
     if m:

@@ -1,6 +1,7 @@
 """What goes wrong, and when. A schedule is made from the seed alone; which member a role ("leader") means is found out when its time comes."""
 import errno, os, random, shutil, signal, time
 from members import wait_for
+from damage import *
 from membership import *
 
 # fault: (track, weight, what it needs)
@@ -8,12 +9,17 @@ FAULTS = {
     "kill": ("process", 10, ()), "killall": ("process", 2, ()), "stop": ("process", 4, ()), "pause": ("process", 8, ()),
     "roll": ("process", 2, ()), "transfer": ("process", 5, ()),
     "power": ("process", 8, ("loop",)), "powerall": ("process", 2, ("loop",)), "full": ("process", 5, ("loop",)),
-    "eio": ("process", 5, ("shim",)), "rot": ("process", 5, ()), "lost": ("process", 3, ()), "old": ("process", 3, ()),
+    "eio": ("process", 5, ("shim",)), "rot": ("process", 5, ()), "coldrot": ("process", 4, ()), "memory": ("process", 4, ("memory",)),
+    "lost": ("process", 3, ()), "old": ("process", 3, ()),
     "replace": ("process", 4, ()), "grow": ("process", 4, ()),
     "partition": ("net", 8, ("net",)), "isolate": ("net", 8, ("net",)), "oneway": ("net", 8, ("net",)), "flap": ("net", 6, ("net",)),
     "partial": ("net", 6, ("net",)), "lossy": ("net", 6, ("net",)), "slownet": ("net", 6, ("net",)), "clients": ("net", 3, ("net",)),
     "slowdisk": ("clock", 6, ("shim",)), "wall": ("clock", 5, ("shim",)), "drift": ("clock", 4, ("shim",)),
 }
+# One of these at a time, until all is well again: two damaged members may be a majority.
+ALONE = {"rot", "coldrot", "memory", "lost", "old", "replace", "grow"}
+# While nobody has noticed a damage yet, members that are cut off or new are not there to tell it: docs/healing.md, not survived.
+HARMLESS = {"clients", "wall", "drift", "slowdisk", "slownet", "lossy"}
 
 
 def schedule(seed, seconds, members, wanted, can):
@@ -40,7 +46,7 @@ class Nemesis:
         self.c, self.tell = cluster, tell
         self.running = []  # (ends, undo, track)
         self.counts = {}
-        self.healing = None  # one member at a time is damaged; a majority would be too many
+        self.healing = None  # Damage
         self.job = None      # a change of membership
         self.copy = None     # an old copy of a data folder: (member, path)
 
@@ -58,19 +64,21 @@ class Nemesis:
         return [o for o in self.c.present() if o is not m]
 
     def heals(self):
-        """Whether a damaged member still takes its state from the others. Nothing else goes wrong meanwhile: that a member of old state starts
-        while those who know better are away is not survived (docs/healing.md)."""
-        m = self.healing
-        if m and m.up and self.c.ctl("endpoint", "health", endpoints=[m]).returncode == 0:
+        """Whether a member is damaged, or still takes its state from the others."""
+        if self.healing and self.healing.over():
             self.healing = None
         return self.healing is not None
+
+    def may(self, fault):
+        """What the promise allows while a member heals."""
+        return not self.heals() or (fault not in ALONE and (fault in HARMLESS or self.healing.noticed()))
 
     # ---- running a schedule
 
     def begin(self, f):
-        if self.heals():
-            return None
         m, name = self.pick(f), f["fault"]
+        if not self.may(name):
+            return None
         undo = getattr(self, "do_" + f["fault"])(f, m)
         if undo is False:
             return None
@@ -116,6 +124,8 @@ class Nemesis:
                 self.c.wrong(f"a change of membership of {self.job.m.name} does not come to its end: {self.job.last}")
                 return
             time.sleep(0.1)
+        if not wait_for(lambda: self.c.revive() or not self.heals(), 240, 0.5):
+            self.c.wrong(f"{self.healing.m.name} is not over {self.healing.what}: {self.healing.m.last_lines(3)}")
 
     # ---- processes
 
@@ -180,7 +190,7 @@ class Nemesis:
 
     def change(self, m, steps):
         self.job = Job(self, m, steps)
-        if self.copy:  # a folder that names members who are gone waits for them: docs/healing.md, not survived
+        if self.copy is m:  # it comes back as another member, or not at all
             shutil.rmtree(os.path.join(self.c.dir, "copy"))
             self.copy = None
         m.wanted, m.held = False, True
@@ -265,10 +275,10 @@ class Nemesis:
             return not self.healing and all(x.up and not x.excuse for x in self.c.present()) and self.c.healthy()
         return wait_for(well, 15, 0.3)
 
-    def damage(self, m, how):
+    def damage(self, m, how, what):
         self.down(m, signal.SIGKILL)
         how(m.data)
-        self.healing = m
+        self.healing = Damage(self.c, m, what)
         return lambda: self.back(m)
 
     def do_rot(self, f, m):
@@ -276,20 +286,44 @@ class Nemesis:
             files = sorted(os.path.join(d, n) for d, _, names in os.walk(data) for n in names if "damaged" not in d and n != "lock")
             files = [p for p in files if os.path.getsize(p)]
             path = files[int(f["x"] * len(files))]
-            at = int(f["y"] * os.path.getsize(path))
-            with open(path, "r+b") as file:
-                file.seek(at)
-                byte = file.read(1)[0]
-                file.seek(at)
-                file.write(bytes([byte ^ 1 << int(f["y"] * 1e6) % 8]))
-            self.c.say(f"a bit of {os.path.relpath(path, data)} at {at} of {m.name}")
-        return self.damage(m, flip) if m.up and not m.excuse and not self.job else False
+            flip_bit(path, int(f["y"] * os.path.getsize(path)), int(f["y"] * 1e6) % 8)
+            self.c.say(f"a bit of {os.path.relpath(path, data)} of {m.name}")
+        return self.damage(m, flip, "rot") if m.up and not m.excuse and not self.job else False
+
+    def do_coldrot(self, f, m):
+        """A bit that means something, in a file of a running member."""
+        if not self.whole():
+            return False
+        try:
+            places = [p for p in meaningful(m.data) if p[1] < p[2]]
+            path, first, end = places[int(f["x"] * len(places))]
+            at = first + int(f["y"] * (end - first))
+            self.healing = ColdRot(self.c, m, path, at, int(f["y"] * 1e6) % 8)
+        except FileNotFoundError:  # it was given back just now
+            return False
+        self.c.say(f"a bit of {os.path.relpath(path, m.data)} at {at} of {m.name}, which runs")
+
+    def do_memory(self, f, m):
+        if not self.whole():
+            return False
+        key, value = f"/rot/{f['x']}-", "rots-%032x" % int(f["y"] * 1e32)
+        if not wait_for(lambda: self.c.ctl("put", key, value).returncode == 0, 15):
+            return False
+        here = lambda: self.c.ctl("get", key, "--print-value-only", endpoints=[m]).stdout.strip() == value
+        if not wait_for(here, 15) or not flip_memory(m.proc.pid, key + value, len(key)):
+            return False
+        self.c.rotten, self.healing = True, MemoryRot(self.c, m, here)
 
     def do_lost(self, f, m):
-        """Not of one that joined: it refuses an empty folder and asks to be replaced (docs/operations.md)."""
-        if m.state == "existing":
+        """One of the first members heals; one that joined says that it must be replaced (docs/operations.md), and is."""
+        if not self.whole():
             return False
-        return self.damage(m, shutil.rmtree) if self.whole() else False
+        if m.state != "existing":
+            return self.damage(m, shutil.rmtree, "the loss of its folder")
+        m.kill()
+        shutil.rmtree(m.data)
+        f["fault"] = "lostjoined"
+        self.change(m, (refused, *REPLACE))
 
     def do_old(self, f, m):
         """Takes a copy now, and puts it back the next time."""
@@ -306,7 +340,7 @@ class Nemesis:
         def put_back(data):
             shutil.rmtree(data)
             shutil.move(path, data)
-        return self.damage(m, put_back)
+        return self.damage(m, put_back, "an old copy of its folder")
 
     def do_slowdisk(self, f, m):
         m.shim.set("sync_delay_us", (5000, 20000, 100000, 400000)[int(f["x"] * 4)])
