@@ -354,8 +354,8 @@ static void leave_snapshot(struct guard *g, const struct raft_message *m)
     if (!leads(g) || a->rejected || a->term != g->r->current_term || !server_of(g->r, m->server_id, &i)) return;
     struct raft_progress *p = &g->r->leader_state.progress[i];
     bool goes_on = a->last_log_index + 1 >= log_first(g->r) && a->last_log_index <= log_last(g->r);
-    if (p->state != 2 /* snapshot */ || !goes_on) return;
-    p->state = 0; /* probe */
+    if (p->state != GUARD_SNAPSHOT || !goes_on) return;
+    p->state = GUARD_PROBE;
     p->snapshot_index = 0;
     p->next_index = a->last_log_index + 1;
     g->masked++;
@@ -466,12 +466,23 @@ static void guard_tick(struct raft_io *in)
     guard_poll(g);
 }
 
+bool guard_progress(const struct guard *g, raft_id id, struct guard_progress *ret)
+{
+    unsigned i;
+    if (!leads(g) || !server_of(g->r, id, &i)) return false;
+    const struct raft_progress *p = &g->r->leader_state.progress[i];
+    ret->sending = p->state;
+    ret->has = p->state == GUARD_SNAPSHOT ? p->snapshot_index : p->match_index;
+    ret->heard = p->recent_recv;
+    return true;
+}
+
 void guard_forget_progress(struct guard *g, raft_id id)
 {
     unsigned i;
     if (!leads(g) || !server_of(g->r, id, &i)) return;
     struct raft_progress *p = &g->r->leader_state.progress[i];
-    p->state = 0; /* probe */
+    p->state = GUARD_PROBE;
     p->match_index = p->snapshot_index = 0;
     p->next_index = log_last(g->r) + 1;
     for (unsigned k = 0; k < g->n_acks; k++)
@@ -563,7 +574,7 @@ static void append_sent(struct raft_io_send *in, int status)
     unsigned i;
     if (status && leads(g) && server_of(g->r, s->id, &i)) {
         const struct raft_progress *p = &g->r->leader_state.progress[i];
-        if (p->state != 1 /* pipeline */ || p->match_index == 0) {
+        if (p->state != GUARD_PIPELINE || p->match_index == 0) {
             status = 0;
             g->masked++;
         }

@@ -95,6 +95,16 @@ struct guard {
     uint64_t masked; /* how often a mask did something */
 };
 
+/* How libraft sends the log to a peer: raft_progress.state, whose names it does not export. */
+enum guard_sending { GUARD_PROBE, GUARD_PIPELINE, GUARD_SNAPSHOT };
+
+/* What a leader knows of another member's log. */
+struct guard_progress {
+    enum guard_sending sending;
+    raft_index has; /* acknowledged, or the index of the snapshot that is on its way; 0 if not known */
+    bool heard;     /* in the last election timeout */
+};
+
 void guard_init(struct guard *g, struct raft_io *in, struct raft *r);
 /* Calls `after` and does what libraft's new state asks for; to be called after every call into
  * libraft that did not come through the guard. */
@@ -106,6 +116,9 @@ void guard_release(struct guard *g);
 
 /* Gives back an instance that was initialised and never started. */
 void guard_abandon(struct guard *g);
+
+/* False if this member does not lead, or `id` is no member. */
+bool guard_progress(const struct guard *g, raft_id id, struct guard_progress *ret);
 
 /* On the leader: a peer has lost what it acknowledged. */
 void guard_forget_progress(struct guard *g, raft_id id);

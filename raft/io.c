@@ -218,12 +218,9 @@ static void send_append_frame(struct append_send *s, uint64_t peer_id, const str
 /* What may be under way to this peer: little until it is known where its log stands. */
 static size_t send_window(struct consensus *c, const struct peer *p)
 {
-    const struct raft *r = &c->raft;
-    for (unsigned i = 0; i < r->configuration.n && r->state == RAFT_LEADER; i++) {
-        if (r->configuration.servers[i].id != p->id) continue;
-        if (r->leader_state.progress[i].state == 1 /* pipeline */) break;
+    struct guard_progress g;
+    if (guard_progress(&c->guard, p->id, &g) && g.sending != GUARD_PIPELINE)
         return p->queued_bytes < CONSENSUS_PROBE_BYTES ? CONSENSUS_PROBE_BYTES : 0;
-    }
     return p->queued_bytes < CONSENSUS_PEER_BYTES ? CONSENSUS_PEER_BYTES - p->queued_bytes : 0;
 }
 

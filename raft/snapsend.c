@@ -237,12 +237,8 @@ void stream_link(struct consensus *c, struct peer *p, bool up)
 
 static bool still_wanted(const struct snap_sender *s)
 {
-    const struct raft *r = &s->c->raft;
-    for (unsigned i = 0; i < r->configuration.n; i++) {
-        if (r->configuration.servers[i].id == s->peer_id)
-            return r->leader_state.progress[i].state == 2 /* snapshot */;
-    }
-    return false;
+    struct guard_progress p;
+    return guard_progress(&s->c->guard, s->peer_id, &p) && p.sending == GUARD_SNAPSHOT;
 }
 
 void stream_tick(struct consensus *c)

@@ -451,12 +451,13 @@ void snap_trim_log(struct consensus *c)
  * the snapshot that is on its way to it. */
 static uint64_t needed_behind(const struct consensus *c, uint64_t index)
 {
-    const struct raft *r = &c->raft;
-    for (unsigned i = 0; r->state == RAFT_LEADER && i < r->configuration.n; i++) {
-        const struct raft_progress *p = &r->leader_state.progress[i];
-        uint64_t has = p->state == 2 /* snapshot */ ? p->snapshot_index : p->match_index;
-        bool there = p->state == 2 || p->recent_recv || consensus_answers(c, r->configuration.servers[i].id);
-        if (has && has < index && there) index = has;
+    const struct raft_configuration *members = &c->raft.configuration;
+    for (unsigned i = 0; i < members->n; i++) {
+        uint64_t id = members->servers[i].id;
+        struct guard_progress p;
+        if (!guard_progress(&c->guard, id, &p)) continue;
+        bool there = p.sending == GUARD_SNAPSHOT || p.heard || consensus_answers(c, id);
+        if (p.has && p.has < index && there) index = p.has;
     }
     return index;
 }
