@@ -59,7 +59,7 @@ def free_ports(n):
     return ports
 
 
-def wait_for(what, seconds=15.0, step=0.05):
+def wait_for(what, seconds=120.0, step=0.05):
     """Waits for a condition; returns what it returned at last."""
     end = time.time() + seconds
     while True:

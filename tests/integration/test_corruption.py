@@ -7,7 +7,7 @@ PINTLE_LONG=1 tries many more places; SEED=n repeats a sample."""
 import os, random, resource, shutil, signal, struct, subprocess, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from tap import *
-from rawgrpc import Kv
+from wire import Kv
 
 LONG = os.environ.get("PINTLE_LONG") == "1"
 SEED = int(os.environ.get("SEED", random.randrange(1 << 30)))

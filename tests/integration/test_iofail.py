@@ -6,7 +6,7 @@ PINTLE_LONG=1 tries each call; else a sample: IOFAIL_FIRST, which is printed, sa
 import errno, os, random, re, shutil, sys, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from tap import *
-from rawgrpc import Kv
+from wire import Kv
 
 LONG = os.environ.get("PINTLE_LONG") == "1"
 BUILD = os.environ.get("B", os.path.join(ROOT, "build"))

@@ -85,9 +85,9 @@ slow.close()
 # A client that hangs up in the middle of a collection's deletion: what was begun is finished.
 conn = c.connect()
 conn.request("DELETE", CM + "?labelSelector=fill")
-wait_for(lambda: c.get(CM + "/o-00000").status == 404, 20, 0.001)
+wait_for(lambda: c.get(CM + "/o-00000").status == 404, step=0.001)
 conn.close()
-gone = wait_for(lambda: not c.get(CM + "?labelSelector=fill").json["items"], 20, 0.2)
+gone = wait_for(lambda: not c.get(CM + "?labelSelector=fill").json["items"], step=0.2)
 tap.check("a deletecollection whose client hung up", gone)
 
 bad = [b"GET /api/v1/pods HTTP/9.9\r\n\r\n", b"\x00" * 200, b"POST " + b"/" * 70000 + b" HTTP/1.1\r\n\r\n",

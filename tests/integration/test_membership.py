@@ -4,7 +4,7 @@ every member at the end; no write fails but through a change of leader."""
 import json, os, re, shutil, signal, sys, threading, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from tap import *
-from rawgrpc import Kv
+from wire import Kv
 
 FLAGS = ["--snapshot-log-bytes", "60000", "--wal-segment-bytes", "65536", "--log-level", "info"]
 

@@ -6,7 +6,7 @@ PINTLE_LONG=1 (make overload): a minute of overload, a million watchers, 10,000 
 import os, re, resource, sys, threading, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from tap import *
-from rawgrpc import *
+from wire import *
 
 LONG = os.environ.get("PINTLE_LONG") == "1"
 SANITIZED = re.search("/(asan|tsan)/", PINTLE) is not None
@@ -73,7 +73,7 @@ def terms(c):
     out = []
     for port in c.ports[:c.n]:
         answer = wait_for("status", lambda: Kv(port, 30).call("/etcdserverpb.Maintenance/Status", b""), 60)
-        f = dict(fields(answer))
+        f = dict(unpack(answer))
         out.append((f.get(4), f.get(6)))
     return out
 
@@ -134,8 +134,8 @@ def test_readers_that_do_not_read():
         for n in range(200 if LONG else 40):
             conn = Connection(c.ports[0], 60)
             for _ in range(50):
-                conn.start("/etcdserverpb.KV/Range", field(1, "/fill/") + field(2, "/fill0"))
-            conn.start("/etcdserverpb.Watch/Watch", field(1, field(1, b"\0") + field(2, b"\0") + field(3, 1)), end=False)
+                conn.start("/etcdserverpb.KV/Range", pack((1, "/fill/"), (2, "/fill0")))
+            conn.start("/etcdserverpb.Watch/Watch", pack((1, pack((1, b"\0"), (2, b"\0"), (3, 1)))), end=False)
             conns.append(conn)
         load = bench(c, "put", "--clients", "100", "--conns", "10", "--duration", "20s" if LONG else "3s")
     note(f"{len(conns)} connections that asked for 50 x 20 MiB each and read nothing: others put {rate(load):.0f}/s")
@@ -155,7 +155,7 @@ def test_idle_watchers():
         stream = conn.start("/etcdserverpb.Watch/Watch", end=False)
         each = want // streams
         for at in range(0, each, 1000):
-            conn.send(b"".join(conn.message(stream, field(1, field(1, b"/w/%d/%d" % (s, n)))) for n in range(at, at + 1000)))
+            conn.send(b"".join(conn.message(stream, pack((1, pack((1, b"/w/%d/%d" % (s, n)))))) for n in range(at, at + 1000)))
             answered = 0
             while answered < 1000:
                 kind, flags, of, payload = conn.read_frame()
@@ -185,7 +185,7 @@ def test_connections():
     conns = []
     for n in range(want):
         conn = Connection(c.ports[0], 60)
-        conn.start("/etcdserverpb.KV/Range", field(1, b"x"))
+        conn.start("/etcdserverpb.KV/Range", pack((1, b"x")))
         conns.append(conn)
     for conn in conns:
         while conn.read_frame()[0] != HEADERS:
@@ -233,7 +233,7 @@ def test_endless_requests():
         return conn.frame(DATA, 0, stream, b"\0\0\x17\0\0" + bytes(1000))
 
     def reset(conn):
-        stream = conn.start("/etcdserverpb.KV/Range", field(1, b"x"))
+        stream = conn.start("/etcdserverpb.KV/Range", pack((1, b"x")))
         return conn.frame(RST_STREAM, 0, stream, b"\0\0\0\x08")
     junk = hpack([("x" * 50, "y" * 50)]) * 100
     frame = Connection.frame
