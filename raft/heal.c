@@ -140,12 +140,7 @@ int heal_open(struct consensus *c, struct err *e)
 
 int heal_damaged(struct consensus *c, bool meta_lost, struct err *e)
 {
-    if (heal_alone(c)) {
-        log_error("raft: damage found at start, and there is no other member to heal from: move the data folder away and restore a backup "
-                  "into a new one (pintle ctl snapshot restore; docs/operations.md, \"A single member and a damaged disk\") member=%" PRIx64,
-                  c->id);
-        return ERR_CORRUPT;
-    }
+    if (heal_alone(c)) return ERR_CORRUPT;
     log_error("raft: damage found at start member=%" PRIx64 ": %s", c->id, e->text);
     if (meta_lost) {
         c->meta = (struct meta){.voted_for = c->id, .flags = META_ROLLED_BACK};

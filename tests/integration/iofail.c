@@ -1,10 +1,13 @@
-/* LD_PRELOAD for test_iofail.py: makes the nth of chosen calls fail. The environment says which:
- *   IOFAIL_CALLS  names, separated by commas: open read write sync rename unlink truncate mkdir
- * close stat list socket accept connect recv send IOFAIL_PATH   only calls on files whose path
- * holds this text; "socket:" for sockets IOFAIL_NTH    which of them, from 1; with IOFAIL_STICKY
- * also all after it IOFAIL_ERROR  a number of errno; 0 = a short read or write instead IOFAIL_ARM
- * nothing is counted before this file exists IOFAIL_LOG    "<call> <path>" is written there when
- * one fails */
+/* LD_PRELOAD for test_iofail.py and test_heal.py: makes the nth of chosen calls fail, once. The environment says which:
+ *   IOFAIL_CALLS   names, separated by commas: open read write sync rename unlink truncate mkdir close stat list socket accept
+ *                  connect recv send
+ *   IOFAIL_PATH    only calls on files whose path holds this text; "socket:" for sockets
+ *   IOFAIL_INODE   only calls on the file with this number, whatever its name
+ *   IOFAIL_NTH     which of them, from 1; with IOFAIL_STICKY also all after it
+ *   IOFAIL_ERROR   a number of errno; 0 = a short read or write instead
+ *   IOFAIL_ARM     nothing is counted before this file exists
+ *   IOFAIL_LOG     "<call> <path>" is written there when one fails; where that is so already (the program has executed itself
+ *                  again) none fails any more, unless IOFAIL_STICKY */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -24,6 +27,7 @@
 static struct {
     const char *calls, *path, *arm, *log;
     long nth;
+    unsigned long inode;
     int error;
     bool sticky;
     atomic_bool armed;
@@ -32,7 +36,7 @@ static struct {
 
 __attribute__((constructor)) static void start(void)
 {
-    const char *nth = getenv("IOFAIL_NTH"), *error = getenv("IOFAIL_ERROR");
+    const char *nth = getenv("IOFAIL_NTH"), *error = getenv("IOFAIL_ERROR"), *inode = getenv("IOFAIL_INODE");
     plan.path = getenv("IOFAIL_PATH");
     plan.arm = getenv("IOFAIL_ARM");
     plan.log = getenv("IOFAIL_LOG");
@@ -40,6 +44,8 @@ __attribute__((constructor)) static void start(void)
     plan.error = error ? atoi(error) : EIO;
     plan.sticky = getenv("IOFAIL_STICKY") != NULL;
     plan.calls = getenv("IOFAIL_CALLS");
+    plan.inode = inode ? strtoul(inode, NULL, 10) : 0;
+    if (plan.log && !plan.sticky && syscall(SYS_faccessat, AT_FDCWD, plan.log, F_OK) == 0) plan.nth = 0;
 }
 
 static bool named(const char *call)
@@ -61,6 +67,13 @@ static void tell(const char *call, const char *path)
     syscall(SYS_close, fd);
 }
 
+static bool is_inode(int fd, const char *path)
+{
+    struct stat s;
+    int flags = path ? 0 : AT_EMPTY_PATH;
+    return syscall(SYS_newfstatat, path && fd < 0 ? AT_FDCWD : fd, path ? path : "", &s, flags) == 0 && s.st_ino == plan.inode;
+}
+
 /* Whether this call is the one. `path` NULL: that of `fd`. */
 static bool hit(const char *call, int fd, const char *path)
 {
@@ -72,6 +85,10 @@ static bool hit(const char *call, int fd, const char *path)
         return false;
     }
     plan.armed = true;
+    if (plan.inode && !is_inode(fd, path)) {
+        errno = saved;
+        return false;
+    }
     if (!path) {
         snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
         ssize_t n = readlink(link, real, sizeof(real) - 1);
