@@ -4,7 +4,7 @@ older copy of itself - after an orderly stop and after kill -9, and while it run
 it never answers wrongly. And a restore that cannot be finished leaves nothing behind.
 
 PINTLE_LONG=1 tries many more places; SEED=n repeats a sample."""
-import os, random, resource, shutil, signal, struct, subprocess, sys
+import os, random, re, resource, shutil, signal, struct, subprocess, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from tap import *
 from wire import Kv
@@ -17,6 +17,7 @@ NO_SCRUB = ["--scrub-interval", "0"]
 SECTOR = 512
 TMP = temp_dir()
 HEAD = 56
+KINDS = {"lock", "members", "meta", "meta2", "snap/N-N.snap", "wal/N.wal", "wal/mark"}  # and *.tmp, which mean nothing
 
 
 def read(path):
@@ -182,8 +183,6 @@ def judge(folder, f, data, what):
 def try_folder(folder):
     refused, started, bad = 0, 0, []
     for f in folder.whole:
-        if f.endswith(".tmp") or f == "lock":
-            continue
         whole, used = folder.whole[f], folder.used(f)
         cases = [("flipped at %d" % at, flipped(whole, at)) for at in places(f, used, 40 if LONG else 3)]
         for how in (zeroed, exchanged, misplaced, cut):
@@ -206,6 +205,8 @@ def test_at_start():
         folder = Folder(name, sig)
         problem, no = judge(folder, "lock", folder.whole["lock"], "nothing")
         ok(not problem and not no, f"{name}: as it was, the folder starts with all of it", problem)
+        kinds = {re.sub("[0-9a-f]{16}", "N", f) for f in folder.whole if not f.endswith(".tmp")}
+        ok(kinds == KINDS, f"{name}: every kind of file is one that is known", kinds ^ KINDS)
         try_folder(folder)
 
 
