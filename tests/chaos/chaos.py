@@ -101,7 +101,7 @@ class Episode:
     def run(self):
         cluster = load = None
         try:
-            cluster = Cluster(self.n, self.dir, self.seed, self.o.missing, self.flags(), self.n + 1)
+            cluster = Cluster(self.n, self.dir, self.seed, self.o.missing, self.flags(), max(self.n + 1, 5))
             cluster.start()
             if not wait_for(cluster.healthy, 120, 0.3):
                 self.failures.append("the members did not become healthy: " + " | ".join(m.last_lines(2) for m in cluster.members))

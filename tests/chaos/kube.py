@@ -527,7 +527,7 @@ def kube_storm(episode, cluster, run_storm):
             return not last
         began = time.monotonic()
         wait_for(agreed, SETTLE_S, 1)
-        wrong = [f"no agreement: {x}" for x in last[:8]] 
+        wrong = [f"no agreement: {x}" for x in last[:8]]
         for who in (user, watch.told, *(f.told for f in followers), *([etcdctl] if etcdctl else [])):
             wrong += who.wrong[:4]
         if not wrong and len(set(hashes(cluster))) != 1:

@@ -57,8 +57,8 @@ class Network:
     def client_url(self, i):
         return f"http://{self.address(i)}:{self.base_port + i if self.plain else 2379}"
 
-    def peer_url(self, i):
-        return f"http://{self.address(i)}:{self.base_port + 20 + i if self.plain else 2380}"
+    def peer_url(self, i, moved=False):
+        return f"http://{self.address(i)}:{(self.base_port + 20 + i if self.plain else 2380) + 10 * moved}"
 
     def enter(self, i):
         """What to put before a command so that it runs as node i."""
@@ -187,12 +187,16 @@ class Member:
         self.proc, self.wanted, self.paused, self.held = None, True, False, False
         self.excuse = None          # why it may end by itself
         self.pardon = (0, None)     # and until when it may still do so
-        self.state, self.initial = "new", None
+        self.state, self.initial, self.moved = "new", None, False
         self.starts = 0
 
     @property
     def data(self):
         return os.path.join(self.disk.path, "data")
+
+    @property
+    def peer_url(self):
+        return self.cluster.net.peer_url(self.i, self.moved)
 
     def start(self):
         c = self.cluster
@@ -200,7 +204,7 @@ class Member:
         if self.shim:
             env.update(LD_PRELOAD=os.path.join(TOOLS, "shim.so"), CHAOS_SHIM=self.shim.path)
         args = [PINTLE, "server", "--name", self.name, "--data-dir", self.data, "--listen-client-urls", c.net.client_url(self.i),
-                "--listen-peer-urls", c.net.peer_url(self.i), "--initial-cluster", self.initial or c.initial, "--initial-cluster-token", "chaos",
+                "--listen-peer-urls", self.peer_url, "--initial-cluster", self.initial or c.initial, "--initial-cluster-token", "chaos",
                 "--initial-cluster-state", self.state, *c.flags, *c.extra_flags(self.i)]
         with open(self.log, "ab") as log:
             log.write(f"---- start {self.starts} at {time.monotonic():.3f}\n".encode())

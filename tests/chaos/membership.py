@@ -47,7 +47,7 @@ class Job:
 
     @property
     def url(self):
-        return self.c.net.peer_url(self.m.i)
+        return self.m.peer_url
 
 
 def refused(job):
@@ -83,6 +83,22 @@ def gone(job):
         m.kill()
     m.excuse = None
     m.disk.wipe()
+    job.n.forget(m)
+    return True
+
+
+def stopped(job):
+    job.m.kill(signal.SIGTERM)
+    return True
+
+
+def moved(job):
+    m, new = job.m, job.c.net.peer_url(job.m.i, not job.m.moved)
+    members = job.members()
+    if new not in members:
+        job.call("Cluster/MemberUpdate", pack((1, members[m.peer_url][0]), (2, new)))
+        return False
+    m.moved = not m.moved
     return True
 
 
@@ -124,3 +140,4 @@ REPLACE = (removed, gone, added, started, healthy)
 GROW = (added, started, healthy)
 GROW_BY_LEARNER = (added_as_learner, started, promoted, healthy)
 SHRINK = (removed, gone)
+MOVE = (stopped, moved, started, healthy)

@@ -11,13 +11,13 @@ FAULTS = {
     "power": ("process", 8, ("loop",)), "powerall": ("process", 2, ("loop",)), "full": ("process", 5, ("loop",)),
     "eio": ("process", 5, ("shim",)), "rot": ("process", 5, ()), "coldrot": ("process", 4, ()), "memory": ("process", 4, ("memory",)),
     "lost": ("process", 3, ()), "old": ("process", 3, ()),
-    "replace": ("process", 4, ()), "grow": ("process", 4, ()),
+    "replace": ("process", 4, ()), "grow": ("process", 4, ()), "move": ("process", 3, ()),
     "partition": ("net", 8, ("net",)), "isolate": ("net", 8, ("net",)), "oneway": ("net", 8, ("net",)), "flap": ("net", 6, ("net",)),
     "partial": ("net", 6, ("net",)), "lossy": ("net", 6, ("net",)), "slownet": ("net", 6, ("net",)), "clients": ("net", 3, ("net",)),
     "slowdisk": ("clock", 6, ("shim",)), "wall": ("clock", 5, ("shim",)), "drift": ("clock", 4, ("shim",)),
 }
 # One of these at a time, until all is well again: two damaged members may be a majority.
-ALONE = {"rot", "coldrot", "memory", "lost", "old", "replace", "grow"}
+ALONE = {"rot", "coldrot", "memory", "lost", "old", "replace", "grow", "move"}
 # While nobody has noticed a damage yet, members that are cut off or new are not there to tell it: docs/healing.md, not survived.
 HARMLESS = {"clients", "wall", "drift", "slowdisk", "slownet", "lossy"}
 
@@ -190,11 +190,14 @@ class Nemesis:
 
     def change(self, m, steps):
         self.job = Job(self, m, steps)
-        if self.copy is m:  # it comes back as another member, or not at all
-            shutil.rmtree(os.path.join(self.c.dir, "copy"))
-            self.copy = None
         m.wanted, m.held = False, True
         self.tell_members()
+
+    def forget(self, m):
+        """It comes back as another member, or not at all."""
+        if self.copy is m:
+            shutil.rmtree(os.path.join(self.c.dir, "copy"))
+            self.copy = None
 
     def do_replace(self, f, m):
         """Its folder is gone, and it comes back as a new member of the same name and place."""
@@ -205,15 +208,22 @@ class Nemesis:
         self.change(m, REPLACE)
 
     def do_grow(self, f, m):
-        """One more member, a learner at first or a voter at once; the next time it is taken out again."""
-        spare = self.c.members[self.c.n] if self.c.slots > self.c.n else None
-        if not spare or self.job or spare.excuse or spare.paused:
+        """One more member, a learner at first or a voter at once, or one of those is taken out again."""
+        spares = [x for x in self.c.members[self.c.n:] if not x.excuse and not x.paused]
+        here, absent = [x for x in spares if x.wanted], [x for x in spares if not x.wanted]
+        if self.job or not spares:
             return False
-        if spare.wanted:
+        if here and (f["y"] < 0.5 or not absent):
             f["fault"] = "shrink"
-            self.change(spare, SHRINK)
+            self.change(here[-1], SHRINK)
         else:
-            self.change(spare, GROW_BY_LEARNER if f["x"] < 0.5 else GROW)
+            self.change(absent[0], GROW_BY_LEARNER if f["x"] < 0.5 else GROW)
+
+    def do_move(self, f, m):
+        """The same member at another peer URL."""
+        if not self.whole():
+            return False
+        self.change(m, MOVE)
 
     # ---- disks
 
@@ -288,7 +298,7 @@ class Nemesis:
             path = files[int(f["x"] * len(files))]
             flip_bit(path, int(f["y"] * os.path.getsize(path)), int(f["y"] * 1e6) % 8)
             self.c.say(f"a bit of {os.path.relpath(path, data)} of {m.name}")
-        return self.damage(m, flip, "rot") if m.up and not m.excuse and not self.job else False
+        return self.damage(m, flip, "rot") if self.c.n > 1 and m.up and not m.excuse and not self.job else False
 
     def do_coldrot(self, f, m):
         """A bit that means something, in a file of a running member."""
