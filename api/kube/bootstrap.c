@@ -23,7 +23,7 @@ static const struct kind *core_kind(const char *plural)
 
 static void step_done(struct kube_request *inner)
 {
-    struct kube_request *q = inner->extra;
+    struct kube_request *q = inner->parent;
     struct bootstrap *b = q->extra;
     int code = inner->response_code;
     if (code < 300 || code == 409) {
@@ -35,7 +35,6 @@ static void step_done(struct kube_request *inner)
         }
         request_later(q, AGAIN_MS, next_step);
     }
-    request_unref(q);
 }
 
 /* ---- endpoints -------------------------------------------------------------------------------- */
@@ -125,21 +124,18 @@ static void next_step(struct kube_request *q)
     bool endpoints = b->step == N_NAMESPACES + 1;
     if (b->step > N_NAMESPACES + 1 || (endpoints && !q->api->advertise_host)) {
         log_debug("kube: the system objects are there");
-        request_unref(q);
         return;
     }
     const char *plural = b->step < N_NAMESPACES ? "namespaces" : endpoints ? "endpoints" : "services";
     bool cluster = b->step < N_NAMESPACES;
     struct kube_request *inner =
-        request_inner(q->api, core_kind(plural), endpoints ? VERB_UPDATE : VERB_CREATE,
+        request_inner(q, core_kind(plural), endpoints ? VERB_UPDATE : VERB_CREATE,
                       cluster ? (struct slice){0} : SLICE_LIT("default"),
                       endpoints ? SLICE_LIT("kubernetes") : (struct slice){0}, step_done);
     if (!inner) {
         request_later(q, AGAIN_MS, next_step);
         return;
     }
-    inner->extra = q;
-    request_ref(q);
     if (endpoints) {
         request_run(inner, start_endpoints);
     } else if (set_body(inner, b->step) == 0) {
@@ -153,12 +149,7 @@ static void next_step(struct kube_request *q)
 void kube_api_bootstrap(struct kube_api *api)
 {
     struct kube_request *q = request_new(api);
-    struct bootstrap *b = q ? arena_calloc(&q->arena, 1, sizeof(*b)) : NULL;
-    if (!b) {
-        log_error("kube: out of memory at start");
-        if (q) request_unref(q);
-        return;
-    }
-    q->extra = b;
-    next_step(q);
+    if (q && (q->extra = arena_calloc(&q->arena, 1, sizeof(struct bootstrap)))) next_step(q);
+    else log_error("kube: out of memory at start");
+    if (q) request_unref(q); /* the step under way holds it */
 }

@@ -39,7 +39,7 @@ static void finish(struct kube_request *q)
 /* A delete has been answered: an object that is gone already is as good as deleted. */
 static void one_done(struct kube_request *inner)
 {
-    struct kube_request *q = inner->extra;
+    struct kube_request *q = inner->parent;
     struct kube_collection *c = q->extra;
     c->running--;
     if (inner->response_code >= 300 && inner->response_code != 404 && !c->failed) {
@@ -51,7 +51,6 @@ static void one_done(struct kube_request *inner)
         status_details(&q->status, q->route.kind, (struct slice){0});
     }
     advance(q);
-    request_unref(q);
 }
 
 static int start_one(struct kube_request *q, struct slice rest)
@@ -60,11 +59,9 @@ static int start_one(struct kube_request *q, struct slice rest)
     ptrdiff_t at = q->route.kind->namespaced ? slice_index(rest, '/') : -1;
     struct slice ns = at < 0 ? (struct slice){0} : slice_sub(rest, 0, (size_t)at);
     struct slice name = slice_sub(rest, (size_t)(at + 1), rest.len);
-    struct kube_request *inner = request_inner(q->api, q->route.kind, VERB_DELETE, ns, name, one_done);
+    struct kube_request *inner = request_inner(q, q->route.kind, VERB_DELETE, ns, name, one_done);
     if (!inner) return ERR_NOMEM;
-    inner->extra = q;
     inner->dry_run = q->dry_run;
-    request_ref(q);
     c->running++;
     inner->body_type = BODY_JSON;
     if (buf_append_slice(&inner->body, buf_slice(&q->body)) == 0) {

@@ -316,6 +316,7 @@ struct kube_request {
     struct kube_list *list;
     struct kube_watch *watch;
     void *extra; /* of the handler, in the arena */
+    struct kube_request *parent; /* that makes this one inside the server; held, or NULL */
     struct json *body_json;
 };
 
@@ -354,10 +355,11 @@ void request_later(struct kube_request *q, unsigned ms, void (*retry)(struct kub
 void request_warn(struct kube_request *q, const char *text);
 
 struct kube_request *request_new(struct kube_api *api); /* NULL: out of memory */
-/* A request that this server makes of itself: set its body or query, then request_run it. `answered` comes once, with
- * response_code and, for a failure, status; the request is gone after it. NULL: out of memory. */
-struct kube_request *request_inner(struct kube_api *api, const struct kind *k, enum kube_verb verb, struct slice ns,
-                                   struct slice name, void (*answered)(struct kube_request *q));
+/* A request that this server makes of itself on behalf of `parent`, which it holds until it is gone: set its body or query, then
+ * request_run it. `answered` comes once, with response_code and, for a failure, status; the request is gone after it. NULL: out of
+ * memory. */
+struct kube_request *request_inner(struct kube_request *parent, const struct kind *k, enum kube_verb verb,
+                                   struct slice ns, struct slice name, void (*answered)(struct kube_request *q));
 
 void request_run(struct kube_request *inner, void (*handler)(struct kube_request *q));
 

@@ -31,7 +31,9 @@ void request_unref(struct kube_request *q)
     buf_release(&q->body);
     arena_release(&q->arena);
     struct kube_api *api = q->api;
+    struct kube_request *parent = q->parent;
     mem_free(q);
+    if (parent) request_unref(parent);
     kube_api_unref(api);
 }
 
@@ -50,11 +52,13 @@ struct kube_request *request_new(struct kube_api *api)
     return q;
 }
 
-struct kube_request *request_inner(struct kube_api *api, const struct kind *k, enum kube_verb verb, struct slice ns,
-                                   struct slice name, void (*answered)(struct kube_request *q))
+struct kube_request *request_inner(struct kube_request *parent, const struct kind *k, enum kube_verb verb,
+                                   struct slice ns, struct slice name, void (*answered)(struct kube_request *q))
 {
-    struct kube_request *q = request_new(api);
+    struct kube_request *q = request_new(parent->api);
     if (!q) return NULL;
+    request_ref(parent);
+    q->parent = parent;
     q->verb = verb;
     q->answered = answered;
     q->validation = FIELDS_IGNORE;

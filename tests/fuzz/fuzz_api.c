@@ -8,9 +8,9 @@
  * newest stream; flags: 1 = the last   4 a frame: choice = type   5 a turn */
 #include "api/etcd/etcd_api.h"
 #include "api/kube/kube_int.h"
-#include "tests/fuzz/fake_core.h"
 #include "tests/fuzz/records.h"
 #include "tests/fuzz/wire.h"
+#include "tests/lib/fake_core.h"
 
 const struct record_shape record_shape = {.head = 3};
 

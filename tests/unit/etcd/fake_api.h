@@ -1,5 +1,4 @@
-/* The services between two fakes: gRPC calls that keep what is sent on them, and a core that is a
- * real store without consensus, and answers when the test says so. */
+/* The services between two fakes: gRPC calls that keep what is sent on them, and tests/lib's core. */
 #ifndef PINTLE_TESTS_ETCD_FAKE_API_H
 #define PINTLE_TESTS_ETCD_FAKE_API_H
 
@@ -14,7 +13,7 @@
 #include "base/limits.h"
 #include "base/mem.h"
 #include "schemas/etcd/rpc.pb-c.h"
-#include "store/store.h"
+#include "tests/lib/fake_core.h"
 
 /* ---- calls -------------------------------------------------------------------------------------
  */
@@ -36,9 +35,8 @@ struct grpc_call {
 };
 
 static struct etcd_api api;
+static struct core_client core;
 static struct worker worker;
-static struct store *store;
-static uint64_t leader = 77;
 
 void *grpc_state(const struct grpc_call *c)
 {
@@ -225,195 +223,30 @@ static void call_writable(struct grpc_call *c, long budget)
     if (budget > 0 && !c->finished && c->method->writable) c->method->writable(c);
 }
 
-/* ---- the core ----------------------------------------------------------------------------------
- */
-
-#define MAX_QUEUE 8192
-
-struct history_wish {
-    uint64_t id;
-    int64_t from;
-};
-
-static struct {
-    struct core_request *requests[MAX_QUEUE];
-    size_t n;
-    struct history_wish wishes[64];
-    size_t n_wishes;
-    int fail_next; /* error of the next request */
-} core;
-
-void core_client_submit(struct core_client *c, struct core_request *r)
-{
-    (void)c;
-    assert_true(core.n < MAX_QUEUE);
-    core.requests[core.n++] = r;
-}
-
-uint64_t core_client_leader_id(const struct core_client *c)
-{
-    (void)c;
-    return leader;
-}
-
-bool core_client_learner(const struct core_client *c)
-{
-    (void)c;
-    return false;
-}
-
-bool core_client_refusing(const struct core_client *c)
-{
-    (void)c;
-    return false;
-}
-
-uint64_t core_client_term(const struct core_client *c)
-{
-    (void)c;
-    return 5;
-}
-
-static void on_history_wish(void *ctx, uint64_t id, int64_t from)
-{
-    (void)ctx;
-    assert_true(core.n_wishes < 64);
-    core.wishes[core.n_wishes++] = (struct history_wish){id, from};
-}
-
-static int serve_lease(struct core_request *r)
-{
-    struct lease_info info;
-    if (!store_lease(store, r->lease_id, &info)) return ERR_LEASE_NOT_FOUND;
-    r->ttl = r->granted_ttl = info.ttl;
-    return r->want_keys ? store_lease_keys(store, r->lease_id, &r->arena, &r->keys, &r->n_keys) : 0;
-}
-
-static int serve_snapshot(struct core_request *r)
-{
-    struct buf out = {0};
-    int rv = store_snapshot_next((struct store_snapshot *)(void *)r->snapshot, 100000, &out,
-                                 &r->done_all);
-    if (rv == 0) r->piece = blob_copy(buf_slice(&out));
-    buf_release(&out);
-    return rv;
-}
-
-static int serve_cursor(struct core_request *r)
-{
-    r->result.type = COMMAND_OP;
-    r->result.op.type = OP_RANGE;
-    return store_cursor_next((struct store_cursor *)(void *)r->cursor, 1000, SIZE_MAX, &r->arena,
-                             &r->result.op.range);
-}
-
-static int serve(struct core_request *r)
-{
-    struct command cmd;
-    int rv = 0;
-    switch (r->type) {
-    case CORE_COMMAND:
-        rv = command_decode(&r->arena, r->command, &cmd);
-        if (rv == 0) store_apply(store, &cmd, &r->arena, &r->result);
-        return rv ? rv : r->result.code;
-    case CORE_RANGE:
-        r->result.type = COMMAND_OP;
-        r->result.op.type = OP_RANGE;
-        r->result.revision = store_revision(store);
-        return store_range(store, &r->range, &r->arena, &r->result.op.range);
-    case CORE_TXN_READ: store_txn_read(store, r->txn, &r->arena, &r->result); return r->result.code;
-    case CORE_CURSOR_OPEN:
-        rv = store_cursor_open(store, &r->range, (struct store_cursor **)(void *)&r->cursor);
-        if (rv == 0) rv = serve_cursor(r);
-        if (rv != 0) store_cursor_close((struct store_cursor *)(void *)r->cursor);
-        if (rv != 0) r->cursor = NULL;
-        return rv;
-    case CORE_CURSOR_NEXT: return serve_cursor(r);
-    case CORE_CURSOR_CLOSE: store_cursor_close((struct store_cursor *)(void *)r->cursor); return 0;
-    case CORE_LEASE_RENEW:
-    case CORE_LEASE_INFO: return serve_lease(r);
-    case CORE_ALARMS:
-        r->alarms = arena_calloc(&r->arena, 16, sizeof(*r->alarms));
-        r->n_alarms = store_alarms(store, r->alarms, 16);
-        return 0;
-    case CORE_SNAPSHOT_OPEN:
-        r->snapshot = (struct core_snapshot *)(void *)store_snapshot_open(store);
-        r->snapshot_size = store_size_in_use(store);
-        return 0;
-    case CORE_SNAPSHOT_NEXT: return serve_snapshot(r);
-    case CORE_SNAPSHOT_CLOSE:
-        store_snapshot_close((struct store_snapshot *)(void *)r->snapshot);
-        return 0;
-    default: return 0;
-    }
-}
-
-static void answer_wish(void)
-{
-    struct history_wish w = core.wishes[0];
-    memmove(core.wishes, core.wishes + 1, --core.n_wishes * sizeof(w));
-    struct event_batch *b = NULL;
-    int64_t upto = store_revision(store);
-    int rv = store_events(store, w.from, upto, 50, 1 << 20, &b);
-    watch_hub_history(api.hub, w.id, rv, b, upto, store_compact_revision(store));
-    event_batch_unref(b);
-}
-
-/* Answers one thing; false if nothing waits. */
-static bool core_step(void)
-{
-    if (core.n == 0 && core.n_wishes == 0) return false;
-    if (core.n == 0) {
-        answer_wish();
-        return true;
-    }
-    struct core_request *r = core.requests[0];
-    memmove(core.requests, core.requests + 1, --core.n * sizeof(r));
-    bool closes = r->type == CORE_CURSOR_CLOSE || r->type == CORE_SNAPSHOT_CLOSE;
-    r->code = core.fail_next && !closes ? core.fail_next : serve(r);
-    if (!closes) core.fail_next = 0;
-    r->ret_revision = store_revision(store);
-    r->ret_term = 5;
-    struct event_batch *b = store_take_events(store);
-    r->done(r);
-    if (b) watch_hub_live(api.hub, b);
-    event_batch_unref(b);
-    return true;
-}
-
-static void core_run(void)
-{
-    while (core_step()) continue;
-}
-
 /* ---- set-up ------------------------------------------------------------------------------------
  */
 
 static int api_set_up(void **state)
 {
-    static const struct watch_upstream up = {on_history_wish};
     (void)state;
     memset(&api, 0, sizeof(api));
-    memset(&core, 0, sizeof(core));
-    leader = 77;
-    store = store_new(&(struct store_options){0});
+    fake_core_open(&core);
     api.worker = &worker;
+    api.core = &core;
     api.cluster_id = 11;
     api.member_id = 77;
     api.progress_interval_ms = 1000;
     list_init(&api.watch_streams);
     list_init(&api.leader_calls);
-    return watch_hub_new(&up, NULL, store_revision(store), &api.hub) ||
-           watch_cache_new(&api.watch_cache);
+    api.hub = core.hub;
+    return watch_cache_new(&api.watch_cache);
 }
 
 static int api_tear_down(void **state)
 {
     (void)state;
-    assert_int_equal(core.n, 0);
-    watch_hub_free(api.hub);
     watch_cache_free(api.watch_cache);
-    store_free(store);
+    fake_core_close(&core);
     return 0;
 }
 
@@ -432,14 +265,14 @@ static struct grpc_call *put_start(const char *key, struct slice value)
 static void put(const char *key, struct slice value)
 {
     struct grpc_call *c = put_start(key, value);
-    core_run();
+    fake_core_run(&core);
     assert_int_equal(c->code, GRPC_OK);
     call_close(c, 0);
 }
 
 static void expect_error(struct grpc_call *c, int code, const char *text)
 {
-    core_run();
+    fake_core_run(&core);
     assert_true(c->finished);
     assert_int_equal(c->code, code);
     assert_string_equal(c->text, text);

@@ -29,7 +29,7 @@ static void test_put_and_range(void **state)
     (void)state;
     struct grpc_call *c = put_start("k", SLICE_LIT("v"));
     assert_false(c->finished);
-    core_run();
+    fake_core_run(&core);
     Etcdserverpb__PutResponse *p =
         etcdserverpb__put_response__unpack(NULL, c->sent[0].len, c->sent[0].data);
     assert_non_null(p);
@@ -42,7 +42,7 @@ static void test_put_and_range(void **state)
     Etcdserverpb__RangeRequest m = range_all();
     c = call_open(KV("Range"));
     call_send(c, &m.base);
-    core_run();
+    fake_core_run(&core);
     Etcdserverpb__RangeResponse *r = range_answer(c);
     assert_int_equal(r->header->revision, 2);
     assert_int_equal(r->count, 1);
@@ -73,7 +73,7 @@ static void test_errors(void **state)
                  "etcdserver: request is too large");
     core.fail_next = ERR_TIMEOUT;
     expect_error(put_start("k", SLICE_LIT("v")), GRPC_UNAVAILABLE, "etcdserver: request timed out");
-    leader = 0;
+    core.leader = 0;
     c = calloc(1, sizeof(*c) + sizeof(struct core_call));
     *c = (struct grpc_call){
         .api = &api, .method = KV("Put"), .refs = 1, .budget = LONG_MAX, .hasleader = "true"};
@@ -87,16 +87,16 @@ static void test_gone_client(void **state)
     (void)state;
     struct grpc_call *c = put_start("k", SLICE_LIT("v"));
     call_close(c, ERR_CANCELED);
-    core_run();
+    fake_core_run(&core);
     put("k", SLICE_LIT("v2"));
     Etcdserverpb__RangeRequest m = range_all();
     for (int steps = 0; steps < 3;
          steps++) { /* before the first slice, between slices, before the close */
         c = call_open(KV("Range"));
         call_send(c, &m.base);
-        for (int i = 0; i < steps; i++) core_step();
+        for (int i = 0; i < steps; i++) fake_core_step(&core);
         call_close(c, ERR_CANCELED);
-        core_run();
+        fake_core_run(&core);
     }
 }
 
@@ -142,7 +142,7 @@ static void test_long_range(void **state)
     struct grpc_call *c = call_open(KV("Range"));
     c->budget = 100000;
     call_send(c, &m.base);
-    core_run();
+    fake_core_run(&core);
     size_t turns = 0;
     while (!c->finished) { /* a client that takes little at a time */
         size_t before = c->sent[0].len;
@@ -157,7 +157,7 @@ static void test_long_range(void **state)
     m.keys_only = 1;
     c = call_open(KV("Range"));
     call_send(c, &m.base);
-    core_run();
+    fake_core_run(&core);
     check_many(c, MANY, false, true);
     call_close(c, 0);
 
@@ -165,7 +165,7 @@ static void test_long_range(void **state)
     m.limit = 1500; /* one question */
     c = call_open(KV("Range"));
     call_send(c, &m.base);
-    core_run();
+    fake_core_run(&core);
     check_many(c, 1500, true, false);
     call_close(c, 0);
 
@@ -173,7 +173,7 @@ static void test_long_range(void **state)
     m = range_all();
     c->budget = 1;
     call_send(c, &m.base);
-    core_run();
+    fake_core_run(&core);
     call_close(c, ERR_CANCELED);
 }
 
@@ -188,7 +188,7 @@ static void test_long_range_without_memory(void **state)
         struct grpc_call *c = call_open(KV("Range"));
         mem_fail_nth(nth);
         call_send(c, &m.base);
-        core_run();
+        fake_core_run(&core);
         fired = mem_fail_nth(0);
         assert_true(c->finished);
         if (!fired) check_many(c, MANY, false, false);
@@ -210,7 +210,7 @@ static int64_t grant(int64_t id, int64_t ttl, int64_t *ret_ttl)
     m.ttl = ttl;
     struct grpc_call *c = call_open(LEASE("LeaseGrant"));
     call_send(c, &m.base);
-    core_run();
+    fake_core_run(&core);
     assert_int_equal(c->code, GRPC_OK);
     Etcdserverpb__LeaseGrantResponse *r =
         etcdserverpb__lease_grant_response__unpack(NULL, c->sent[0].len, c->sent[0].data);
@@ -243,7 +243,7 @@ static void test_leases(void **state)
     Etcdserverpb__LeaseTimeToLiveRequest t = ETCDSERVERPB__LEASE_TIME_TO_LIVE_REQUEST__INIT;
     t.id = 999;
     call_send(c, &t.base);
-    core_run();
+    fake_core_run(&core);
     Etcdserverpb__LeaseTimeToLiveResponse *r =
         etcdserverpb__lease_time_to_live_response__unpack(NULL, c->sent[0].len, c->sent[0].data);
     assert_true(r->id == 999 && r->ttl == -1 && r->grantedttl == 0);
@@ -268,7 +268,7 @@ static void test_keepalive(void **state)
     keepalive(c, 6);
     c->method->half_closed(c);
     assert_false(c->finished); /* answers first */
-    core_run();
+    fake_core_run(&core);
     assert_int_equal(c->code, GRPC_OK);
     assert_int_equal(c->n_sent, 2);
     int64_t want[2][2] = {{5, 60}, {6, 0}};
@@ -283,11 +283,11 @@ static void test_keepalive(void **state)
     c = call_open(LEASE("LeaseKeepAlive")); /* more than it holds */
     for (int i = 0; i < 300 && !c->paused; i++) keepalive(c, 5);
     assert_true(c->paused);
-    core_run();
+    fake_core_run(&core);
     assert_false(c->paused);
     keepalive(c, 5);
     call_close(c, ERR_CANCELED); /* and gone before the answer */
-    core_run();
+    fake_core_run(&core);
 }
 
 /* ---- snapshots ---------------------------------------------------------------------------------
@@ -306,10 +306,10 @@ static void test_snapshot(void **state)
     struct buf file = {0};
     c->budget = 1;
     call_message(c, (struct slice){0});
-    core_run();
+    fake_core_run(&core);
     while (!c->finished) {
         call_writable(c, 60000);
-        core_run();
+        fake_core_run(&core);
     }
     assert_int_equal(c->code, GRPC_OK);
     for (size_t i = 0; i < c->n_sent; i++) {
@@ -334,7 +334,7 @@ static void test_snapshot(void **state)
     struct err e;
     assert_int_equal(store_loader_feed(l, slice_make(file.data, len), &e), 0);
     assert_int_equal(store_loader_finish(l, &copy, &e), 0);
-    assert_int_equal(store_revision(copy), store_revision(store));
+    assert_int_equal(store_revision(copy), store_revision(core.store));
     store_loader_free(l);
     store_free(copy);
     buf_release(&file);
@@ -342,10 +342,10 @@ static void test_snapshot(void **state)
     c = call_open(method_of(etcd_maintenance_methods, etcd_maintenance_n_methods,
                             "Snapshot")); /* gone in the middle */
     call_message(c, (struct slice){0});
-    core_step();
-    core_step();
+    fake_core_step(&core);
+    fake_core_step(&core);
     call_close(c, ERR_CANCELED);
-    core_run();
+    fake_core_run(&core);
 }
 
 /* ---- alarms ------------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ static size_t alarm_call(int action, uint64_t member, int alarm)
     struct grpc_call *c =
         call_open(method_of(etcd_maintenance_methods, etcd_maintenance_n_methods, "Alarm"));
     call_send(c, &m.base);
-    core_run();
+    fake_core_run(&core);
     assert_int_equal(c->code, GRPC_OK);
     Etcdserverpb__AlarmResponse *r =
         etcdserverpb__alarm_response__unpack(NULL, c->sent[0].len, c->sent[0].data);
@@ -395,7 +395,7 @@ static void test_without_memory(void **state)
     for (uint64_t nth = 1; fired; nth++) {
         mem_fail_nth(nth);
         struct grpc_call *c = put_start("k", SLICE_LIT("v"));
-        core_run();
+        fake_core_run(&core);
         fired = mem_fail_nth(0);
         assert_true(c->finished);
         if (!fired) assert_int_equal(c->code, GRPC_OK);
@@ -406,7 +406,7 @@ static void test_without_memory(void **state)
         struct grpc_call *c = call_open(KV("Txn"));
         mem_fail_nth(nth);
         call_message(c, SLICE_LIT("\x12\x07\x12\x05\x0a\x01k\x12\x00\x12\x05\x0a\x03\x0a\x01k"));
-        core_run();
+        fake_core_run(&core);
         fired = mem_fail_nth(0);
         assert_true(c->finished);
         if (!fired) assert_int_equal(c->code, GRPC_OK);

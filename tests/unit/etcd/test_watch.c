@@ -145,7 +145,7 @@ static void test_prev_kv_and_filters(void **state)
     FREE(w);
     struct grpc_call *del = call_open(KV("DeleteRange"));
     call_message(del, SLICE_LIT("\x0a\x01k"));
-    core_run();
+    fake_core_run(&core);
     call_close(del, 0);
     assert_int_equal(c->n_sent, 7);
     for (size_t i = 5; i < 7; i++) {
@@ -198,7 +198,7 @@ static void compact(int64_t revision)
     struct grpc_call *c = call_open(KV("Compact"));
     m.revision = revision;
     call_send(c, &m.base);
-    core_run();
+    fake_core_run(&core);
     assert_int_equal(c->code, GRPC_OK);
     call_close(c, 0);
 }
@@ -213,7 +213,7 @@ static void test_compacted(void **state)
     q.start_revision = 3;
     watch_create(c, &q);
     expect_control(c, 0, true, false, 11, "");
-    core_run();
+    fake_core_run(&core);
     Etcdserverpb__WatchResponse *w = answer(c, 1);
     assert_true(w->canceled && w->compact_revision == 8 && w->watch_id == 0);
     FREE(w);
@@ -233,13 +233,13 @@ static void test_slow_stream(void **state)
     c->budget = 0;
     for (int i = 0; i < 200; i++) put("k", SLICE_LIT("v"));
     assert_int_equal(c->n_sent, 1);
-    assert_int_equal(core.n_wishes, 0);
+    assert_true(list_empty(&core.wishes));
     watch_create(c, &q);
     assert_true(c->paused);
     size_t n = c->n_sent;
     call_writable(c, LONG_MAX);
     assert_false(c->paused);
-    core_run();
+    fake_core_run(&core);
     size_t events = 0;
     for (size_t i = n; i < c->n_sent; i++) {
         Etcdserverpb__WatchResponse *w = answer(c, i);
@@ -317,7 +317,7 @@ static void test_parts(void **state)
     Etcdserverpb__WatchCreateRequest q = on_key("k", "l");
     q.start_revision = 2;
     watch_create(c, &q);
-    core_run();
+    fake_core_run(&core);
     assert_true(c->n_sent > 4);
     int64_t next = 2;
     for (size_t i = 1; i < c->n_sent; i++) {
@@ -336,7 +336,7 @@ static void test_parts(void **state)
 static void test_without_leader(void **state)
 {
     (void)state;
-    leader = 0;
+    core.leader = 0;
     struct grpc_call *c =
         calloc(1, sizeof(*c) + sizeof(struct grpc_call) + etcd_watch_methods[0].state_size);
     *c = (struct grpc_call){.api = &api,
@@ -375,7 +375,7 @@ static void test_without_memory(void **state)
         if (!fired && !failed) assert_true(c->n_sent == before + 1);
         mem_free(b->events[0].record);
         mem_free(b);
-        core.n_wishes = 0;
+        fake_core_drop_wishes(&core);
         call_close(c, 0);
     }
 }
@@ -458,7 +458,7 @@ static void model_watch(size_t s)
     char key[2] = {(char)('a' + rnd(KEYS)), 0}, end[2] = {(char)(key[0] + 1 + (char)rnd(4)), 0};
     bool range = rnd(2);
     Etcdserverpb__WatchCreateRequest q = on_key(key, range ? end : "");
-    int64_t now = store_revision(store);
+    int64_t now = store_revision(core.store);
     q.watch_id = (int64_t)i + 1;
     q.prev_kv = (int)rnd(2);
     q.start_revision = rnd(2) ? 0 : 2 + rnd((unsigned)now + 3);
@@ -471,7 +471,7 @@ static void model_watch(size_t s)
 static void model_write(void)
 {
     char key[2] = {(char)('a' + rnd(KEYS)), 0};
-    int64_t before = store_revision(store);
+    int64_t before = store_revision(core.store);
     struct grpc_call *c;
     bool deletes = rnd(3) == 0;
     if (deletes) {
@@ -481,9 +481,9 @@ static void model_write(void)
     } else {
         c = put_start(key, SLICE_LIT("value"));
     }
-    while (!c->finished) core_step();
+    while (!c->finished) fake_core_step(&core);
     call_close(c, 0);
-    if (store_revision(store) == before) return;
+    if (store_revision(core.store) == before) return;
     m.log[before + 1].key = key[0];
     m.log[before + 1].deleted = deletes;
 }
@@ -499,7 +499,7 @@ static void test_model(void **state)
         unsigned what = rnd(10);
         if (what < 5) model_write();
         if (what == 5) model_watch(s);
-        if (what == 6) core_step();
+        if (what == 6) fake_core_step(&core);
         if (what == 7) m.streams[s]->budget = rnd(3000);
         if (what == 8 && m.streams[s]->paused) call_writable(m.streams[s], 3000);
         if (what == 9) call_writable(m.streams[s], 1 + rnd(3000));
@@ -512,12 +512,12 @@ static void test_model(void **state)
         }
     }
     for (size_t s = 0; s < STREAMS; s++) call_writable(m.streams[s], LONG_MAX);
-    core_run();
+    fake_core_run(&core);
     for (size_t s = 0; s < STREAMS; s++) {
         read_stream(s);
         for (size_t i = 0; i < WATCHES; i++) {
             struct model_watch *w = &m.watches[s][i];
-            for (int64_t rev = w->next; w->used && rev <= store_revision(store); rev++)
+            for (int64_t rev = w->next; w->used && rev <= store_revision(core.store); rev++)
                 assert_false(covers(w, m.log[rev].key));
         }
         call_close(m.streams[s], 0);

@@ -1,7 +1,7 @@
-/* A core without consensus, thread or clock: core_client_* over a store, answered when the target
- * says so. The services above it are the ones that ship. */
-#ifndef PINTLE_TESTS_FUZZ_FAKE_CORE_H
-#define PINTLE_TESTS_FUZZ_FAKE_CORE_H
+/* A core without consensus, thread or clock: core_client_* over a store, answered when the test
+ * says so. The services above it are the ones that ship. Include it in one file of a program. */
+#ifndef PINTLE_TESTS_LIB_FAKE_CORE_H
+#define PINTLE_TESTS_LIB_FAKE_CORE_H
 
 #include "api/core/core_thread.h"
 #include "base/check.h"
@@ -19,6 +19,8 @@ struct core_client {
     struct store *store;
     struct watch_hub *hub;
     struct list requests, wishes;
+    uint64_t leader;
+    int fail_next; /* error of the next request that does not only close something */
 };
 
 static inline void fake_core_wish(void *ctx, uint64_t id, int64_t from)
@@ -32,17 +34,22 @@ static inline void fake_core_wish(void *ctx, uint64_t id, int64_t from)
 static inline void fake_core_open(struct core_client *c)
 {
     static const struct watch_upstream up = {fake_core_wish};
-    c->store = store_new(&(struct store_options){0});
+    *c = (struct core_client){.store = store_new(&(struct store_options){0}), .leader = 77};
     list_init(&c->requests);
     list_init(&c->wishes);
     CHECK(watch_hub_new(&up, c, store_revision(c->store), &c->hub) == 0);
 }
 
+static inline void fake_core_drop_wishes(struct core_client *c)
+{
+    for (struct list *n; (n = list_pop_front(&c->wishes));)
+        mem_free(container_of(n, struct fake_wish, node));
+}
+
 static inline void fake_core_close(struct core_client *c)
 {
     CHECK(list_empty(&c->requests));
-    for (struct list *n; (n = list_pop_front(&c->wishes));)
-        mem_free(container_of(n, struct fake_wish, node));
+    fake_core_drop_wishes(c);
     watch_hub_free(c->hub);
     store_free(c->store);
 }
@@ -67,8 +74,7 @@ uint64_t core_client_cluster_id(const struct core_client *c)
 }
 uint64_t core_client_leader_id(const struct core_client *c)
 {
-    (void)c;
-    return 77;
+    return c->leader;
 }
 bool core_client_learner(const struct core_client *c)
 {
@@ -124,8 +130,9 @@ static inline int fake_core_serve(struct core_client *c, struct core_request *r)
     switch (r->type) {
     case CORE_COMMAND:
         code = command_decode(&r->arena, r->command, &cmd);
+        if (code == 0) code = command_check(&cmd);
         if (code == ERR_NOMEM) return code;
-        CHECK(code == 0 && command_check(&cmd) == 0); /* the service has checked it */
+        CHECK(code == 0); /* the service has checked it */
         store_apply(s, &cmd, &r->arena, &r->result);
         return r->result.code;
     case CORE_RANGE:
@@ -149,6 +156,7 @@ static inline int fake_core_serve(struct core_client *c, struct core_request *r)
         return r->status ? 0 : ERR_NOMEM;
     case CORE_ALARMS:
         r->alarms = arena_calloc(&r->arena, 16, sizeof(*r->alarms));
+        if (!r->alarms) return ERR_NOMEM;
         r->n_alarms = store_alarms(s, r->alarms, 16);
         return 0;
     case CORE_SNAPSHOT_OPEN:
@@ -174,21 +182,32 @@ static inline void fake_core_history(struct core_client *c, struct fake_wish *w)
     mem_free(w);
 }
 
-/* Answers all that waits now, and what comes of it. */
+/* Answers one thing, requests first; false if nothing waits. */
+static inline bool fake_core_step(struct core_client *c)
+{
+    struct list *n = list_pop_front(&c->requests);
+    if (!n) {
+        if (list_empty(&c->wishes)) return false;
+        fake_core_history(c, container_of(list_pop_front(&c->wishes), struct fake_wish, node));
+        return true;
+    }
+    struct core_request *r = container_of(n, struct core_request, node);
+    bool closes = r->type == CORE_CURSOR_CLOSE || r->type == CORE_SNAPSHOT_CLOSE;
+    r->code = c->fail_next && !closes ? c->fail_next : fake_core_serve(c, r);
+    if (!closes) c->fail_next = 0;
+    r->ret_revision = store_revision(c->store);
+    r->ret_term = 5;
+    struct event_batch *b = store_take_events(c->store);
+    r->done(r);
+    if (b) watch_hub_live(c->hub, b);
+    event_batch_unref(b);
+    return true;
+}
+
+/* Answers all that waits, and what comes of it. */
 static inline void fake_core_run(struct core_client *c)
 {
-    for (struct list *n; (n = list_pop_front(&c->requests));) {
-        struct core_request *r = container_of(n, struct core_request, node);
-        r->code = fake_core_serve(c, r);
-        r->ret_revision = store_revision(c->store);
-        r->ret_term = 5;
-        struct event_batch *b = store_take_events(c->store);
-        r->done(r);
-        if (b) watch_hub_live(c->hub, b);
-        event_batch_unref(b);
-    }
-    for (struct list *n; (n = list_pop_front(&c->wishes));)
-        fake_core_history(c, container_of(n, struct fake_wish, node));
+    while (fake_core_step(c)) continue;
 }
 
 #endif
