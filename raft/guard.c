@@ -345,16 +345,15 @@ static bool refuses_timeout_now(const struct guard *g)
 }
 
 /* libraft ends the sending of a snapshot only when an acknowledgement raises the match index up to the snapshot it thought of:
- * a peer that had all of it already, or that took in an older one, would be offered one after the other for ever. Whoever has what
- * the log goes on from needs none. */
+ * a peer that had all of it already, or that took in an older one, would be offered one after the other for ever. Whoever has an
+ * entry whose term is still known needs none. */
 static void leave_snapshot(struct guard *g, const struct raft_message *m)
 {
     const struct raft_append_entries_result *a = &m->append_entries_result;
     unsigned i;
     if (!leads(g) || a->rejected || a->term != g->r->current_term || !server_of(g->r, m->server_id, &i)) return;
     struct raft_progress *p = &g->r->leader_state.progress[i];
-    bool goes_on = a->last_log_index + 1 >= log_first(g->r) && a->last_log_index <= log_last(g->r);
-    if (p->state != GUARD_SNAPSHOT || !goes_on) return;
+    if (p->state != GUARD_SNAPSHOT || guard_log_term(g->r, a->last_log_index) == 0) return;
     p->state = GUARD_PROBE;
     p->snapshot_index = 0;
     p->next_index = a->last_log_index + 1;

@@ -447,24 +447,25 @@ void snap_trim_log(struct consensus *c)
     if (c->raft.log.offset) wal_release(c->wal, c->raft.log.offset);
 }
 
-/* Where the log must go on for the one that is furthest behind of those that are there: behind what it has, or behind
- * the snapshot that is on its way to it. */
+/* The first entry that is needed by the one that is furthest behind `index` of those that are there; UINT64_MAX: nobody is. It
+ * is the last one that it has, or that the snapshot on its way to it has: the next one is sent with its term. */
 static uint64_t needed_behind(const struct consensus *c, uint64_t index)
 {
     const struct raft_configuration *members = &c->raft.configuration;
+    uint64_t needed = UINT64_MAX;
     for (unsigned i = 0; i < members->n; i++) {
         uint64_t id = members->servers[i].id;
         struct guard_progress p;
         if (!guard_progress(&c->guard, id, &p)) continue;
         bool there = p.sending == GUARD_SNAPSHOT || p.heard || consensus_answers(c, id);
-        if (p.has && p.has < index && there) index = p.has;
+        if (p.has && p.has < index && p.has < needed && there) needed = p.has;
     }
-    return index;
+    return needed;
 }
 
-/* How many entries before `index` stay for slow followers: counted in bytes, libraft counts entries. For one that would
- * need another snapshot right after the one it was sent, CONSENSUS_CATCH_UP_BYTES more. */
-static unsigned trailing_entries(const struct consensus *c, uint64_t index)
+/* Counted in bytes, libraft counts entries. For one that would need another snapshot right after the one it was sent,
+ * CONSENSUS_CATCH_UP_BYTES more. */
+unsigned snap_trailing_entries(const struct consensus *c, uint64_t index)
 {
     const struct raft_log *l = &c->raft.log;
     uint64_t keep = c->trailing_log_bytes, more = CONSENSUS_CATCH_UP_BYTES, needed = needed_behind(c, index);
@@ -472,7 +473,7 @@ static unsigned trailing_entries(const struct consensus *c, uint64_t index)
     while (index - n > l->offset && n < UINT32_MAX) {
         size_t len = l->entries[(l->front + (index - n - l->offset - 1)) % l->size].buf.len;
         uint64_t *from = len <= keep ? &keep : &more;
-        if (len > *from || (from == &more && index - n <= needed)) break;
+        if (len > *from || (from == &more && index - n < needed)) break;
         *from -= len;
         n++;
     }
@@ -485,7 +486,7 @@ static void taking_end(struct consensus *c)
     struct snap_taking *t = &s->taking;
     s->log_bytes -= t->log_bytes;
     s->taken++;
-    raft_set_snapshot_trailing(&c->raft, trailing_entries(c, t->info.index));
+    raft_set_snapshot_trailing(&c->raft, snap_trailing_entries(c, t->info.index));
     snap_remember(c, &t->info);
     t->active = false;
     t->cb(t->req, 0);

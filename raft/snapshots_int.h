@@ -129,6 +129,8 @@ bool snap_kept(const struct consensus *c, const char *path);
 /* As libraft wants it: configuration, one buffer with the ticket. NULL if the configuration does
  * not decode. */
 struct raft_snapshot *snap_for_raft(const struct snap_info *i);
+/* How many entries up to `index`, that of a snapshot, stay in the log for slow followers. */
+unsigned snap_trailing_entries(const struct consensus *c, uint64_t index);
 /* Gives back log memory and segments behind a snapshot. */
 void snap_trim_log(struct consensus *c);
 

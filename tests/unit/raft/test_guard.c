@@ -277,12 +277,14 @@ struct rig {
     struct raft_io_snapshot_put *put;
     raft_io_snapshot_put_cb put_cb;
     struct raft_buffer *put_bufs;
+    struct raft_io_snapshot_get *get;
+    raft_io_snapshot_get_cb get_cb;
     raft_io_tick_cb tick;
     raft_io_recv_cb recv;
     raft_term terms[16]; /* of the log, from index 1 on */
     unsigned n_terms, extra_member_at, same_members_at;
     bool alone; /* it is the only voter */
-    raft_index snapshot;
+    raft_index snapshot, trailing; /* entries that the log still has of it */
 };
 
 #define RIG(io_) ((struct rig *)(io_)->impl)
@@ -346,7 +348,7 @@ static int rig_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
         s->bufs = raft_malloc(sizeof *s->bufs);
         s->bufs[0] = (struct raft_buffer){raft_calloc(1, 8), 8};
         s->n_bufs = 1;
-        *start = g->snapshot + 1;
+        *start = g->snapshot + 1 - g->trailing;
     }
     return 0;
 }
@@ -407,6 +409,13 @@ static int rig_put(struct raft_io *io, unsigned trailing, struct raft_io_snapsho
     return 0;
 }
 
+static int rig_get(struct raft_io *io, struct raft_io_snapshot_get *req, raft_io_snapshot_get_cb cb)
+{
+    RIG(io)->get = req;
+    RIG(io)->get_cb = cb;
+    return 0;
+}
+
 static raft_time rig_time(struct raft_io *io)
 {
     return RIG(io)->now;
@@ -446,6 +455,7 @@ static struct rig *rig_new(unsigned masks, raft_term term, unsigned n, const raf
                              .append = rig_append,
                              .truncate = rig_truncate,
                              .snapshot_put = rig_put,
+                             .snapshot_get = rig_get,
                              .time = rig_time,
                              .random = rig_random};
     g->fsm = (struct raft_fsm){
@@ -468,6 +478,7 @@ static struct rig *rig_started(struct rig *g)
 static bool rig_free(struct rig *g, bool result)
 {
     if (g->put) g->put_cb(g->put, RAFT_CANCELED);
+    if (g->get) g->get_cb(g->get, NULL, RAFT_CANCELED);
     for (unsigned i = 0; i < g->n_appends; i++) g->appends[i].cb(g->appends[i].req, 0);
     raft_close(&g->raft, NULL);
     mem_free(g);
@@ -551,6 +562,14 @@ static void make_leader(struct rig *g)
     vote(g, 2, g->term + 1, true);
     vote(g, 2, g->term, false);
     assert_int_equal(g->raft.state, RAFT_LEADER);
+}
+
+static void acknowledge(struct rig *g, raft_id from, raft_index last, raft_index rejected)
+{
+    struct raft_message m = {.type = RAFT_IO_APPEND_ENTRIES_RESULT};
+    m.append_entries_result =
+        (struct raft_append_entries_result){.term = g->term, .last_log_index = last, .rejected = rejected};
+    deliver(g, from, m);
 }
 
 static const raft_term three[] = {1, 1, 1};
@@ -731,10 +750,7 @@ static bool shows_lost_timeout_now(unsigned masks)
     struct raft_transfer transfer;
     make_leader(g);
     append_done(g);
-    struct raft_message m = {.type = RAFT_IO_APPEND_ENTRIES_RESULT};
-    m.append_entries_result =
-        (struct raft_append_entries_result){.term = g->term, .last_log_index = 4};
-    deliver(g, 2, m);
+    acknowledge(g, 2, 4, 0);
     assert_int_equal(raft_transfer(&g->raft, &transfer, 2, NULL), 0);
     for (int i = 0; i < 3; i++) {
         g->now += 100;
@@ -841,6 +857,38 @@ static void test_second_leader(void **state)
     rig_free(g, true);
 }
 
+/* The snapshot is of entry 10, the log begins at 6: a peer that has nothing is sent the snapshot until it has 6, whose term is
+ * the first that is known. */
+static void test_snapshot_not_needed(void **state)
+{
+    (void)state;
+    static const raft_term terms[] = {1, 1, 1, 1, 1, 1, 1, 1};
+    for (raft_index has = 3; has <= 13; has++) {
+        struct rig *g = rig_new(GUARD_ALL, 1, 8, terms);
+        struct guard_progress p;
+        g->snapshot = 10;
+        g->trailing = 5;
+        rig_started(g);
+        assert_false(guard_progress(&g->guard, 2, &p));
+        make_leader(g);
+        append_done(g);
+        g->now += 200; /* libraft probes once in a heartbeat */
+        acknowledge(g, 2, 0, 13);
+        assert_non_null(g->get);
+        assert_true(guard_progress(&g->guard, 2, &p));
+        assert_int_equal(p.sending, GUARD_SNAPSHOT);
+        assert_int_equal(p.has, 10);
+        acknowledge(g, 2, has, 0); /* of an older snapshot, or of what it had all along */
+        assert_true(guard_progress(&g->guard, 2, &p));
+        assert_int_equal(p.sending == GUARD_SNAPSHOT, has < 6);
+        assert_int_equal(p.has, has < 6 ? 10 : has);
+        const struct raft_message *m = last_sent(g, RAFT_IO_APPEND_ENTRIES, 2);
+        assert_int_equal(m->append_entries.prev_log_index, has < 6 ? 13 : has); /* goes on from there */
+        assert_false(guard_progress(&g->guard, 9, &p));
+        rig_free(g, true);
+    }
+}
+
 #define MASKED(name, shows, mask, without)                                                         \
     static void name(void **state)                                                                 \
     {                                                                                              \
@@ -896,6 +944,7 @@ int main(void)
         cmocka_unit_test(test_refused_vote_of_learner),
         cmocka_unit_test(test_configuration_of_replay),
         cmocka_unit_test(test_second_leader),
+        cmocka_unit_test(test_snapshot_not_needed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
