@@ -1,0 +1,275 @@
+/* Leases while leaders come and go: three cores in the simulated world, each with a clock of its own. What a leader promised, or what
+ * its clock decided, must not end a lease that another member has in its hands by then (api/core/core_lease.c). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+
+#include "api/core/core.h"
+#include "base/log.h"
+#include "raft/frames_int.h"
+#include "tests/sim/env_sim.h"
+
+enum { MEMBERS = 3, SECOND = 1000000, TICK_US = 100000, LEASE = 5 };
+
+struct node {
+    uint64_t id;
+    struct env *env;
+    struct core *core;
+    bool leads, closed;
+};
+
+static struct sim *sim;
+static struct node nodes[MEMBERS + 1];
+
+/* ---- three cores ------------------------------------------------------------------------------------ */
+
+static void on_live(void *ctx, struct event_batch *b)
+{
+    (void)ctx, (void)b;
+}
+
+static void on_reset(void *ctx, int64_t revision)
+{
+    (void)ctx, (void)revision;
+}
+
+static void on_fatal(void *ctx, int error, const char *text)
+{
+    const struct node *n = ctx;
+    fail_msg("member %d: %s %s", (int)n->id, err_name(error), text);
+}
+
+static void on_leader(void *ctx, uint64_t leader, bool self)
+{
+    struct node *n = ctx;
+    (void)leader;
+    n->leads = self;
+}
+
+static void on_turn(void *ctx, uint64_t id)
+{
+    (void)ctx;
+    if (nodes[id].core) core_flush(nodes[id].core);
+}
+
+static void tick(void *arg)
+{
+    struct node *n = arg;
+    sim_at_member(sim, n->id, TICK_US, tick, n);
+    core_tick(n->core);
+}
+
+static void open_node(uint64_t id, unsigned election_ms)
+{
+    static const struct core_events events = {on_live, on_reset, on_fatal, on_leader};
+    static const char *const names[] = {"", "n1", "n2", "n3"};
+    struct consensus_member members[MEMBERS];
+    struct node *n = &nodes[id];
+    struct err e = {{0}};
+    for (uint64_t i = 1; i <= MEMBERS; i++)
+        members[i - 1] = (struct consensus_member){.id = i, .name = names[i], .peer_url = "http://10.0.0.1:2380"};
+    struct core_config config = {.consensus = {.id = id, .cluster_id = 77, .members = members, .n_members = MEMBERS,
+                                               .new_cluster = true, .election_ms = election_ms, .max_appends = 1,
+                                               .segment_bytes = 256 * 1024},
+                                 .name = names[id], .client_urls = &names[id], .n_client_urls = 1};
+    *n = (struct node){.id = id, .env = sim_boot(sim, id)};
+    if (core_open(&config, n->env, &events, n, &n->core, &e) != 0) fail_msg("%s", e.text);
+    tick(n);
+}
+
+static void set_closed(void *ctx)
+{
+    ((struct node *)ctx)->closed = true;
+}
+
+static bool is_closed(void *arg)
+{
+    return ((struct node *)arg)->closed;
+}
+
+static void close_all(void)
+{
+    for (uint64_t id = 1; id <= MEMBERS; id++) {
+        struct node *n = &nodes[id];
+        struct core *c = n->core;
+        sim_forget_member(sim, id);
+        n->core = NULL;
+        core_close(c, set_closed, n);
+        assert_true(sim_run_until(sim, is_closed, n, 60 * SECOND));
+        sim_release(n->env);
+    }
+    sim_free(sim);
+}
+
+static bool another_leads(void *arg)
+{
+    (void)arg;
+    return nodes[2].leads || nodes[3].leads;
+}
+
+static bool first_follows(void *arg)
+{
+    (void)arg;
+    return !nodes[1].leads;
+}
+
+/* ---- requests --------------------------------------------------------------------------------------- */
+
+struct ask {
+    struct core_request request;
+    struct buf command;
+    bool done;
+    int code;
+};
+
+static void answered(struct core_request *r)
+{
+    struct ask *a = container_of(r, struct ask, request);
+    a->done = true;
+    a->code = r->code;
+    core_request_release(r);
+    buf_release(&a->command);
+}
+
+static bool is_done(void *arg)
+{
+    return ((struct ask *)arg)->done;
+}
+
+static void submit(struct node *n, struct ask *a)
+{
+    a->request.done = answered;
+    core_submit(n->core, &a->request);
+    core_flush(n->core);
+}
+
+static void submit_command(struct node *n, struct ask *a, const struct command *c)
+{
+    *a = (struct ask){.request = {.type = CORE_COMMAND}};
+    command_encode(&a->command, c);
+    assert_int_equal(a->command.failed, 0);
+    a->request.command = buf_slice(&a->command);
+    submit(n, a);
+}
+
+static int finish(struct ask *a)
+{
+    assert_true(sim_run_until(sim, is_done, a, 60 * SECOND));
+    return a->code;
+}
+
+static bool has_lease(const struct node *n)
+{
+    struct lease_info info;
+    return store_lease(core_store(n->core), LEASE, &info);
+}
+
+static bool all_have_lease(void *arg)
+{
+    (void)arg;
+    for (uint64_t id = 1; id <= MEMBERS; id++)
+        if (!has_lease(&nodes[id])) return false;
+    return true;
+}
+
+/* The first leads, and does not see for a minute that it has been deposed; a lease of so many seconds is granted. */
+static void begin(uint64_t seed, int64_t ttl)
+{
+    struct sim_options o;
+    struct ask a;
+    sim_options_default(&o, seed, MEMBERS);
+    sim = sim_new(&o);
+    sim_on_turn(sim, on_turn, NULL);
+    log_set_level(LOG_ERROR);
+    for (uint64_t id = 1; id <= MEMBERS; id++) open_node(id, id == 1 ? 60000 : 500);
+    for (int i = 0; i < 20 && !nodes[1].leads; i++) {
+        for (uint64_t id = 2; id <= MEMBERS; id++) {
+            if (!nodes[id].leads) continue;
+            struct ask move = {.request = {.type = CORE_MOVE_LEADER, .member_id = 1}};
+            submit(&nodes[id], &move);
+            (void)finish(&move);
+        }
+        sim_run_for(sim, SECOND);
+    }
+    assert_true(nodes[1].leads);
+    submit_command(&nodes[1], &a, &(struct command){.type = COMMAND_LEASE_GRANT, .lease_grant = {.id = LEASE, .ttl = ttl}});
+    assert_int_equal(finish(&a), 0);
+    assert_true(sim_run_until(sim, all_have_lease, NULL, 20 * SECOND));
+}
+
+static bool hears_leader; /* the first one does; otherwise it hears nobody, and nobody hears it */
+
+static bool pass_frame(void *ctx, uint64_t from, uint64_t to, enum env_channel ch, struct slice bytes)
+{
+    (void)ctx, (void)ch;
+    return from != 1 && (to != 1 || (hears_leader && bytes.data[1] == FRAME_APPEND));
+}
+
+static struct node *cut_off_first(void)
+{
+    hears_leader = false;
+    sim_on_frame(sim, pass_frame, NULL);
+    assert_true(sim_run_until(sim, another_leads, NULL, 20 * SECOND));
+    return &nodes[nodes[2].leads ? 2 : 3];
+}
+
+/* ---- what goes wrong ---------------------------------------------------------------------------------- */
+
+/* A leader's clock runs ahead, its disk stands still, and so the end of the lease waits in its queue. When it hears of the next
+ * leader, for whom the lease goes on, it does not pass that on. */
+static void test_decided_by_a_deposed_leader(void **state)
+{
+    (void)state;
+    struct ask put;
+    begin(1, 20);
+    struct command c = {.type = COMMAND_OP, .op = {.type = OP_PUT}};
+    c.op.put = (struct put_op){.key = SLICE_LIT("k"), .value = SLICE_LIT("v")};
+    sim_disk_stall(sim, 1, 5 * SECOND);
+    submit_command(&nodes[1], &put, &c);
+    struct node *next = cut_off_first();
+    sim_clock_jump(sim, 1, 21 * SECOND);
+    sim_run_for(sim, SECOND / 2);
+    assert_true(nodes[1].leads); /* as it believes */
+    hears_leader = true;
+    assert_true(sim_run_until(sim, first_follows, NULL, 20 * SECOND));
+    sim_on_frame(sim, NULL, NULL);
+    (void)finish(&put);
+    sim_run_for(sim, SECOND);
+    assert_true(next->leads);
+    assert_true(has_lease(next)); /* it was granted ten seconds ago */
+    sim_run_for(sim, 30 * SECOND);
+    assert_false(has_lease(next));
+    close_all();
+}
+
+/* A leader that was deposed is asked to renew the lease: it does not say so, for its successor's clock goes on. */
+static void test_renewed_by_a_deposed_leader(void **state)
+{
+    (void)state;
+    begin(2, 8);
+    struct node *next = cut_off_first();
+    sim_run_for(sim, 4 * SECOND);
+    assert_true(nodes[1].leads);
+    struct ask renew = {.request = {.type = CORE_LEASE_RENEW, .lease_id = LEASE}};
+    submit(&nodes[1], &renew);
+    sim_run_for(sim, 6 * SECOND);
+    assert_true(!renew.done || renew.code != 0 || has_lease(next)); /* it had eight seconds more */
+    sim_on_frame(sim, NULL, NULL);
+    (void)finish(&renew);
+    sim_run_for(sim, 10 * SECOND);
+    assert_false(has_lease(next));
+    close_all();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_decided_by_a_deposed_leader),
+        cmocka_unit_test(test_renewed_by_a_deposed_leader),
+    };
+    return cmocka_run_group_tests_name("lease clocks", tests, NULL, NULL);
+}
