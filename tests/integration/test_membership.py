@@ -58,19 +58,29 @@ class Town:
         return {m.get("name") or m["peerURLs"][0]: m for m in json.loads(out.stdout or "{}").get("members", [])}
 
     def change(self, *args, at=None):
-        """A change that may meet a leader that is just leaving, or a member that has just started: until it is done or refused for good."""
+        """A change that may meet a leader that is just leaving, or a member that has just started: until it is done or refused for good. `again`
+        of what it returns: an earlier try may have done it already."""
+        tries = 0
+
         def once():
+            nonlocal tries
             out = self.ctl("member", *args, at=at)
+            out.again, tries = tries > 0, tries + 1
             passing = any(t in out.stderr for t in ("unhealthy cluster", "no leader", "leader changed", "timed out", "stopped", "not enough started",
-                                                    "in sync with leader", "connect", "deadline", "unavailable", "too many learner"))
+                                                    "in sync with leader", "connect", "closed", "deadline", "unavailable", "too many learner"))
             return None if out.returncode and passing else out
         return wait_for(f"member {args}", once, timeout=60)
 
     def add(self, n, *flags, name=None):
         out = self.change("add", name or n, "--peer-urls", self.peer[n], *flags)
-        assert out.returncode == 0, out.stderr
-        self.id[n] = int(re.search(r"Member +([0-9a-f]+) added", out.stdout).group(1), 16)
-        self.initial[n] = re.search(r'ETCD_INITIAL_CLUSTER="(.*)"', out.stdout).group(1)
+        if out.returncode == 0:
+            self.id[n] = int(re.search(r"Member +([0-9a-f]+) added", out.stdout).group(1), 16)
+            self.initial[n] = re.search(r'ETCD_INITIAL_CLUSTER="(.*)"', out.stdout).group(1)
+        else:
+            assert out.again and "already exists" in out.stderr, out.stderr
+            urls = {m["peerURLs"][0]: (m["ID"], m.get("name") or n) for m in self.members().values()}
+            self.id[n] = urls[self.peer[n]][0]
+            self.initial[n] = ",".join(f"{m}={url}" for url, (_, m) in urls.items())
         self.state[n] = "existing"
         return out
 
@@ -83,7 +93,7 @@ class Town:
 
     def remove(self, n):
         out = self.change("remove", "%x" % self.members()[n]["ID"])
-        assert out.returncode == 0, out.stderr
+        assert out.returncode == 0 or out.again and "not found" in out.stderr, out.stderr
         return out
 
     def leader(self):
@@ -114,7 +124,7 @@ class Load:
     def __init__(self, town, names, clients=4):
         self.town, self.names, self.stopping = town, names, False
         self.written, self.unknown = [set() for _ in range(clients)], 0
-        self.threads = [threading.Thread(target=self.work, args=(i,)) for i in range(clients)]
+        self.threads = [threading.Thread(target=self.work, args=(i,), daemon=True) for i in range(clients)]
         for t in self.threads:
             t.start()
         wait_for("the first writes", self.moves)
