@@ -63,32 +63,45 @@ static int apply_put(struct store *s, const struct put_op *op, struct op_result 
     return 0;
 }
 
-static void run_txn(struct store *s, struct arena *a, const struct txn_op *txn,
-                    struct op_result *plan)
+/* The path that a txn takes, one operation after the other, nested ones in their place. */
+struct txn_run {
+    struct arena *arena;
+    struct txn_leaf {
+        const struct op *op;
+        struct op_result *ret;
+    } *leaves;
+    size_t n, at;
+    bool deleting; /* in the middle of leaves[at] */
+    struct deletion deletion;
+};
+
+static size_t count_leaves(const struct op_result *plan)
 {
-    const struct view v = {s, a, INT64_MAX};
+    size_t n = 0;
+    for (size_t i = 0; i < plan->txn.n; i++) {
+        const struct op_result *r = &plan->txn.results[i];
+        n += r->type == OP_TXN ? count_leaves(r) : 1;
+    }
+    return n;
+}
+
+static void add_leaves(struct txn_run *run, const struct txn_op *txn, const struct op_result *plan)
+{
     const struct op *ops = txn_branch(txn, plan);
     for (size_t i = 0; i < plan->txn.n; i++) {
-        struct op_result *ret = &plan->txn.results[i];
-        switch (ops[i].type) {
-        case OP_RANGE: {
-            struct view at = v;
-            if (ops[i].range.revision > 0) at.rev = ops[i].range.revision;
-            if (range_read(&at, &ops[i].range, &ret->range)) apply_out_of_memory();
-            break;
-        }
-        case OP_PUT: write_put(s, &ops[i].put, ret); break;
-        case OP_DELETE: write_delete(s, a, &ops[i].del, ret); break;
-        case OP_TXN: run_txn(s, a, ops[i].txn, ret); break;
-        }
+        struct op_result *r = &plan->txn.results[i];
+        if (r->type == OP_TXN) add_leaves(run, ops[i].txn, r);
+        else run->leaves[run->n++] = (struct txn_leaf){&ops[i], r};
     }
 }
 
-static int apply_txn(struct store *s, struct arena *a, const struct txn_op *txn,
-                     struct op_result *ret)
+/* Decides and checks; a txn that is refused has nothing to run. */
+static int txn_run_begin(struct store *s, struct arena *a, const struct txn_op *txn, struct op_result *ret,
+                         struct txn_run *run)
 {
     const struct view v = {s, a, INT64_MAX};
     struct op_result plan = {.type = OP_TXN};
+    *run = (struct txn_run){.arena = a};
     int rc = txn_plan(&v, txn, &plan);
     if (rc) apply_out_of_memory();
     rc = txn_op_read_only(txn) ? 0 : txn_check_puts(s, txn, &plan);
@@ -96,9 +109,44 @@ static int apply_txn(struct store *s, struct arena *a, const struct txn_op *txn,
     int64_t cost = rc ? 0 : txn_cost(txn, &plan);
     if (!rc && cost) rc = quota_check(s, cost);
     if (rc) return rc;
-    run_txn(s, a, txn, &plan);
     *ret = plan;
+    run->leaves = apply_alloc(a, count_leaves(ret) * sizeof(*run->leaves));
+    add_leaves(run, txn, ret);
     return 0;
+}
+
+/* True when the leaf is done; `*most` is what is left of the keys that may be changed. */
+static bool run_leaf(struct store *s, struct txn_run *run, const struct txn_leaf *leaf, size_t *most)
+{
+    const struct op *op = leaf->op;
+    if (op->type == OP_DELETE) {
+        if (!run->deleting) deletion_begin(s, run->arena, &op->del, leaf->ret, &run->deletion);
+        size_t left = (size_t)run->deletion.left;
+        run->deleting = !deletion_step(s, &run->deletion, *most);
+        *most -= left < *most ? left : *most;
+        return !run->deleting;
+    }
+    struct view at = {s, run->arena, op->type == OP_RANGE && op->range.revision > 0 ? op->range.revision : INT64_MAX};
+    if (op->type == OP_PUT) write_put(s, &op->put, leaf->ret);
+    else if (range_read(&at, &op->range, &leaf->ret->range)) apply_out_of_memory();
+    --*most;
+    return true;
+}
+
+static bool txn_run_step(struct store *s, struct txn_run *run, size_t most)
+{
+    while (run->at < run->n && most > 0)
+        if (run_leaf(s, run, &run->leaves[run->at], &most)) run->at++;
+    return run->at == run->n;
+}
+
+static int apply_txn(struct store *s, struct arena *a, const struct txn_op *txn,
+                     struct op_result *ret)
+{
+    struct txn_run run;
+    int rc = txn_run_begin(s, a, txn, ret, &run);
+    txn_run_step(s, &run, SIZE_MAX);
+    return rc;
 }
 
 static int apply_op(struct store *s, struct arena *a, const struct op *op, struct op_result *ret)
@@ -235,8 +283,21 @@ struct store_apply {
     union {
         struct deletion deletion;
         struct revocation revocation;
+        struct txn_run txn;
     };
 };
+
+/* Whichever way a txn goes. */
+static int64_t most_deleted(const struct store *s, const struct op *op)
+{
+    const struct view v = {s, NULL, INT64_MAX};
+    int64_t n = 0;
+    if (op->type == OP_DELETE && op->del.range_end.len) return range_count(&v, op->del.key, op->del.range_end);
+    if (op->type != OP_TXN) return 0;
+    for (size_t i = 0; i < op->txn->n_success; i++) n += most_deleted(s, &op->txn->success[i]);
+    for (size_t i = 0; i < op->txn->n_failure; i++) n += most_deleted(s, &op->txn->failure[i]);
+    return n;
+}
 
 bool store_apply_is_long(const struct store *s, const struct command *c, size_t keys)
 {
@@ -245,9 +306,7 @@ bool store_apply_is_long(const struct store *s, const struct command *c, size_t 
         const struct lease *l = lease_find(&s->leases, c->lease_revoke.id);
         return l && l->keys.entries > keys;
     }
-    const struct view v = {s, NULL, INT64_MAX};
-    return c->type == COMMAND_OP && c->op.type == OP_DELETE && c->op.del.range_end.len &&
-           range_count(&v, c->op.del.key, c->op.del.range_end) > (int64_t)keys;
+    return c->type == COMMAND_OP && most_deleted(s, &c->op) > (int64_t)keys;
 }
 
 struct store_apply *store_apply_begin(struct store *s, const struct command *c, struct arena *a,
@@ -260,14 +319,17 @@ struct store_apply *store_apply_begin(struct store *s, const struct command *c, 
     begin_result(c, ret);
     if (c->type == COMMAND_LEASE_REVOKE)
         revocation_begin(lease_find(&s->leases, c->lease_revoke.id), &p->revocation);
+    else if (c->op.type == OP_TXN) ret->code = txn_run_begin(s, a, c->op.txn, &ret->op, &p->txn);
     else deletion_begin(s, a, &c->op.del, &ret->op, &p->deletion);
     return p;
 }
 
 bool store_apply_step(struct store_apply *p, size_t max_keys)
 {
-    bool done = p->command->type == COMMAND_LEASE_REVOKE ? revocation_step(p->store, &p->revocation, max_keys)
-                                                         : deletion_step(p->store, &p->deletion, max_keys);
+    const struct command *c = p->command;
+    bool done = c->type == COMMAND_LEASE_REVOKE ? revocation_step(p->store, &p->revocation, max_keys)
+                : c->op.type == OP_TXN          ? txn_run_step(p->store, &p->txn, max_keys)
+                                                : deletion_step(p->store, &p->deletion, max_keys);
     if (!done) return false;
     finish_result(p->store, p->command, p->ret);
     mem_free(p);

@@ -84,7 +84,7 @@ void result_release(struct result *r);
  * changes nothing does not make a revision either. Never fails otherwise. */
 void store_apply(struct store *s, const struct command *c, struct arena *a, struct result *ret);
 
-/* A command that changes many keys at once (a deletion, a revocation) in steps of so many: the same in the end. Only of commands
+/* A command that changes many keys at once (a deletion, also in a txn; a revocation) in steps of so many: the same in the end. Only of commands
  * that are long. Command, arena and result are borrowed until a step says true, which frees the handle; until then the store must
  * not be changed otherwise (no apply, no work), and not be read at the present: what is shown up to store_revision - cursors,
  * history, hashes, snapshots - stays as it is. */

@@ -1,4 +1,4 @@
-/* Committed entries become changes of the store, in order. One that is short - all but a deletion or a revocation of very many keys
+/* Committed entries become changes of the store, in order. One that is short - all but a deletion (also in a txn) or a revocation of very many keys
  * - is applied as it comes. A long command is applied in steps, one in each turn, so that heartbeats go on; nobody sees the
  * half of it: what asks for the present waits, entries that come meanwhile too. Consensus takes them for applied: where that
  * matters (a snapshot is cut or put in, the end) the rest is done at once.
