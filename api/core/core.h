@@ -151,7 +151,9 @@ struct core_config {
     /* Members compare hashes of their states (core_check.c): every check_ms (0 = never), a tenth of it after the start and while
      * they differ; and after a compaction, at least compact_check_ms after the check before (0 = not for that). */
     uint64_t check_ms, compact_check_ms;
-    size_t long_apply_keys; /* a deletion (also in a txn) or revocation of more keys is applied in steps; 0 = 20,000 */
+    uint64_t lease_checkpoint_ms; /* how often the leader notes what is left of leases longer than that; 0 = five minutes */
+    size_t long_apply_keys;  /* a deletion or revocation of more keys is applied in steps; 0 = 20,000 */
+    size_t range_slice_keys; /* a long read brings at most so many at once; 0 = LIMIT_RANGE_SLICE */
     /* Changes of the members: etcd's --strict-reconfig-check (refused if a majority would not be running), --max-learners. */
     bool any_reconfig;
     size_t max_learners; /* 0 = 1 */

@@ -106,7 +106,7 @@ struct core {
     size_t heap_len, heap_size;
     struct map forwarded;  /* message id -> struct core_request */
     uint64_t next_message;
-    uint64_t next_checkpoint_ms;
+    uint64_t next_checkpoint_ms, n_checkpoints;
 
     struct list changes; /* core_member.c: struct member_call */
     bool learner;

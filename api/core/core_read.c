@@ -38,13 +38,13 @@ static void cursor_close(struct core_cursor *h)
     mem_free(h);
 }
 
-static int cursor_next(struct core_request *r)
+static int cursor_next(const struct core *c, struct core_request *r)
 {
+    size_t most = c->config.range_slice_keys ? c->config.range_slice_keys : LIMIT_RANGE_SLICE;
     r->result.type = COMMAND_OP;
     r->result.op.type = OP_RANGE;
     r->result.revision = store_cursor_revision(r->cursor->cursor);
-    return store_cursor_next(r->cursor->cursor, LIMIT_RANGE_SLICE, CORE_CURSOR_BYTES, &r->arena,
-                             &r->result.op.range);
+    return store_cursor_next(r->cursor->cursor, most, CORE_CURSOR_BYTES, &r->arena, &r->result.op.range);
 }
 
 static int cursor_open(struct core *c, struct core_request *r)
@@ -57,7 +57,7 @@ static int cursor_open(struct core *c, struct core_request *r)
     r->cursor->state = c->state;
     r->cursor->cursor = cursor;
     core_state_ref(c->state);
-    rv = cursor_next(r);
+    rv = cursor_next(c, r);
     if (rv != 0) {
         cursor_close(r->cursor);
         r->cursor = NULL;
@@ -336,7 +336,7 @@ static void serve(struct core *c, struct core_request *r)
         rv = r->result.code;
         break;
     case CORE_CURSOR_OPEN: rv = cursor_open(c, r); break;
-    case CORE_CURSOR_NEXT: rv = cursor_next(r); break;
+    case CORE_CURSOR_NEXT: rv = cursor_next(c, r); break;
     case CORE_CURSOR_CLOSE:
         cursor_close(r->cursor);
         c->n_cursors--;

@@ -91,7 +91,7 @@ static void open_core(void)
     static const char *urls[] = {"http://127.0.0.1:2"};
     struct env_uv_options o = {.data_dir = root, .id = 7, .cluster_id = 9};
     struct core_config c = {.consensus = {.id = 7, .cluster_id = 9, .members = &self, .n_members = 1, .new_cluster = true, .segment_bytes = 1 << 20},
-                            .name = "n1", .client_urls = urls, .n_client_urls = 1};
+                            .name = "n1", .client_urls = urls, .n_client_urls = 1, .lease_checkpoint_ms = 200};
     live_rev = 0;
     live_events = 0;
     if (env_uv_open(&loop, &o, &env, &e) != 0) fail_msg("%s", e.text);
@@ -349,6 +349,34 @@ static void test_lease_expires(void **state)
     release(&r);
 }
 
+static int64_t remaining(int64_t lease)
+{
+    struct lease_info info;
+    assert_true(store_lease(core_store(core), lease, &info));
+    return info.remaining_ttl;
+}
+
+/* What a checkpoint has left of a lease is what a next leader gives it: a renewal takes that back before it is answered. */
+static void test_renewal_after_checkpoint(void **state)
+{
+    (void)state;
+    wait_leader();
+    struct command grant = {.type = COMMAND_LEASE_GRANT, .lease_grant = {.id = 6, .ttl = 1000}};
+    assert_int_equal(command(&grant, NULL), 0);
+    wait_for(remaining(6) > 0 && remaining(6) < 999);
+    struct call r = {.r = {.type = CORE_LEASE_RENEW, .lease_id = 6}};
+    submit(&r);
+    wait_for(r.done);
+    assert_int_equal(r.r.code, 0);
+    assert_int_equal(r.r.ttl, 1000);
+    assert_true(remaining(6) == 0 || remaining(6) >= 999); /* the next checkpoint may have come since */
+    release(&r);
+    close_core();
+    open_core();
+    wait_leader();
+    assert_true(remaining(6) == 0 || remaining(6) >= 999);
+}
+
 static void test_cursor_snapshot_history(void **state)
 {
     char key[16];
@@ -506,7 +534,7 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_put_get_restart), T(test_batches), T(test_refusals), T(test_too_many), T(test_lease_expires),
+        T(test_put_get_restart), T(test_batches), T(test_refusals), T(test_too_many), T(test_lease_expires), T(test_renewal_after_checkpoint),
         T(test_cursor_snapshot_history), T(test_too_many_handles), T(test_close_answers_all), T(test_members),
     };
     return cmocka_run_group_tests_name("core", tests, NULL, NULL);
