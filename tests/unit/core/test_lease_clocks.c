@@ -265,11 +265,49 @@ static void test_renewed_by_a_deposed_leader(void **state)
     close_all();
 }
 
+static bool has_checkpoint(void *arg)
+{
+    (void)arg;
+    for (uint64_t id = 1; id <= MEMBERS; id++) {
+        struct lease_info info;
+        if (!store_lease(core_store(nodes[id].core), LEASE, &info) || info.remaining_ttl == 0) return false;
+    }
+    return true;
+}
+
+/* A long lease, of which all members know how much is left, is renewed here or there: the next leader does not go by what
+ * was left before. */
+static void renewed_after_a_checkpoint(uint64_t at)
+{
+    begin(3, 1000);
+    sim_clock_jump(sim, 1, 400ull * SECOND);
+    assert_true(sim_run_until(sim, has_checkpoint, NULL, 20 * SECOND));
+    struct ask renew = {.request = {.type = CORE_LEASE_RENEW, .lease_id = LEASE}};
+    submit(&nodes[at], &renew);
+    assert_int_equal(finish(&renew), 0);
+    assert_int_equal(renew.request.ttl, 1000);
+    struct node *next = cut_off_first();
+    struct ask left = {.request = {.type = CORE_LEASE_INFO, .lease_id = LEASE}};
+    submit(next, &left);
+    assert_int_equal(finish(&left), 0);
+    assert_true(left.request.ttl > 900);
+    sim_on_frame(sim, NULL, NULL);
+    close_all();
+}
+
+static void test_renewed_after_a_checkpoint(void **state)
+{
+    (void)state;
+    renewed_after_a_checkpoint(1);
+    renewed_after_a_checkpoint(2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decided_by_a_deposed_leader),
         cmocka_unit_test(test_renewed_by_a_deposed_leader),
+        cmocka_unit_test(test_renewed_after_a_checkpoint),
     };
     return cmocka_run_group_tests_name("lease clocks", tests, NULL, NULL);
 }
