@@ -1,9 +1,9 @@
 /* The clocks of leases. The store knows which leases there are; only the leader knows how long each still has, by its own
  * monotonic clock, and proposes the revocation of those that ran out. A new leader gives every lease its whole TTL again (or
- * what the last checkpoint left of it), so a lease may live longer than its TTL through a change of leader, but never less.
+ * what the last checkpoint left of it), so a lease may live longer than its TTL through a change of leader, but never less: as in
+ * etcd, a renewal takes back what a checkpoint has said, and is answered once that is in the log.
  *
- * Renewals are not in the log, but for the first after a checkpoint, which takes that back: they go to the leader, by a message of
- * [kind, id, lease, ...] where another member was asked. */
+ * Renewals are not in the log: they go to the leader, by a message of [kind, id, lease, ...] where another member was asked. */
 #include "api/core/core_int.h"
 
 #include "base/check.h"
@@ -18,8 +18,8 @@
 struct core_lease {
     int64_t id, ttl;
     uint64_t expiry_ms;
-    size_t place; /* in the heap */
-    bool told; /* a checkpoint says what is left of it: a renewal must take that back */
+    uint64_t checkpoint; /* the number of this leader's last one that speaks of it and was not taken back; 0 = none */
+    size_t place;        /* in the heap */
 };
 
 /* ---- a heap ordered by expiry ------------------------------------------------------------------ */
@@ -91,7 +91,6 @@ static void learn(struct core *c, int64_t id)
     int64_t left = info.remaining_ttl > 0 ? info.remaining_ttl : info.ttl;
     l->id = id;
     l->ttl = info.ttl;
-    l->told = info.remaining_ttl > 0;
     l->expiry_ms = core_now(c) + (uint64_t)left * 1000;
     map_put(&c->leases, (uint64_t)id, l);
     heap_add(c, l);
@@ -137,11 +136,16 @@ void core_lease_close(struct core *c)
     map_release(&c->forwarded);
 }
 
+static uint64_t checkpoint_period(const struct core *c)
+{
+    return c->config.lease_checkpoint_ms ? c->config.lease_checkpoint_ms : LEASE_CHECKPOINT_PERIOD_MS;
+}
+
 void core_lease_reset(struct core *c)
 {
     forget_all(c);
     learn_all(c);
-    c->next_checkpoint_ms = core_now(c) + LEASE_CHECKPOINT_PERIOD_MS;
+    c->next_checkpoint_ms = core_now(c) + checkpoint_period(c);
 }
 
 /* ---- expiry and checkpoints --------------------------------------------------------------------- */
@@ -166,13 +170,14 @@ static uint64_t remaining_s(const struct core *c, const struct core_lease *l)
 static void checkpoint(struct core *c, uint64_t now)
 {
     if (now < c->next_checkpoint_ms) return;
-    c->next_checkpoint_ms = now + LEASE_CHECKPOINT_PERIOD_MS;
+    c->next_checkpoint_ms = now + checkpoint_period(c);
+    c->n_checkpoints++;
     struct lease_checkpoint *list = mem_must_calloc(LEASE_CHECKPOINTS_AT_ONCE, sizeof(*list));
     struct command command = {.type = COMMAND_LEASE_CHECKPOINT, .checkpoint = {.leases = list}};
     for (size_t i = 0; i < c->heap_len; i++) {
         struct core_lease *l = c->heap[i];
-        if (l->ttl * 1000 <= LEASE_CHECKPOINT_PERIOD_MS) continue;
-        l->told = true;
+        if (l->ttl < 0 || (uint64_t)l->ttl * 1000 <= checkpoint_period(c)) continue;
+        l->checkpoint = c->n_checkpoints;
         list[command.checkpoint.count++] =
             (struct lease_checkpoint){l->id, (int64_t)remaining_s(c, l)};
         if (command.checkpoint.count < LEASE_CHECKPOINTS_AT_ONCE) continue;
@@ -217,19 +222,95 @@ void core_lease_tick(struct core *c)
 
 enum { MESSAGE_RENEW = 1, MESSAGE_REMAINING, MESSAGE_ANSWER };
 
-/* What the leader says; `renew` starts the clock again. */
-static int ask_clock(struct core *c, int64_t id, bool renew, int64_t *ret_ttl)
+/* Who has asked, and is told once. */
+typedef void (*lease_answer)(struct core *c, void *asker, int code, int64_t ttl);
+
+static int find_lease(const struct core *c, int64_t id, struct core_lease **ret)
 {
     struct core_lease *l = map_get(&c->leases, (uint64_t)id);
     if (!c->leader) return ERR_LEADER_CHANGED;
     if (!l || l->ttl < 0) return ERR_LEASE_NOT_FOUND;
-    if (renew) {
-        lease_set_expiry(c, l, core_now(c) + (uint64_t)l->ttl * 1000);
-        *ret_ttl = l->ttl;
-    } else {
-        *ret_ttl = (int64_t)remaining_s(c, l);
-    }
+    *ret = l;
     return 0;
+}
+
+static int start_clock(struct core *c, int64_t id, int64_t *ret_ttl)
+{
+    struct core_lease *l;
+    int rv = find_lease(c, id, &l);
+    if (rv != 0) return rv;
+    lease_set_expiry(c, l, core_now(c) + (uint64_t)l->ttl * 1000);
+    *ret_ttl = l->ttl;
+    return 0;
+}
+
+/* A checkpoint on its way to be taken back. */
+struct lease_clearing {
+    struct core_request r;
+    struct buf command;
+    struct core *core;
+    int64_t id;
+    uint64_t checkpoint;
+    lease_answer answer;
+    void *asker;
+};
+
+static void cleared(struct core_request *r)
+{
+    struct lease_clearing *n = container_of(r, struct lease_clearing, r);
+    struct core *c = n->core;
+    struct core_lease *l = map_get(&c->leases, (uint64_t)n->id);
+    int64_t ttl = 0;
+    int code = r->code;
+    if (code == 0 && l && l->checkpoint == n->checkpoint) l->checkpoint = 0;
+    if (code == 0) code = start_clock(c, n->id, &ttl);
+    core_request_release(r);
+    n->answer(c, n->asker, code, ttl);
+    buf_release(&n->command);
+    mem_free(n);
+}
+
+static void clear_checkpoint(struct core *c, const struct core_lease *l, lease_answer answer, void *asker)
+{
+    struct lease_clearing *n = mem_must_calloc(1, sizeof(*n));
+    struct lease_checkpoint none = {l->id, 0};
+    struct command command = {.type = COMMAND_LEASE_CHECKPOINT, .checkpoint = {.leases = &none, .count = 1}};
+    *n = (struct lease_clearing){.core = c, .id = l->id, .checkpoint = l->checkpoint, .answer = answer, .asker = asker};
+    command_encode(&n->command, &command);
+    n->r = (struct core_request){.type = CORE_COMMAND, .command = buf_slice(&n->command), .done = cleared, .code = ERR_NOMEM};
+    if (n->command.failed) cleared(&n->r);
+    else core_submit(c, &n->r);
+}
+
+static void renew(struct core *c, int64_t id, lease_answer answer, void *asker)
+{
+    struct lease_info info;
+    struct core_lease *l;
+    int64_t ttl = 0;
+    int rv = start_clock(c, id, &ttl);
+    bool spoken_of = rv == 0 && find_lease(c, id, &l) == 0 &&
+                     (l->checkpoint || (store_lease(c->state->store, id, &info) && info.remaining_ttl > 0));
+    if (spoken_of) clear_checkpoint(c, l, answer, asker);
+    else answer(c, asker, rv, ttl);
+}
+
+/* What the leader says; `again` starts the clock again. */
+static void ask_clock(struct core *c, int64_t id, bool again, lease_answer answer, void *asker)
+{
+    struct core_lease *l;
+    if (again) {
+        renew(c, id, answer, asker);
+        return;
+    }
+    int rv = find_lease(c, id, &l);
+    answer(c, asker, rv, rv ? 0 : (int64_t)remaining_s(c, l));
+}
+
+static void answer_request(struct core *c, void *asker, int code, int64_t ttl)
+{
+    struct core_request *r = asker;
+    r->ttl = ttl;
+    core_answer(c, r, code);
 }
 
 static int send_message(struct core *c, uint64_t to, uint8_t kind, uint64_t id, int64_t a, int64_t b)
@@ -243,85 +324,11 @@ static int send_message(struct core *c, uint64_t to, uint8_t kind, uint64_t id, 
     return consensus_message(c->consensus, to, buf_slice(&out));
 }
 
-/* What is asked of the leader's clock, here or by another member. That one is answered once a majority has confirmed that this
- * member still leads: one that was deposed without knowing must not promise a lease time that its successor does not know of. */
-struct lease_question {
-    struct core_request r; /* a read point; then perhaps a command */
-    struct buf command;
-    struct core *core;
-    struct core_request *here; /* NULL: from another member */
-    uint64_t from_id, id;
-    int64_t lease, ttl;
-    bool renew;
-};
-
-static void answer_question(struct lease_question *q, int code)
-{
-    struct core *c = q->core;
-    if (q->here) {
-        q->here->ttl = q->ttl;
-        core_answer(c, q->here, code);
-    } else if (code != ERR_STOPPED && send_message(c, q->from_id, MESSAGE_ANSWER, q->id, code, q->ttl) != 0) {
-        log_debug("lease answer not sent: it will time out at the member that asked");
-    }
-    core_request_release(&q->r);
-    buf_release(&q->command);
-    mem_free(q);
-}
-
-static void checkpoint_taken_back(struct core_request *r)
-{
-    struct lease_question *q = container_of(r, struct lease_question, r);
-    struct core_lease *l = map_get(&q->core->leases, (uint64_t)q->lease);
-    if (l && r->code) l->told = true;
-    answer_question(q, r->code);
-}
-
-/* The next leader would go by what was left at the checkpoint: the renewal counts when that is taken back. */
-static void take_back_checkpoint(struct lease_question *q, struct core_lease *l)
-{
-    struct lease_checkpoint whole = {.id = q->lease};
-    struct command command = {.type = COMMAND_LEASE_CHECKPOINT, .checkpoint = {.leases = &whole, .count = 1}};
-    core_request_release(&q->r);
-    command_encode(&q->command, &command);
-    if (q->command.failed) return answer_question(q, ERR_NOMEM);
-    l->told = false;
-    q->r = (struct core_request){.type = CORE_COMMAND, .command = buf_slice(&q->command), .done = checkpoint_taken_back};
-    core_submit(q->core, &q->r);
-}
-
-static void ask_question(struct lease_question *q)
-{
-    struct core *c = q->core;
-    int code = ask_clock(c, q->lease, q->renew, &q->ttl);
-    struct core_lease *l = map_get(&c->leases, (uint64_t)q->lease);
-    if (code == 0 && q->renew && l->told) take_back_checkpoint(q, l);
-    else answer_question(q, code);
-}
-
-static void question_confirmed(struct core_request *r)
-{
-    struct lease_question *q = container_of(r, struct lease_question, r);
-    if (r->code) answer_question(q, r->code);
-    else ask_question(q);
-}
-
-static struct lease_question *question_new(struct core *c, int64_t lease, bool renew)
-{
-    struct lease_question *q = mem_must_calloc(1, sizeof(*q));
-    q->core = c;
-    q->lease = lease;
-    q->renew = renew;
-    return q;
-}
-
 void core_lease_ask(struct core *c, struct core_request *r)
 {
-    bool renew = r->type == CORE_LEASE_RENEW;
+    bool again = r->type == CORE_LEASE_RENEW;
     if (c->leader) {
-        struct lease_question *q = question_new(c, r->lease_id, renew);
-        q->here = r;
-        ask_question(q);
+        ask_clock(c, r->lease_id, again, answer_request, r);
         return;
     }
     if (!c->leader_id) {
@@ -329,12 +336,38 @@ void core_lease_ask(struct core *c, struct core_request *r)
         return;
     }
     uint64_t id = c->next_message++;
-    int rv = send_message(c, c->leader_id, renew ? MESSAGE_RENEW : MESSAGE_REMAINING, id, r->lease_id, 0);
+    int rv = send_message(c, c->leader_id, again ? MESSAGE_RENEW : MESSAGE_REMAINING, id, r->lease_id, 0);
     if (rv != 0) {
         core_answer(c, r, ERR_NO_LEADER);
         return;
     }
     map_put(&c->forwarded, id, r);
+}
+
+/* What another member asked; the leader answers once a majority has confirmed that it still leads: one that was
+ * deposed without knowing must not promise a lease time that its successor does not know of. */
+struct lease_question {
+    struct core_request r; /* a read point */
+    struct core *core;
+    uint64_t from_id, id;
+    int64_t lease;
+    uint8_t kind;
+};
+
+static void answer_question(struct core *c, void *asker, int code, int64_t ttl)
+{
+    struct lease_question *q = asker;
+    if (code != ERR_STOPPED && send_message(c, q->from_id, MESSAGE_ANSWER, q->id, code, ttl) != 0)
+        log_debug("lease answer not sent: it will time out at the member that asked");
+    core_request_release(&q->r);
+    mem_free(q);
+}
+
+static void question_confirmed(struct core_request *r)
+{
+    struct lease_question *q = container_of(r, struct lease_question, r);
+    if (r->code) answer_question(q->core, q, r->code, 0);
+    else ask_clock(q->core, q->lease, q->kind == MESSAGE_RENEW, answer_question, q);
 }
 
 static void take_question(struct core *c, uint64_t from_id, uint8_t kind, uint64_t id, int64_t lease)
@@ -344,10 +377,9 @@ static void take_question(struct core *c, uint64_t from_id, uint8_t kind, uint64
             log_debug("lease answer not sent: it will time out at the member that asked");
         return;
     }
-    struct lease_question *q = question_new(c, lease, kind == MESSAGE_RENEW);
-    q->from_id = from_id;
-    q->id = id;
-    q->r = (struct core_request){.type = CORE_READ_INDEX, .done = question_confirmed};
+    struct lease_question *q = mem_must_calloc(1, sizeof(*q));
+    *q = (struct lease_question){.core = c, .from_id = from_id, .id = id, .lease = lease, .kind = kind,
+                                 .r = {.type = CORE_READ_INDEX, .done = question_confirmed}};
     core_submit(c, &q->r);
 }
 
