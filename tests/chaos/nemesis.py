@@ -48,7 +48,8 @@ class Nemesis:
         self.counts = {}
         self.healing = None  # Damage
         self.job = None      # a change of membership
-        self.copy = None     # an old copy of a data folder: (member, path)
+        self.copy = None     # whose data folder there is an old copy of
+        self.named = set()   # by that copy, and where it was then
 
     # ---- choosing
 
@@ -79,6 +80,9 @@ class Nemesis:
         m, name = self.pick(f), f["fault"]
         if not self.may(name):
             return None
+        if self.healing:
+            self.counts["(while one heals)"] = self.counts.get("(while one heals)", 0) + 1
+            m = self.healing.m if f["x"] < 0.4 else m
         undo = getattr(self, "do_" + f["fault"])(f, m)
         if undo is False:
             return None
@@ -194,8 +198,9 @@ class Nemesis:
         self.tell_members()
 
     def forget(self, m):
-        """It comes back as another member, or not at all."""
-        if self.copy is m:
+        """It comes back as another member, elsewhere, or not at all. An old copy is of no use to it, nor one that names only such (docs/healing.md)."""
+        self.named.discard(m)
+        if self.copy and (self.copy is m or not self.named):
             shutil.rmtree(os.path.join(self.c.dir, "copy"))
             self.copy = None
 
@@ -343,7 +348,7 @@ class Nemesis:
         if not self.copy:
             self.down(m, signal.SIGKILL)
             shutil.copytree(m.data, path)
-            self.copy, f["fault"] = m, "copy"
+            self.copy, self.named, f["fault"] = m, set(self.others(m)), "copy"
             return lambda: self.back(m)
         m, self.copy = self.copy, None
 
