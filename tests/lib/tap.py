@@ -1,5 +1,5 @@
 """TAP output and running programs, for the scripts in tests/integration and tests/compat. Standard library only."""
-import json, os, shutil, signal, socket, subprocess, sys, tempfile, time, traceback
+import json, os, re, shutil, signal, socket, subprocess, sys, tempfile, time, traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PINTLE = os.environ.get("PINTLE", os.path.join(ROOT, "build", "pintle"))
@@ -79,6 +79,11 @@ def start(*args, log=None, env=None):
             p.wait()
     at_exit(stop)
     return p
+
+
+def preload(library):
+    """For LD_PRELOAD, which a sanitizer's own library must head."""
+    return ":".join(re.findall(r"/\S*/lib[at]san\.so\S*", run("ldd", PINTLE).stdout) + [os.path.abspath(library)])
 
 
 def wait_for(what, condition, timeout=30, step=0.05):
