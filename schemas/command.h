@@ -81,7 +81,7 @@ enum command_type {
     COMMAND_LEASE_REVOKE, /* lease id; also how the leader expires a lease */
     COMMAND_LEASE_CHECKPOINT, /* remaining seconds of some leases, for the next leader */
     COMMAND_ALARM,        /* activate or clear an alarm of a member */
-    COMMAND_MEMBER_ATTRIBUTES, /* a member publishes its name and client URLs */
+    COMMAND_MEMBER_ATTRIBUTES, /* a member publishes its name and client URLs; neither: it is gone, and its alarms with it */
     COMMAND_CHECK,        /* every member hashes its state as it is at this place in the log */
     COMMAND_CHECK_REPORT, /* ... and tells the hash */
     COMMAND_VERDICT,      /* what the leader makes of the reports: raises or clears a member's CORRUPT alarm */

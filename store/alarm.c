@@ -110,11 +110,25 @@ static void clear_member(struct member_record *m)
     mem_free(m->urls);
 }
 
+static void forget_member(struct store *s, uint64_t id, size_t at)
+{
+    for (size_t i = s->n_alarms; i-- > 0;)
+        if (s->alarms[i].alarm.member_id == id) drop(s, &s->alarms[i]);
+    if (at == s->n_members) return;
+    clear_member(&s->members[at]);
+    s->n_members--;
+    memmove(s->members + at, s->members + at + 1, (s->n_members - at) * sizeof(*s->members));
+}
+
 int member_apply(struct store *s, uint64_t id, struct slice name, const struct slice *urls,
                  size_t n)
 {
     size_t at = 0;
     while (at < s->n_members && s->members[at].id != id) at++;
+    if (name.len == 0 && n == 0) {
+        forget_member(s, id, at);
+        return 0;
+    }
     if (at < s->n_members) {
         clear_member(&s->members[at]);
     } else {
@@ -134,6 +148,18 @@ void members_release(struct store *s)
     mem_free(s->members);
     s->members = NULL;
     s->n_members = 0;
+}
+
+uint64_t store_member_after(const struct store *s, uint64_t id)
+{
+    uint64_t next = UINT64_MAX;
+    for (size_t i = 0; i < s->n_members; i++)
+        if (s->members[i].id > id && s->members[i].id < next) next = s->members[i].id;
+    for (size_t i = 0; i < s->n_alarms; i++) {
+        const struct alarm_record *a = &s->alarms[i];
+        if (a->automatic && a->alarm.member_id > id && a->alarm.member_id < next) next = a->alarm.member_id;
+    }
+    return next == UINT64_MAX ? 0 : next;
 }
 
 bool store_member_attributes(const struct store *s, uint64_t member_id,

@@ -149,7 +149,7 @@ void store_hash_close(struct store_hash *h);
 
 /* A hash of the whole state at the call, equal on all members that have applied the same commands: what a snapshot holds and
  * what reads find. In slices, from memory as it is then, while applies go on. */
-#define STORE_CHECK_VERSION 1 /* raised when it comes out otherwise than before: members of two versions are not compared */
+#define STORE_CHECK_VERSION 2 /* raised when it comes out otherwise than before: members of two versions are not compared */
 struct store_check;
 struct store_check *store_check_open(struct store *s);
 /* About `max_bytes` more; true when done. */
@@ -192,6 +192,9 @@ struct member_attributes {
 };
 /* Borrowed until the next apply. false if that member has not published any. */
 bool store_member_attributes(const struct store *s, uint64_t member_id, struct member_attributes *ret);
+/* The next member behind `id`, in order of ids, of whom anything is remembered: attributes, or an alarm that a comparison raised.
+ * 0 = none. */
+uint64_t store_member_after(const struct store *s, uint64_t id);
 
 /* ---- snapshots ------------------------------------------------------------------------------- */
 /* A snapshot is a byte stream (docs/formats.md): header, the history from the compact revision on

@@ -83,7 +83,7 @@ struct core {
     struct env_task work; /* deferred work of the store */
     bool leader;          /* and allowed to serve */
     uint64_t leader_id, term, applied_index;
-    uint64_t next_publish_ms;
+    uint64_t next_publish_ms, next_forget_ms;
 
     /* core_apply.c */
     struct list backlog; /* struct core_entry: the first has a long command, the others wait for it */

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 
 #define MEMBER_RETRY_MS 50
+#define MEMBER_FORGET_MS 1000 /* between two that are forgotten */
 
 enum { MESSAGE_CHANGE = 16, MESSAGE_CHANGED };
 
@@ -250,9 +251,22 @@ void core_member_submit(struct core *c, struct core_request *r)
     attempt(m);
 }
 
+/* What the store remembers of members that are gone goes as well, through the log. */
+static void forget_gone(struct core *c)
+{
+    uint64_t id = 0, now = core_now(c);
+    if (!c->leader || now < c->next_forget_ms) return;
+    while ((id = store_member_after(c->state->store, id)) != 0 && find(c, id)) {}
+    if (id == 0) return;
+    c->next_forget_ms = now + MEMBER_FORGET_MS;
+    struct command command = {.type = COMMAND_MEMBER_ATTRIBUTES, .member = {.member_id = id}};
+    core_propose_own(c, &command);
+}
+
 void core_member_tick(struct core *c)
 {
     uint64_t now = core_now(c);
+    forget_gone(c);
     list_for_each(node, &c->changes) {
         struct member_call *m = container_of(node, struct member_call, node);
         if (m->r->deadline_ms <= now) answer(m, c->leader_id ? ERR_TIMEOUT : ERR_NO_LEADER);

@@ -530,12 +530,40 @@ static void test_members(void **state)
     release(&m);
 }
 
+static bool remembers(uint64_t id)
+{
+    struct member_attributes have;
+    return store_member_attributes(core_store(core), id, &have) || store_member_corrupt(core_store(core), id);
+}
+
+/* What the store remembers of members that are none goes, as after a removal or from a backup of another cluster; what it
+ * remembers of this one stays, and an alarm that somebody has set, too. */
+static void test_forgets_strangers(void **state)
+{
+    struct slice url = SLICE_LIT("http://127.0.0.1:3");
+    struct command c = {.type = COMMAND_MEMBER_ATTRIBUTES, .member = {.name = SLICE_LIT("gone"), .client_urls = &url, .n_client_urls = 1}};
+    struct command verdict = {.type = COMMAND_VERDICT, .check = {.member_id = 5, .corrupt = true}};
+    struct command set = {.type = COMMAND_ALARM, .alarm = {.member_id = 6, .alarm = ALARM_NOSPACE, .activate = true}};
+    (void)state;
+    wait_leader();
+    wait_for(remembers(7));
+    for (c.member.member_id = 3; c.member.member_id <= 8; c.member.member_id += 5) assert_int_equal(command(&c, NULL), 0);
+    assert_int_equal(command(&verdict, NULL), 0);
+    assert_int_equal(command(&set, NULL), 0);
+    wait_for(!remembers(3) && !remembers(5) && !remembers(8));
+    assert_true(remembers(7));
+    struct alarm alarms[4];
+    assert_int_equal(store_alarms(core_store(core), alarms, 4), 1);
+    assert_int_equal(alarms[0].member_id, 6);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(test_put_get_restart), T(test_batches), T(test_refusals), T(test_too_many), T(test_lease_expires), T(test_renewal_after_checkpoint),
         T(test_cursor_snapshot_history), T(test_too_many_handles), T(test_close_answers_all), T(test_members),
+        T(test_forgets_strangers),
     };
     return cmocka_run_group_tests_name("core", tests, NULL, NULL);
 }

@@ -233,6 +233,26 @@ static void test_members(void **state)
     }
     c.member.member_id = 5;
     assert_int_equal(run(s, &c), ERR_LIMIT);
+    /* Without name and URLs: forgotten, with its alarms. */
+    assert_int_equal(alarm_set(s, 9, ALARM_NOSPACE, true), 0);
+    assert_int_equal(alarm_set(s, 10, ALARM_NOSPACE, true), 0);
+    assert_int_equal(run(s, &(struct command){COMMAND_VERDICT, .check = {.member_id = 9, .corrupt = true}}), 0);
+    assert_true(store_member_corrupt(s, 9));
+    assert_int_equal(store_member_after(s, 0), 9);
+    struct alarm alarms[4];
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(run(s, &(struct command){COMMAND_MEMBER_ATTRIBUTES, .member = {.member_id = 9}}), 0);
+        assert_false(store_member_attributes(s, 9, &m));
+        assert_int_equal(store_member_after(s, 0), 10);
+        assert_int_equal(store_alarms(s, alarms, 4), 1);
+        assert_int_equal(alarms[0].member_id, 10);
+    }
+    assert_true(store_member_attributes(s, 10, &m) && slice_eq_str(m.name, "other"));
+    assert_int_equal(run(s, &c), 0); /* there is room again */
+    assert_int_equal(store_member_after(s, 0), 5);
+    assert_int_equal(run(s, &(struct command){COMMAND_VERDICT, .check = {.member_id = 3, .corrupt = true}}), 0);
+    assert_int_equal(store_member_after(s, 0), 3);
+    assert_int_equal(store_member_after(s, 8 + LIMIT_MEMBER_RECORDS), 0);
     store_free(s);
 }
 
