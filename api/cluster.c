@@ -99,6 +99,7 @@ static int take_answer(struct arena *a, struct cluster *c, const struct join_clu
     c->n = j->n;
     c->own_id = self->id;
     c->cluster_id = j->cluster_id;
+    c->index = j->index;
     return 0;
 }
 

@@ -11,6 +11,7 @@ struct cluster {
     struct consensus_member *members;
     size_t n;
     uint64_t cluster_id, own_id;
+    uint64_t index; /* of the membership that was told to one who joins; 0 = `members` are those of the flags */
     const char *own_peer_url;
 };
 

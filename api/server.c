@@ -248,6 +248,7 @@ static int start_core(struct server *s, struct err *e)
                       .cluster_id = s->cluster.cluster_id,
                       .members = s->cluster.members,
                       .n_members = s->cluster.n,
+                      .members_index = s->cluster.index,
                       .new_cluster = !existing,
                       .heartbeat_ms = (unsigned)o->heartbeat_ms,
                       .election_ms = (unsigned)o->election_ms,

@@ -250,7 +250,7 @@ static void on_frame(void *ctx, uint64_t peer_id, enum env_channel channel, stru
     case FRAME_VOTE_RESULT:
     case FRAME_TIMEOUT_NOW:
         if (f.kind == FRAME_APPEND_RESULT) p->answered_ms = consensus_now(c);
-        heal_answered(p, &f);
+        heal_spoke(p, &f);
         io_frame(c, p, &f);
         break;
     case FRAME_HELLO:
@@ -351,11 +351,11 @@ static int bootstrap(struct consensus *c, const struct consensus_config *config,
                        "member %" PRIx64 " is not among the members of the new cluster", c->id);
     }
     CHECK(raft_configuration_encode(&conf, &buf) == 0);
-    raft_configuration_close(&conf);
     c->meta.term = 1;
     rv = meta_write(c->env, c->cluster_id, c->id, &c->meta, e);
     if (!rv) rv = wal_append_sync(c->wal, 1, 1, RAFT_CHANGE, slice_make(buf.base, buf.len), e);
     if (rv) {
+        raft_configuration_close(&conf);
         raft_free(buf.base);
         return rv;
     }
@@ -363,7 +363,7 @@ static int bootstrap(struct consensus *c, const struct consensus_config *config,
     c->loaded.entries[0] = (struct wal_entry){1, RAFT_CHANGE, buf.base, buf.len};
     c->loaded.first_index = 1;
     c->loaded.n = 1;
-    return 0;
+    return membership_begin(c, &conf, e);
 }
 
 static void drop_loaded_before(struct wal_contents *l, uint64_t index)

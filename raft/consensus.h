@@ -33,6 +33,7 @@ struct consensus_config {
     uint64_t id, cluster_id;
     const struct consensus_member *members; /* of a new cluster; of an existing one they come from disk */
     size_t n_members;
+    uint64_t members_index;   /* of one that joins: the committed membership that `members` are (raft/join.h); else 0 */
     bool new_cluster;         /* bootstrap if the data folder is empty; else an empty folder waits to be told */
     unsigned heartbeat_ms;    /* 0 = 100, as etcd */
     unsigned election_ms;     /* 0 = 500 (etcd: 1000), randomised up to twice */

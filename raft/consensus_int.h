@@ -38,7 +38,7 @@ struct scrub;
 struct peer {
     uint64_t id;
     char *name, *url, *address; /* address: what libraft calls it, "<url> <name>" */
-    bool learner, up; /* learner: does not vote, or is about to be removed */
+    bool learner, up; /* learner: is no voter of the newest configuration in the log */
     bool promote;
     /* membership.c: when it last answered this leader, and how well it keeps up with it */
     uint64_t answered_ms, round_term, round_index, round_ms;
@@ -73,15 +73,15 @@ struct peer *peers_find(struct consensus *c, uint64_t id);
 /* The peer has sent a proposal or a read: commits are told to it at once for a while (io.c). */
 void peers_want_commit(struct consensus *c, struct peer *p);
 void io_tell_commit(struct consensus *c);
-/* Takes peers from both configurations, and members from the committed one; true if the latter have changed. */
+/* Takes peers from both configurations, and members from the committed one; true if the latter have changed. Who votes is
+ * said by the newest; where a member is, too, unless the committed one is `ahead` of it. */
 bool peers_update(struct consensus *c, const struct raft_configuration *newest,
-                  const struct raft_configuration *committed);
+                  const struct raft_configuration *committed, bool ahead);
 /* A member as libraft's address has it, and back; the caller frees. */
 char *peers_address(const struct consensus_member *m);
 void peers_member(const struct raft_server *s, struct consensus_member *ret);
 void peers_member_release(struct consensus_member *m);
 int peers_check(const struct consensus_member *m, struct err *e);
-int peers_from_config(struct consensus *c, const struct consensus_config *config, struct err *e);
 void peers_release(struct consensus *c);
 int peers_configuration(const struct consensus_config *config, struct raft_configuration *ret,
                         struct err *e);
@@ -144,9 +144,10 @@ int heal_damaged(struct consensus *c, bool meta_lost, struct err *e);
 /* Opening has succeeded: counts the start. */
 int heal_opened(struct consensus *c, struct err *e);
 bool heal_recovering(const struct consensus *c);
-/* Whether the peer's frames may reach libraft. */
+/* Whether libraft may talk with the peer. */
 bool heal_gate(const struct consensus *c, const struct peer *p);
-void heal_answered(struct peer *p, const struct frame *f);
+/* libraft is told that by the peer. */
+void heal_spoke(struct peer *p, const struct frame *f);
 void heal_frame(struct consensus *c, struct peer *p, const struct frame *f);
 void heal_link(struct consensus *c, struct peer *p, bool up);
 void heal_tick(struct consensus *c);
@@ -164,17 +165,20 @@ struct membership {
     struct raft_change request;
     bool ended;
     int status;               /* libraft's, once it has ended */
-    struct raft_configuration committed; /* c->members, once they are more than what the flags say */
-    uint64_t committed_index;            /* 0 until then */
+    struct raft_configuration committed; /* c->members, once they are more than what the flags say: the newest that is known */
+    uint64_t committed_index;            /* 0 until then; the own log may not be there yet */
 };
 
 /* The peers of before there is a log: those of the last time, or those of the flags. */
 int membership_open(struct consensus *c, const struct consensus_config *config, struct err *e);
 bool membership_check(struct consensus *c, struct slice file);
+/* A new cluster's log begins with its first members, who are committed by that; takes `conf`. */
+int membership_begin(struct consensus *c, struct raft_configuration *conf, struct err *e);
 /* libraft's configuration has changed, or is committed. */
 void membership_changed(struct consensus *c);
 void membership_poll(struct consensus *c);
-void membership_tell(struct consensus *c, const struct peer *p); /* who the members are */
+/* Says to another who the members are, if that is known. */
+void membership_tell(struct consensus *c, uint64_t to);
 void membership_frame(struct consensus *c, struct peer *p, const struct frame *f);
 uint64_t membership_known(void *ctx);
 bool membership_stranger(void *ctx, uint64_t peer_id, uint64_t known);

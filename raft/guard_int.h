@@ -134,6 +134,8 @@ bool guard_members_may_vote(struct guard *g, struct raft_server **ret_self);
 void guard_members_release(struct guard *g);
 /* The newest committed configuration; the caller closes it. Its index, 0 if there is none yet. */
 raft_index guard_committed_configuration(const struct guard *g, struct raft_configuration *ret);
+/* Whether the log has come to a configuration that was committed at that index. */
+bool guard_holds_configuration(const struct guard *g, raft_index index);
 /* On a leader that may serve: makes `next` the configuration by one entry of the log. ERR_BUSY: one is under way, or a transfer. */
 int guard_change(struct guard *g, struct raft_change *req, const struct raft_configuration *next,
                  raft_change_cb cb) MUST_CHECK;

@@ -62,6 +62,12 @@ raft_index guard_committed_configuration(const struct guard *g, struct raft_conf
     return index;
 }
 
+bool guard_holds_configuration(const struct guard *g, raft_index index)
+{
+    const struct raft_entry *e = entry_at(g->r, index);
+    return index <= g->r->last_applied || (e && e->type == RAFT_CHANGE);
+}
+
 /* The newest at or before `last` is what libraft goes by, and which one is committed is known to it. */
 static void tell_truth(struct guard *g, raft_index last)
 {

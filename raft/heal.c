@@ -201,6 +201,7 @@ static uint64_t durably_applied(const struct consensus *c)
 static void say_hello(struct consensus *c, struct peer *p)
 {
     struct frame f = {.kind = FRAME_HELLO};
+    membership_tell(c, p->id); /* it may not know where the answer goes */
     f.hello.life = c->life;
     f.hello.boots = c->meta.boots;
     f.hello.term = p->hello_term = c->raft.current_term;
@@ -217,10 +218,13 @@ static struct meta_seen *seen_of(struct consensus *c, uint64_t id)
     for (uint32_t i = 0; i < m->n_seen; i++)
         if (m->seen[i].id == id) return &m->seen[i];
     uint32_t at = m->n_seen;
-    for (uint32_t i = 0; i < m->n_seen && at == LIMIT_MEMBERS; i++)
-        if (!peers_find(c, m->seen[i].id)) at = i;
-    CHECK(at < LIMIT_MEMBERS); /* there are no more members than that, and this one is not among them */
-    if (at == m->n_seen) m->n_seen++;
+    if (at < LIMIT_MEMBERS) {
+        m->n_seen++;
+    } else {
+        at = 0;
+        for (uint32_t i = 0; i < m->n_seen; i++)
+            if (!peers_find(c, m->seen[i].id)) at = i;
+    }
     m->seen[at] = (struct meta_seen){.id = id};
     return &m->seen[at];
 }
@@ -230,7 +234,8 @@ static uint64_t higher(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
-/* What it says of its present life becomes what is known of an earlier one when the next begins. */
+/* What it says of its present life becomes what is known of an earlier one when the next begins. A word of an earlier life that
+ * comes late, or of an old copy, is no news. */
 static void remember(struct consensus *c, struct peer *p, const struct frame *f)
 {
     struct meta_seen *s = seen_of(c, p->id);
@@ -239,6 +244,7 @@ static void remember(struct consensus *c, struct peer *p, const struct frame *f)
         s->life = f->hello.life;
         save_or_stop(c);
     }
+    if (f->hello.boots != s->boots || f->hello.life != s->life) return;
     if (p->life != f->hello.life) {
         p->before_term = higher(p->before_term, p->its_term);
         p->before_applied = higher(p->before_applied, p->its_applied);
@@ -261,10 +267,11 @@ static void on_hello(struct consensus *c, struct peer *p, const struct frame *f)
     k.known.to_life = f->hello.life;
     k.known.boots = s->boots;
     k.known.life = s->life;
-    k.known.term = p->before_term;
-    k.known.applied = p->before_applied;
+    bool present = f->hello.life == p->life;
+    k.known.term = present ? p->before_term : higher(p->before_term, p->its_term);
+    k.known.applied = present ? p->before_applied : higher(p->before_applied, p->its_applied);
     k.known.own_term = c->raft.current_term;
-    if (f->hello.applied == 0) membership_tell(c, p); /* first: who knows nothing must know whose word it needs */
+    if (f->hello.applied == 0) membership_tell(c, p->id); /* first: who knows nothing must know whose word it needs */
     if (f->hello.recovering && guard_may_serve(&c->guard)) {
         k.known.leader_term = c->raft.current_term;
         if (p->reset_life != f->hello.life || p->reset_term != c->raft.current_term)
@@ -350,12 +357,17 @@ static void on_known(struct consensus *c, struct peer *p, const struct frame *f)
     }
 }
 
-/* A term that it has answered in is one that its meta must hold from now on. */
-void heal_answered(struct peer *p, const struct frame *f)
+/* A term that it has spoken in is one that its meta must hold from now on, and what it leads others to commit is on its own
+ * disk (libraft commits no further). It says nothing here before it was told what is known of it, so this is of the life whose
+ * HELLO was the last - or of an earlier one, comes late, and holds for both. */
+void heal_spoke(struct peer *p, const struct frame *f)
 {
-    if (f->kind == FRAME_APPEND_RESULT) p->its_term = higher(p->its_term, f->append_result.term);
-    if (f->kind == FRAME_VOTE_RESULT && f->vote_result.pre_vote != raft_tribool_true)
-        p->its_term = higher(p->its_term, f->vote_result.term);
+    uint64_t term = f->kind == FRAME_APPEND          ? f->append.term
+                    : f->kind == FRAME_APPEND_RESULT ? f->append_result.term
+                    : f->kind == FRAME_VOTE_RESULT && f->vote_result.pre_vote != raft_tribool_true ? f->vote_result.term : 0;
+    if (p->life == 0) return;
+    p->its_term = higher(p->its_term, term);
+    if (f->kind == FRAME_APPEND) p->its_applied = higher(p->its_applied, f->append.leader_commit);
 }
 
 void heal_frame(struct consensus *c, struct peer *p, const struct frame *f)

@@ -323,7 +323,7 @@ static int io_send(struct raft_io *io, struct raft_io_send *req, const struct ra
         return 0;
     }
     struct peer *p = peers_find(c, m->server_id);
-    if (!p || p->id == c->id || c->env_stopped) {
+    if (!p || p->id == c->id || c->env_stopped || !heal_gate(c, p)) {
         if (cb) io_complete_send(c, req, cb, RAFT_NOCONNECTION);
         return 0;
     }

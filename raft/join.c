@@ -19,7 +19,7 @@
 #include "raft/folder_int.h"
 
 #define JOIN_TIMEOUT_MS 2000
-#define JOIN_VERSION 1
+#define JOIN_VERSION 2
 #define JOIN_LEARNER 1u
 #define JOIN_PROMOTE 2u
 
@@ -60,10 +60,11 @@ static void put_text(struct buf *out, const char *text)
     (void)buf_append_str(out, text);
 }
 
-void join_encode(struct buf *out, uint64_t cluster_id, const struct consensus_member *members, size_t n)
+void join_encode(struct buf *out, uint64_t cluster_id, uint64_t index, const struct consensus_member *members, size_t n)
 {
     (void)buf_append_u32(out, JOIN_VERSION);
     (void)buf_append_u64(out, cluster_id);
+    (void)buf_append_u64(out, index);
     (void)buf_append_u32(out, (uint32_t)n);
     for (size_t i = 0; i < n; i++) {
         const struct consensus_member *m = &members[i];
@@ -85,8 +86,9 @@ int join_decode(struct slice in, struct arena *a, struct join_cluster *ret)
     struct reader r = reader_make(in);
     uint32_t version = reader_u32(&r);
     *ret = (struct join_cluster){.cluster_id = reader_u64(&r)};
+    ret->index = reader_u64(&r);
     uint32_t n = reader_u32(&r);
-    if (r.failed || version != JOIN_VERSION || n > LIMIT_MEMBERS) return ERR_CORRUPT;
+    if (r.failed || version != JOIN_VERSION || ret->index == 0 || n > LIMIT_MEMBERS) return ERR_CORRUPT;
     for (; ret->n < n; ret->n++) {
         struct consensus_member *m = &ret->members[ret->n];
         m->id = reader_u64(&r);
@@ -95,7 +97,7 @@ int join_decode(struct slice in, struct arena *a, struct join_cluster *ret)
         m->promote = flags & JOIN_PROMOTE;
         m->peer_url = get_text(&r, a);
         m->name = get_text(&r, a);
-        if (r.failed || !m->peer_url || !m->name || m->id == 0) return ERR_CORRUPT;
+        if (r.failed || !m->peer_url || !m->name || m->id == 0 || flags & ~(JOIN_LEARNER | JOIN_PROMOTE)) return ERR_CORRUPT;
     }
     return reader_left(&r) ? ERR_CORRUPT : 0;
 }

@@ -12,7 +12,7 @@
 int join_folder(const char *data_dir, uint64_t *ret_cluster_id, uint64_t *ret_member_id) MUST_CHECK;
 
 struct join_cluster {
-    uint64_t cluster_id;
+    uint64_t cluster_id, index; /* of the log, where these became the members */
     struct consensus_member members[LIMIT_MEMBERS]; /* names are those they have published, "" before that; strings in the arena */
     size_t n;
 };
@@ -23,7 +23,7 @@ int join_ask(const struct env_uv_options *tls, const char *url, struct arena *a,
              struct err *e) MUST_CHECK;
 
 /* The answer, on the wire: appended by a member, taken apart by who asked. */
-void join_encode(struct buf *out, uint64_t cluster_id, const struct consensus_member *members, size_t n);
+void join_encode(struct buf *out, uint64_t cluster_id, uint64_t index, const struct consensus_member *members, size_t n);
 int join_decode(struct slice in, struct arena *a, struct join_cluster *ret) MUST_CHECK;
 
 #endif

@@ -12,8 +12,10 @@
  * and never starts again.
  *
  * The newest committed members are also in a file of their own ("members"), so that a member whose log is lost or
- * damaged, or whose flags are those of long ago, finds the others (heal.c). A member that has no log yet is told by those it can reach. */
+ * damaged, or whose flags are those of long ago, finds the others (heal.c). Members tell each other with each HELLO: one that has no
+ * log yet, or whose log is behind, listens to all that are members now, and answers them where they are now. */
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "base/check.h"
 #include "base/crc32c.h"
@@ -61,6 +63,16 @@ bool membership_parse(struct slice file, uint64_t *ret_cluster, uint64_t *ret_me
            frame_configuration_ok(*ret_configuration);
 }
 
+/* Takes `conf` as the newest committed members. */
+static int know(struct consensus *c, uint64_t index, struct raft_configuration *conf, struct err *e)
+{
+    struct membership *m = &c->membership;
+    raft_configuration_close(&m->committed);
+    m->committed = *conf;
+    m->committed_index = index;
+    return save(c, index, &m->committed, e);
+}
+
 /* The scrub has read the file (empty: there is none): it must hold what is committed, else it is written again. */
 bool membership_check(struct consensus *c, struct slice file)
 {
@@ -77,6 +89,19 @@ bool membership_check(struct consensus *c, struct slice file)
     return false;
 }
 
+/* The flags say who may call; who joins was told whose word that is. */
+static int open_config(struct consensus *c, const struct consensus_config *config, struct err *e)
+{
+    struct raft_configuration conf;
+    if (config->n_members == 0) return 0;
+    int rv = peers_configuration(config, &conf, e);
+    if (rv) return rv;
+    (void)peers_update(c, &conf, &conf, false);
+    if (config->members_index) return know(c, config->members_index, &conf, e);
+    raft_configuration_close(&conf);
+    return 0;
+}
+
 /* A file that cannot be read is as none: the flags name members, too. */
 int membership_open(struct consensus *c, const struct consensus_config *config, struct err *e)
 {
@@ -90,13 +115,18 @@ int membership_open(struct consensus *c, const struct consensus_config *config, 
               cluster == c->cluster_id && member == c->id;
     if (ok) {
         CHECK(peers_decode_configuration(conf, &m->committed));
-        (void)peers_update(c, &m->committed, &m->committed);
+        (void)peers_update(c, &m->committed, &m->committed, false);
         m->committed_index = index;
     }
     bool none = rv == 0 || rv == ERR_NOT_FOUND || rv == ERR_CORRUPT || rv == ERR_LIMIT; /* else it may well be there */
     if (!ok && none && rv != ERR_NOT_FOUND) log_warn("raft: " MEMBERS_PATH " cannot be read: the flags say who the members are");
     buf_release(&b);
-    return ok ? 0 : none ? peers_from_config(c, config, e) : rv;
+    return ok ? 0 : none ? open_config(c, config, e) : rv;
+}
+
+int membership_begin(struct consensus *c, struct raft_configuration *conf, struct err *e)
+{
+    return know(c, 1, conf, e);
 }
 
 /* ---- what is committed ------------------------------------------------------------------------- */
@@ -118,9 +148,10 @@ static void note_removed(struct consensus *c, uint64_t by)
     consensus_fatal(c, ERR_REMOVED, "this member was removed from the cluster (member %" PRIx64 " says so)", by);
 }
 
-static void tell(struct consensus *c, uint64_t to)
+void membership_tell(struct consensus *c, uint64_t to)
 {
     struct raft_buffer bytes;
+    if (c->membership.committed_index == 0) return;
     CHECK(raft_configuration_encode(&c->membership.committed, &bytes) == 0);
     struct frame f = {.kind = FRAME_MEMBERS};
     f.members.index = c->membership.committed_index;
@@ -133,7 +164,7 @@ static void tell(struct consensus *c, uint64_t to)
 static void tell_all(struct consensus *c)
 {
     for (size_t i = 0; i < c->n_peers; i++)
-        if (c->peers[i].id != c->id) tell(c, c->peers[i].id);
+        if (c->peers[i].id != c->id) membership_tell(c, c->peers[i].id);
 }
 
 static bool contains(const struct raft_configuration *conf, uint64_t id)
@@ -143,58 +174,67 @@ static bool contains(const struct raft_configuration *conf, uint64_t id)
     return false;
 }
 
-/* Takes the newest committed configuration of the log, if it is newer than what is known: a log that was just opened does
- * not know yet how much of it is committed. */
-static void take_committed(struct consensus *c)
+/* Committed members, as `by` says; takes `conf`. Whether they are newer than what was known. */
+static bool learn(struct consensus *c, uint64_t by, uint64_t index, struct raft_configuration *conf)
 {
     struct membership *m = &c->membership;
-    struct raft_configuration conf;
     struct err e = {{0}};
-    uint64_t index = guard_committed_configuration(&c->guard, &conf);
-    if (index <= m->committed_index) return raft_configuration_close(&conf);
-    if (contains(&m->committed, c->id) && !contains(&conf, c->id)) note_removed(c, c->id);
-    raft_configuration_close(&m->committed);
-    m->committed = conf;
-    m->committed_index = index;
-    if (c->dead) return;
-    int rv = save(c, index, &conf, &e);
-    if (rv) return consensus_fatal(c, rv, "%s", e.text);
-    tell_all(c);
+    if (index <= m->committed_index) {
+        raft_configuration_close(conf);
+        return false;
+    }
+    bool removed = contains(&m->committed, c->id) && !contains(conf, c->id);
+    int rv = know(c, index, conf, &e);
+    if (rv) consensus_fatal(c, rv, "%s", e.text);
+    else if (removed) note_removed(c, by);
+    return !c->dead;
 }
 
-void membership_changed(struct consensus *c)
+static void update_peers(struct consensus *c)
 {
-    struct membership *m = &c->membership;
-    take_committed(c);
-    if (c->dead) return;
-    const struct raft_configuration *newest = &c->raft.configuration;
-    bool changed = peers_update(c, newest, m->committed_index ? &m->committed : newest);
+    const struct membership *m = &c->membership;
+    const struct raft_configuration *newest = &c->raft.configuration, *committed = &m->committed;
+    bool ahead = m->committed_index && !guard_holds_configuration(&c->guard, m->committed_index);
+    bool changed = peers_update(c, newest->n ? newest : committed, m->committed_index ? committed : newest, ahead);
     if (changed && m->committed_index) c->cb.membership_changed(c->ctx);
 }
 
-void membership_tell(struct consensus *c, const struct peer *p)
+/* A log that was just opened does not know yet how much of it is committed. */
+void membership_changed(struct consensus *c)
 {
-    if (c->membership.committed_index) tell(c, p->id);
+    struct raft_configuration conf;
+    uint64_t index = guard_committed_configuration(&c->guard, &conf);
+    if (learn(c, c->id, index, &conf)) tell_all(c);
+    if (!c->dead) update_peers(c);
 }
 
-/* Only as long as there is no log that says it. */
 void membership_frame(struct consensus *c, struct peer *p, const struct frame *f)
 {
-    struct membership *m = &c->membership;
     struct raft_configuration conf;
-    struct err e = {{0}};
-    (void)p;
-    if (c->raft.configuration.n || f->members.index <= m->committed_index) return;
     if (!peers_decode_configuration(f->members.configuration, &conf)) return;
-    raft_configuration_close(&m->committed);
-    m->committed = conf;
-    m->committed_index = f->members.index;
-    int rv = save(c, m->committed_index, &m->committed, &e);
-    if (rv) return consensus_fatal(c, rv, "%s", e.text);
-    (void)peers_update(c, &conf, &conf);
+    if (learn(c, p->id, f->members.index, &conf)) update_peers(c);
 }
 
 /* ---- removed ------------------------------------------------------------------------------------ */
+
+static size_t voters(const struct consensus *c)
+{
+    size_t n = 0;
+    for (unsigned i = 0; i < c->raft.configuration.n; i++) n += c->raft.configuration.servers[i].role == RAFT_VOTER;
+    return n;
+}
+
+/* The only voter changes the members in its own log. Who is in a later membership of the same cluster has it from the log that this
+ * folder has lost: the flags, which say that this member begins a cluster alone, have begun a second one. */
+static bool is_second_cluster(const struct consensus *c, uint64_t known)
+{
+    const struct raft *r = &c->raft;
+    const struct raft_server *self = NULL;
+    for (unsigned i = 0; i < r->configuration.n; i++)
+        if (r->configuration.servers[i].id == c->id) self = &r->configuration.servers[i];
+    return self && self->role == RAFT_VOTER && voters(c) == 1 && known > c->membership.committed_index &&
+           known > r->configuration_index && known > r->configuration_uncommitted_index;
+}
 
 uint64_t membership_known(void *ctx)
 {
@@ -205,6 +245,10 @@ uint64_t membership_known(void *ctx)
 bool membership_stranger(void *ctx, uint64_t peer_id, uint64_t known)
 {
     struct consensus *c = ctx;
+    char why[128];
+    snprintf(why, sizeof why, "member %" PRIx64 " is of a later membership of this cluster, which this folder has lost: replace this member",
+             peer_id);
+    if (!c->dead && is_second_cluster(c, known)) consensus_distrust(c, why);
     return !c->dead && known && c->membership.committed_index > known && !member_of(c, peer_id);
 }
 
@@ -229,7 +273,7 @@ bool membership_describe(void *ctx, struct buf *out)
         named[i] = c->members[i];
         if (c->cb.member_name && c->cb.member_name(c->ctx, named[i].id, names[i], sizeof *names)) named[i].name = names[i];
     }
-    join_encode(out, c->cluster_id, named, c->n_members);
+    join_encode(out, c->cluster_id, c->membership.committed_index, named, c->n_members);
     mem_free(named);
     mem_free(names);
     return true;
@@ -324,13 +368,6 @@ static int hand_over(struct consensus *c)
         }
     }
     return best ? consensus_transfer(c, best->id, handed_over, c) : ERR_NO_LEADER;
-}
-
-static size_t voters(const struct consensus *c)
-{
-    size_t n = 0;
-    for (unsigned i = 0; i < c->raft.configuration.n; i++) n += c->raft.configuration.servers[i].role == RAFT_VOTER;
-    return n;
 }
 
 static bool url_is_taken(const struct consensus *c, const char *url, uint64_t but_of)

@@ -1,7 +1,7 @@
 /* Members, and frames on their way to them. The members of a running cluster are those of libraft's
  * configuration, whose addresses carry peer URL and name: "<url> <name>", and "<url>#promote <name>" for one that is to
  * become a voter by itself (membership.c). Peers are those of the newest configuration and of the newest
- * committed one: who is about to be removed is still listened to (thesis 4.1). */
+ * committed one: who is about to be removed is still listened to (thesis 4.1), and so is who is not in the own log yet. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -116,8 +116,8 @@ static const struct raft_server *server_of(const struct raft_configuration *conf
 
 /* Moves what is known of it from `old`, and tells the env where it is if that is new. Addresses are kept as long as it is
  * a peer: libraft's messages borrow them. */
-static void add_peer(struct consensus *c, const struct raft_server *s, bool leaving,
-                     struct peer *old, size_t n_old)
+static void add_peer(struct consensus *c, const struct raft_server *s, bool voter, struct peer *old,
+                     size_t n_old)
 {
     struct peer *p = &c->peers[c->n_peers++], *was = NULL;
     for (size_t j = 0; j < n_old && !was; j++) was = old[j].id == s->id ? &old[j] : NULL;
@@ -126,7 +126,7 @@ static void add_peer(struct consensus *c, const struct raft_server *s, bool leav
         was->id = 0;
     }
     p->id = s->id;
-    p->learner = leaving || s->role != RAFT_VOTER;
+    p->learner = !voter;
     if (was && strcmp(was->address, s->address) == 0) return;
     struct peer before = *p;
     p->address = mem_must_strdup(s->address);
@@ -136,16 +136,20 @@ static void add_peer(struct consensus *c, const struct raft_server *s, bool leav
 }
 
 bool peers_update(struct consensus *c, const struct raft_configuration *newest,
-                  const struct raft_configuration *committed)
+                  const struct raft_configuration *committed, bool ahead)
 {
     struct peer *old = c->peers;
     size_t n_old = c->n_peers;
     c->peers = mem_must_calloc(newest->n + committed->n + 1, sizeof *c->peers);
     c->n_peers = 0;
-    for (unsigned i = 0; i < newest->n; i++) add_peer(c, &newest->servers[i], false, old, n_old);
+    for (unsigned i = 0; i < newest->n; i++) {
+        const struct raft_server *s = &newest->servers[i];
+        const struct raft_server *now = ahead ? server_of(committed, s->id) : NULL;
+        add_peer(c, now ? now : s, s->role == RAFT_VOTER, old, n_old);
+    }
     for (unsigned i = 0; i < committed->n; i++) {
         const struct raft_server *s = &committed->servers[i];
-        if (!server_of(newest, s->id)) add_peer(c, s, true, old, n_old);
+        if (!server_of(newest, s->id)) add_peer(c, s, false, old, n_old);
     }
     for (size_t j = 0; j < n_old; j++) {
         if (!old[j].id) continue;
@@ -228,18 +232,6 @@ bool peers_decode_configuration(struct slice bytes, struct raft_configuration *r
     }
     *ret = conf;
     return true;
-}
-
-/* Who may call before a configuration is known: the members that the flags name. */
-int peers_from_config(struct consensus *c, const struct consensus_config *config, struct err *e)
-{
-    struct raft_configuration conf;
-    if (config->n_members == 0) return 0;
-    int rv = peers_configuration(config, &conf, e);
-    if (rv) return rv;
-    (void)peers_update(c, &conf, &conf);
-    raft_configuration_close(&conf);
-    return 0;
 }
 
 void peers_release(struct consensus *c)

@@ -8,6 +8,8 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "harness.h"
+#include "raft/folder_int.h"
+#include "raft/join.h"
 
 enum { CORE_TICK_US = 100000, RETRY_OPEN_US = 500000 };
 
@@ -351,7 +353,30 @@ static size_t flags_members(struct run *r, uint64_t id, struct consensus_member 
     return n;
 }
 
-static struct life *life_open(struct run *r, uint64_t id, int *ret_code, struct err *e)
+static bool has_file(struct run *r, uint64_t id, const char *path)
+{
+    struct buf b;
+    buf_init(&b, 64 * LIMIT_KiB);
+    bool there = sim_disk_read(r->sim, id, path, &b) == 0;
+    buf_release(&b);
+    return there;
+}
+
+/* Who has an empty folder and joins asks the others, and does not start before one of them names it. */
+static bool is_named(struct run *r, uint64_t id, struct arena *a, struct join_cluster *ret)
+{
+    bool named = false;
+    for (uint64_t other = 1; other <= r->top && !named; other++) {
+        struct buf b;
+        buf_init(&b, LIMIT_MiB);
+        if (other != id && sim_ask(r->sim, other, &b) && join_decode(buf_slice(&b), a, ret) == 0)
+            for (size_t i = 0; i < ret->n; i++) named = named || ret->members[i].id == id;
+        buf_release(&b);
+    }
+    return named;
+}
+
+static struct life *life_open(struct run *r, uint64_t id, const struct join_cluster *told, int *ret_code, struct err *e)
 {
     struct consensus_member members[SIM_MEMBERS_MAX];
     char urls[SIM_MEMBERS_MAX][32], url[32];
@@ -363,8 +388,9 @@ static struct life *life_open(struct run *r, uint64_t id, int *ret_code, struct 
     struct core_config config = {
         .consensus = {.id = id,
                       .cluster_id = 77,
-                      .members = members,
-                      .n_members = n_members,
+                      .members = told ? told->members : members,
+                      .n_members = told ? told->n : n_members,
+                      .members_index = told ? told->index : 0,
                       .new_cluster = !joins,
                       .heartbeat_ms = r->o.heartbeat_ms,
                       .election_ms = r->o.election_ms,
@@ -408,8 +434,17 @@ static struct life *life_open(struct run *r, uint64_t id, int *ret_code, struct 
 void cluster_boot(struct run *r, uint64_t id)
 {
     struct err e = {{0}};
+    struct arena a = {0};
+    struct join_cluster told;
     int rv;
-    struct life *l = life_open(r, id, &rv, &e);
+    bool asks = r->members[id].joins && !has_file(r, id, "meta") && !has_file(r, id, MEMBERS_PATH);
+    if (asks && !is_named(r, id, &a, &told)) {
+        arena_release(&a);
+        if (r->members[id].may_be_removed) r->members[id].wanted = false; /* before it ever ran; else members_settle knows */
+        return restart_in(r, id, RETRY_OPEN_US);
+    }
+    struct life *l = life_open(r, id, asks ? &told : NULL, &rv, &e);
+    arena_release(&a);
     if (rv != 0) {
         open_failed(r, l, rv, &e);
         return;
@@ -423,7 +458,7 @@ void cluster_boot(struct run *r, uint64_t id)
 int cluster_try(struct run *r, uint64_t id, struct err *e)
 {
     int rv;
-    struct life *l = life_open(r, id, &rv, e);
+    struct life *l = life_open(r, id, NULL, &rv, e);
     if (rv == 0) return 0;
     r->members[id].life = NULL;
     r->open_lives--;

@@ -185,6 +185,8 @@ void sim_disk_wipe(struct sim *s, uint64_t id);
 
 /* Where it can be reached, up to two URLs (NULL = none); without this, at any. */
 void sim_listen(struct sim *s, uint64_t id, const char *url, const char *other_url);
+/* What a member answers to somebody who asks who the members are (raft/join.h); false: it is not there, or does not know. */
+bool sim_ask(struct sim *s, uint64_t id, struct buf *out);
 
 /* ---- links ----------------------------------------------------------------------------------- */
 

@@ -114,6 +114,12 @@ void sim_listen(struct sim *s, uint64_t id, const char *url, const char *other_u
     m->listens[1] = other_url ? crc32c(1, other_url, strlen(other_url)) : 0;
 }
 
+bool sim_ask(struct sim *s, uint64_t id, struct buf *out)
+{
+    struct sim_env *e = listener(s, id);
+    return e && e->handlers.describe && e->handlers.describe(e->handlers_ctx, out);
+}
+
 static void run_attempt(struct sim *s, struct sim_env *e, void *arg, uint64_t generation)
 {
     struct sim_conn *c = arg;

@@ -14,6 +14,7 @@ struct change {
     uint64_t number, life; /* whose consensus was asked: the life's serial */
     enum member_change what;
     uint64_t id;
+    unsigned url; /* of a move: the new one */
 };
 
 void members_url(const struct member *m, char out[32])
@@ -113,7 +114,9 @@ static void change_done(void *data, int error)
         if (error == 0) ask(r, MEMBERS_ADD_VOTER, 0);
         else cluster_again(r, c->id);
     }
-    if (c->what == MEMBERS_UPDATE) cluster_stop(r, c->id, 10000); /* it listens at both URLs until all know the new one */
+    if (c->what != MEMBERS_UPDATE) return;
+    if (error == 0 && m->url == c->url) m->old_url = m->url; /* else it listens at both until it is known what became of it */
+    cluster_stop(r, c->id, 10000);
 }
 
 /* Its number, ready to be added; 0 if there is no more room. */
@@ -139,7 +142,7 @@ static void ask(struct run *r, enum member_change what, uint64_t id)
     char url[32];
     unsigned old_url = m->url;
     *c = (struct change){r, r->n_changes, l->serial, what, id};
-    if (what == MEMBERS_UPDATE) m->url++;
+    if (what == MEMBERS_UPDATE) c->url = ++m->url;
     members_url(m, url);
     static const enum consensus_change_op ops[] = {CONSENSUS_ADD,    CONSENSUS_ADD,    CONSENSUS_PROMOTE,
                                                    CONSENSUS_REMOVE, CONSENSUS_UPDATE, CONSENSUS_REMOVE};

@@ -312,6 +312,42 @@ static void test_old_folder_of_the_same_life(void **state)
     cluster_stop(&k);
 }
 
+/* A leader's old copy: it has said nothing of itself since, but the others know what it made them commit. */
+static void test_old_folder_of_a_leader(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"wal/0000000000000001.wal", "wal/mark", "meta", "meta2"};
+    struct buf old[4];
+    struct cluster k;
+    cluster_start(&k, 3, 10);
+    struct node *n = cluster_wait_leader(&k);
+    write_many(n, 1, 20, 100);
+    assert_true(cluster_wait_value(&k, 20, 0));
+    sim_run_for(k.sim, 3 * SECOND);
+    write_many(n, 21, 1, 100); /* it says so at once, and then nothing for a second */
+    sim_run_for(k.sim, SECOND / 4);
+    for (int i = 0; i < 4; i++) {
+        buf_init(&old[i], 64u << 20);
+        assert_int_equal(sim_disk_read(k.sim, n->id, files[i], &old[i]), 0);
+    }
+    write_many(n, 22, 3, 100);
+    assert_true(cluster_wait_value(&k, 24, 0)); /* and so the others have heard of the commit */
+    node_crash(n, SIM_KILL);
+    n->leads = false;
+    for (int i = 0; i < 4; i++) {
+        sim_disk_write(k.sim, n->id, files[i], buf_slice(&old[i]));
+        buf_release(&old[i]);
+    }
+    node_boot(&k, n->id);
+    assert_true(sim_run_until(k.sim, is_fatal, n, 10 * SECOND));
+    assert_non_null(strstr(n->fatal_text, "not what this member left"));
+    node_close(n);
+    keep_starting(&k, n);
+    assert_true(cluster_wait_value(&k, 24, 0));
+    assert_same_logs(&k);
+    cluster_stop(&k);
+}
+
 /* Everything is gone, term and vote as well: not before every other voter has told what it knows. */
 static void test_lost_folder(void **state)
 {
@@ -415,6 +451,7 @@ int main(void)
         cmocka_unit_test(test_old_folder),
         cmocka_unit_test(test_old_folder_of_the_same_start),
         cmocka_unit_test(test_old_folder_of_the_same_life),
+        cmocka_unit_test(test_old_folder_of_a_leader),
         cmocka_unit_test(test_lost_folder),
         cmocka_unit_test(test_both_metas_damaged),
         cmocka_unit_test(test_crash_anywhere),

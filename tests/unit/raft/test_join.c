@@ -23,9 +23,10 @@ static void test_answer(void **state)
     struct buf b = {0};
     struct arena a = {0};
     struct join_cluster j;
-    join_encode(&b, 99, members, 2);
+    join_encode(&b, 99, 17, members, 2);
     assert_int_equal(join_decode(buf_slice(&b), &a, &j), 0);
     assert_int_equal(j.cluster_id, 99);
+    assert_int_equal(j.index, 17);
     assert_int_equal(j.n, 2);
     for (int i = 0; i < 2; i++) {
         assert_int_equal(j.members[i].id, members[i].id);
@@ -42,7 +43,7 @@ static void test_answer(void **state)
     }
     assert_int_equal(buf_append_byte(&b, 0), 0);
     assert_int_equal(join_decode(buf_slice(&b), &a, &j), ERR_CORRUPT);
-    b.data[12] = 200; /* more members than there may be */
+    b.data[20] = 200; /* more members than there may be */
     assert_int_equal(join_decode(buf_slice(&b), &a, &j), ERR_CORRUPT);
     buf_release(&b);
     arena_release(&a);

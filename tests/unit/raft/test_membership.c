@@ -1,6 +1,7 @@
 /* Members that come, go and move, over the simulated world: what consensus_change promises, through crashes, leader changes,
  * snapshots and roll-backs. */
 #include "raft/frames_int.h"
+#include "raft/join.h"
 #include "tests/unit/raft/cluster.h"
 
 struct change_wait {
@@ -61,7 +62,7 @@ static void begin(struct cluster *k, unsigned n, uint64_t seed)
 }
 
 /* Starts a member that was added: it knows whom the flags name, itself included. */
-static void join(struct cluster *k, uint64_t id)
+static void join_at(struct cluster *k, uint64_t id, uint64_t members_index)
 {
     struct consensus_config was = k->config;
     struct consensus_member all[CLUSTER_MAX];
@@ -74,8 +75,40 @@ static void join(struct cluster *k, uint64_t id)
     k->config.members = all;
     k->config.n_members = n;
     k->config.new_cluster = false;
+    k->config.members_index = members_index;
     node_boot(k, id);
     k->config = was;
+}
+
+static void join(struct cluster *k, uint64_t id)
+{
+    join_at(k, id, 0);
+}
+
+/* The index of the membership that a member answers with. */
+static uint64_t asked(struct cluster *k, uint64_t id)
+{
+    struct buf b = {0};
+    struct arena a = {0};
+    struct join_cluster j;
+    assert_true(sim_ask(k->sim, id, &b));
+    assert_int_equal(join_decode(buf_slice(&b), &a, &j), 0);
+    buf_release(&b);
+    arena_release(&a);
+    return j.index;
+}
+
+static void cut_off(struct cluster *k, uint64_t id)
+{
+    for (uint64_t other = 1; other <= CLUSTER_MAX; other++)
+        if (other != id) sim_cut(k->sim, id, other, true), sim_cut(k->sim, other, id, true);
+}
+
+static struct node *other_than(struct cluster *k, const struct node *a, const struct node *b)
+{
+    for (unsigned i = 1; i <= 3; i++)
+        if (&k->nodes[i] != a && &k->nodes[i] != b) return &k->nodes[i];
+    return NULL;
 }
 
 struct wait_role {
@@ -256,6 +289,136 @@ static void test_update(void **state)
     for (uint64_t i = 1; i <= 3; i++) node_boot(&k, i);
     node_write(cluster_wait_leader(&k), 2);
     for (uint64_t i = 1; i <= 3; i++) assert_string_equal(member_on(&k.nodes[i], 2)->peer_url, "http://10.0.9.9:1");
+    stop(&k);
+}
+
+/* A voter was away when another was added, and their leader dies: only the new one's log is long enough to win, and only with the
+ * vote of the one whose log does not know it. */
+static void test_unknown_candidate(void **state)
+{
+    struct cluster k;
+    (void)state;
+    begin(&k, 3, 41);
+    struct node *leader = cluster_wait_leader(&k), *away = &k.nodes[leader->id % 3 + 1];
+    struct node *third = other_than(&k, leader, away), *added = &k.nodes[4];
+    node_write(leader, 1);
+    assert_true(cluster_wait_value(&k, 1, 0));
+    cut_off(&k, away->id);
+    assert_int_equal(add(&k, 4, false), 0);
+    join(&k, 4);
+    wait_voter(&k, 4, 4);
+    node_write(leader, 2);
+    assert_true(cluster_wait_value(&k, 2, 1u << third->id | 1u << 4));
+    cut_off(&k, third->id);
+    assert_int_equal(node_propose(leader, 3, 3), 0); /* to the new one's log only */
+    sim_run_for(k.sim, SECOND / 5);
+    node_crash(leader, SIM_POWER);
+    leader->leads = false;
+    sim_heal_all(k.sim);
+    assert_true(sim_run_until(k.sim, has_leader, &k, 30 * SECOND));
+    assert_ptr_equal(cluster_leader(&k), added);
+    node_write(added, 4);
+    assert_true(cluster_wait_value(&k, 4, 0));
+    assert_true(node_has(away, 3));
+    assert_same_logs(&k);
+    stop(&k);
+}
+
+/* One that moved leads, and who was away has a log that knows the old URL only, where nobody listens any more. */
+static void test_moved_leader(void **state)
+{
+    static const char moved[] = "http://10.0.9.9:1";
+    struct cluster k;
+    (void)state;
+    begin(&k, 3, 43);
+    struct node *leader = cluster_wait_leader(&k), *away = &k.nodes[leader->id % 3 + 1], *n = other_than(&k, leader, away);
+    node_write(leader, 1);
+    assert_true(cluster_wait_value(&k, 1, 0));
+    node_close(away);
+    assert_int_equal(change(&k, (struct consensus_change){CONSENSUS_UPDATE, {.id = n->id, .peer_url = moved}}), 0);
+    node_write(leader, 2);
+    assert_true(cluster_wait_value(&k, 2, 0));
+    node_close(n);
+    sim_listen(k.sim, n->id, moved, NULL);
+    node_boot(&k, n->id);
+    node_write(leader, 3);
+    assert_true(cluster_wait_value(&k, 3, 0));
+    struct change_wait w = {0};
+    assert_int_equal(consensus_transfer(leader->c, n->id, change_done, &w), 0);
+    assert_true(sim_run_until(k.sim, is_done, &w, 30 * SECOND));
+    node_crash(leader, SIM_KILL);
+    leader->leads = false;
+    node_boot(&k, away->id);
+    node_write(cluster_wait_leader(&k), 4);
+    assert_true(cluster_wait_value(&k, 4, 0));
+    assert_string_equal(member_on(away, n->id)->peer_url, moved);
+    assert_same_logs(&k);
+    stop(&k);
+}
+
+/* Removed before it has heard anything of the others: who joins knows what it was told before it started, who was there from the
+ * beginning that it was. */
+static void test_removed_unheard(void **state)
+{
+    struct cluster k;
+    (void)state;
+    begin(&k, 2, 47);
+    k.config.n_members = 2;
+    assert_int_equal(add(&k, 4, true), 0);
+    cut_off(&k, 4);
+    join_at(&k, 4, asked(&k, cluster_wait_leader(&k)->id));
+    sim_run_for(k.sim, SECOND);
+    node_close(&k.nodes[4]);
+    join(&k, 4); /* the folder remembers */
+    assert_int_equal(on_member(&k, CONSENSUS_REMOVE, 4), 0);
+    sim_run_for(k.sim, SECOND);
+    sim_heal_all(k.sim);
+    wait_removed(&k.nodes[4]);
+    stop(&k);
+
+    cluster_init(&k, 3, 48);
+    cut_off(&k, 3);
+    cluster_boot(&k);
+    cluster_wait_leader(&k);
+    assert_int_equal(on_member(&k, CONSENSUS_REMOVE, 3), 0);
+    sim_run_for(k.sim, SECOND);
+    sim_heal_all(k.sim);
+    wait_removed(&k.nodes[3]);
+    stop(&k);
+}
+
+/* One that began alone, has grown and lost its disk begins another cluster, as its flags say; whoever of the first one reaches it
+ * ends that. */
+static void test_second_cluster(void **state)
+{
+    struct cluster k;
+    struct err e = {{0}};
+    (void)state;
+    begin(&k, 1, 53);
+    for (uint64_t id = 2; id <= 3; id++) {
+        assert_int_equal(add(&k, id, false), 0);
+        join_at(&k, id, asked(&k, 1));
+        wait_voter(&k, id, id);
+    }
+    struct node *n = &k.nodes[1];
+    for (uint64_t v = 1; v <= 20; v++) node_write(cluster_wait_leader(&k), v);
+    node_crash(n, SIM_KILL);
+    n->leads = false;
+    sim_disk_wipe(k.sim, 1);
+    cut_off(&k, 1);
+    node_boot(&k, 1);
+    sim_run_for(k.sim, 5 * SECOND);
+    assert_true(n->leads); /* nobody can tell it */
+    sim_heal_all(k.sim);
+    assert_true(sim_run_until(k.sim, is_fatal, n, 10 * SECOND));
+    assert_int_equal(n->fatal_error, ERR_CORRUPT);
+    assert_non_null(strstr(n->fatal_text, "replace this member"));
+    n->leads = false;
+    node_close(n);
+    assert_int_equal(node_try_boot(&k, 1, &e), ERR_CORRUPT);
+    assert_non_null(strstr(e.text, "replace this member"));
+    node_write(cluster_wait_leader(&k), 21); /* the others go on */
+    assert_int_equal(on_member(&k, CONSENSUS_REMOVE, 1), 0);
     stop(&k);
 }
 
@@ -493,6 +656,8 @@ int main(void)
         cmocka_unit_test(test_promotion_survives),   cmocka_unit_test(test_removed_while_down),
         cmocka_unit_test(test_update),               cmocka_unit_test(test_taken_back),
         cmocka_unit_test(test_learner_votes),        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_unknown_candidate),    cmocka_unit_test(test_moved_leader),
+        cmocka_unit_test(test_removed_unheard),      cmocka_unit_test(test_second_cluster),
         cmocka_unit_test(test_crash_at_each_operation), cmocka_unit_test(test_folder_lost_after_a_change),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
