@@ -447,20 +447,19 @@ void snap_trim_log(struct consensus *c)
     if (c->raft.log.offset) wal_release(c->wal, c->raft.log.offset);
 }
 
-/* The first entry that is needed by the one that is furthest behind `index` of those that are there; UINT64_MAX: nobody is. It
- * is the last one that it has, or that the snapshot on its way to it has: the next one is sent with its term. */
+/* The first entry that is needed by those that are there: the last one that the one furthest behind has, or that the snapshot
+ * on its way to it has, because the next one is sent with its term. At least the snapshot's own: it may be sent tomorrow. */
 static uint64_t needed_behind(const struct consensus *c, uint64_t index)
 {
     const struct raft_configuration *members = &c->raft.configuration;
-    uint64_t needed = UINT64_MAX;
     for (unsigned i = 0; i < members->n; i++) {
         uint64_t id = members->servers[i].id;
         struct guard_progress p;
         if (!guard_progress(&c->guard, id, &p)) continue;
         bool there = p.sending == GUARD_SNAPSHOT || p.heard || consensus_answers(c, id);
-        if (p.has && p.has < index && p.has < needed && there) needed = p.has;
+        if (p.has && p.has < index && there) index = p.has;
     }
-    return needed;
+    return index;
 }
 
 /* Counted in bytes, libraft counts entries. For one that would need another snapshot right after the one it was sent,
