@@ -101,6 +101,7 @@ enum {
     META_RECOVERING = 2,  /* they were: no elections until all that was acknowledged is here again */
     META_ROLLED_BACK = 4, /* term and vote may be old, too: nothing until every other voter was heard */
     META_REMOVED = 8,     /* the cluster goes on without this member, for good */
+    META_RESTORED = 16,   /* made from a backup: what there was before does not count */
 };
 /* What must survive everything: heal.c has the rules of all but term and vote. */
 struct meta {

@@ -225,14 +225,15 @@ static size_t voters(const struct consensus *c)
 }
 
 /* The only voter changes the members in its own log. Who is in a later membership of the same cluster has it from the log that this
- * folder has lost: the flags, which say that this member begins a cluster alone, have begun a second one. */
+ * folder has lost: the flags, which say that this member begins a cluster alone, have begun a second one (unless that was the
+ * purpose: a backup restored). */
 static bool is_second_cluster(const struct consensus *c, uint64_t known)
 {
     const struct raft *r = &c->raft;
     const struct raft_server *self = NULL;
     for (unsigned i = 0; i < r->configuration.n; i++)
         if (r->configuration.servers[i].id == c->id) self = &r->configuration.servers[i];
-    return self && self->role == RAFT_VOTER && voters(c) == 1 && known > c->membership.committed_index &&
+    return !(c->meta.flags & META_RESTORED) && self && self->role == RAFT_VOTER && voters(c) == 1 && known > c->membership.committed_index &&
            known > r->configuration_index && known > r->configuration_uncommitted_index;
 }
 

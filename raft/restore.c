@@ -135,5 +135,5 @@ int consensus_write_restored(const struct consensus_config *config, struct env *
     io = (struct env_io){.op = ENV_IO_RENAME, .path = SNAP_TAKING, .path2 = path};
     rv = env->ops->io_sync(env, &io);
     if (rv) return err_set(e, rv, "%s: %.200s", path, io.err.text);
-    return meta_write(env, config->cluster_id, config->id, &(struct meta){.term = 1}, e);
+    return meta_write(env, config->cluster_id, config->id, &(struct meta){.term = 1, .flags = META_RESTORED}, e);
 }
