@@ -73,6 +73,10 @@ class Episode:
                 "--election-timeout", f"{election}ms", "--heartbeat-interval", f"{election // 5}ms", "--workers", 2,
                 "--scrub-interval", r.choice(("2s", "10s")), "--corrupt-check-time", r.choice(("5s", "20s")))]
 
+    def shape(self):
+        """Of the cluster: with room for more members."""
+        return self.n, self.dir, self.seed, self.o.missing, self.flags(), max(self.n + 1, 5)
+
     def storm(self, cluster, alive, tell=lambda line: None):
         """All faults of the schedule; `alive` is called now and then."""
         plan = schedule(self.seed, self.seconds, self.n, self.o.faults, cluster.can)
@@ -101,7 +105,7 @@ class Episode:
     def run(self):
         cluster = load = None
         try:
-            cluster = Cluster(self.n, self.dir, self.seed, self.o.missing, self.flags(), max(self.n + 1, 5))
+            cluster = Cluster(*self.shape())
             cluster.start()
             if not wait_for(cluster.healthy, 120, 0.3):
                 self.failures.append("the members did not become healthy: " + " | ".join(m.last_lines(2) for m in cluster.members))
@@ -159,7 +163,7 @@ class KubeEpisode(Episode):
     def run(self):
         cluster = None
         try:
-            cluster = KubeCluster(self.n, self.dir, self.seed, self.o.missing, self.flags())
+            cluster = KubeCluster(*self.shape())
             cluster.start()
             if not wait_for(cluster.healthy, 120, 0.3):
                 self.failures.append("the members did not become healthy: " + " | ".join(m.last_lines(2) for m in cluster.members))

@@ -19,7 +19,7 @@ class KubeCluster(Cluster):
 
     def can(self, what):
         """Nobody's history is spoilt by a value that has rotted: the control plane does not read it."""
-        return what == "memory" or super().can(what)
+        return what not in self.missing
 
     def kube_url(self, i):
         return f"https://{self.net.address(i)}:{self.net.base_port + 40 + i if self.net.plain else 6443}"
@@ -439,10 +439,10 @@ class Agreement:
         return out
 
     def members(self):
-        lists = [{o["metadata"]["name"]: o["metadata"]["resourceVersion"] for o in self.c.get(m.i, PODS)["items"]} for m in self.c.members]
+        lists = [{o["metadata"]["name"]: o["metadata"]["resourceVersion"] for o in self.c.get(m.i, PODS)["items"]} for m in self.c.present()]
         keys = self.c.ctl("get", "/registry/pods/default/", "--prefix", "--keys-only")
         stored = {k.rsplit("/", 1)[1] for k in keys.stdout.split()}
-        out = [f"member {i + 1} lists other pods than member 1" for i, l in enumerate(lists) if l != lists[0]]
+        out = [f"{self.c.present()[i].name} lists other pods than n1" for i, l in enumerate(lists) if l != lists[0]]
         return out + (["the store has other pods than the list"] if stored != set(lists[0]) else [])
 
     def watches(self):
@@ -456,7 +456,7 @@ class Agreement:
         """kubectl, at each member."""
         c, out = self.c, []
         want = {p["metadata"]["name"]: p["spec"]["nodeName"] for p in c.get(0, PODS)["items"]}
-        for m in c.members:
+        for m in c.present():
             p = run(KUBECTL, "--kubeconfig", c.kubeconfig(m.i), "--request-timeout=8s", "get", "pods", "--no-headers", "-o",
                     "custom-columns=NAME:.metadata.name,NODE:.spec.nodeName")
             have = dict(line.split() for line in p.stdout.split("\n") if line)
@@ -510,7 +510,7 @@ def kube_storm(episode, cluster, run_storm):
                             for n in cluster.get(0, "/api/v1/nodes")["items"]) == NODES
         if not wait_for(lambda: quiet(ready), 60):
             return ["the nodes did not become ready"], ""
-        followers = [Follower(cluster, m.i) for m in cluster.members]
+        followers = [Follower(cluster, m.i) for m in cluster.present()]
         user = User(cluster, episode.seed)
         watch = KubectlWatch(cluster, episode.seed)
         etcdctl = EtcdctlWatch(cluster) if ETCDCTL else None

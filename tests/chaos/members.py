@@ -377,6 +377,13 @@ def find_missing(dir):
         except (Trouble, OSError, subprocess.SubprocessError) as e:
             run("umount", "-l", probe)
             missing["loop"] = f"no ext4 on a loop device that can be shut down: {e}"
+    child = subprocess.Popen(["sleep", "10"])
+    try:
+        open(f"/proc/{child.pid}/mem", "r+b").close()
+    except OSError as e:
+        missing["memory"] = f"a process's memory cannot be written: {e}"
+    child.kill()
+    child.wait()
     if "sanitize" in B or os.path.basename(B) in ("asan", "tsan"):
         missing["shim"] = "a sanitizer does not like to be preloaded"
     return missing
