@@ -179,7 +179,7 @@ def lagging_member(start_watches):
     state = start_watches(c)
     c.procs[2].send_signal(signal.SIGSTOP)
     run(PINTLE, "bench", "put", "--endpoints", ",".join(c.urls[:2]), "--total", "60000", "--clients", "100", "--conns", "2", "--val-size", "600",
-        "--key-space-size", "200", timeout=120)
+        "--key-space-size", "200", timeout=300)
     c.procs[2].send_signal(signal.SIGCONT)
     wait_for("the member to take a snapshot", lambda: "state taken from a snapshot" in open(c.log(2)).read(), 60)
     wait_for("the member to be healthy", lambda: c.healthy(2), 60)

@@ -9,7 +9,6 @@ from tap import *
 from wire import *
 
 LONG = os.environ.get("PINTLE_LONG") == "1"
-SANITIZED = re.search("/(asan|tsan)/", PINTLE) is not None
 MiB = 1 << 20
 # docs/reliability.md: what a member may use beyond its data; the state machine of these tests is far below the rest
 BOUND = 2048 * MiB

@@ -3,6 +3,8 @@ import json, os, re, shutil, signal, socket, subprocess, sys, tempfile, time, tr
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PINTLE = os.environ.get("PINTLE", os.path.join(ROOT, "build", "pintle"))
+SANITIZED = re.search("/(asan|tsan)/", PINTLE) is not None
+PATIENCE = 5 if SANITIZED else 1  # times as long as a test says
 ETCDCTL = shutil.which("etcdctl")
 
 _n = _bad = 0
@@ -65,7 +67,7 @@ def temp_dir(prefix="pintle-test-"):
 
 def run(*args, timeout=60, env=None, input=None, cwd=None):
     e = dict(os.environ, ETCDCTL_API="3", **(env or {}))
-    return subprocess.run([str(a) for a in args], capture_output=True, text=True, timeout=timeout, env=e, input=input, cwd=cwd)
+    return subprocess.run([str(a) for a in args], capture_output=True, text=True, timeout=timeout * PATIENCE, env=e, input=input, cwd=cwd)
 
 
 def start(*args, log=None, env=None):
@@ -88,6 +90,7 @@ def preload(library):
 
 def wait_for(what, condition, timeout=30, step=0.05):
     """Until condition() is true (returned) or an error after `timeout` seconds."""
+    timeout *= PATIENCE
     deadline = time.time() + timeout
     last = None
     while time.time() < deadline:
