@@ -10,7 +10,7 @@ FAULTS = {
     "roll": ("process", 2, ()), "transfer": ("process", 5, ()),
     "power": ("process", 8, ("loop",)), "powerall": ("process", 2, ("loop",)), "full": ("process", 5, ("loop",)),
     "eio": ("process", 5, ("shim",)), "rot": ("process", 5, ()), "coldrot": ("process", 4, ()), "memory": ("process", 4, ("memory",)),
-    "lost": ("process", 3, ()), "old": ("process", 3, ()),
+    "lost": ("process", 3, ()), "old": ("process", 5, ()),
     "replace": ("process", 4, ()), "grow": ("process", 4, ()), "move": ("process", 3, ()),
     "partition": ("net", 8, ("net",)), "isolate": ("net", 8, ("net",)), "oneway": ("net", 8, ("net",)), "flap": ("net", 6, ("net",)),
     "partial": ("net", 6, ("net",)), "lossy": ("net", 6, ("net",)), "slownet": ("net", 6, ("net",)), "clients": ("net", 3, ("net",)),
@@ -208,6 +208,8 @@ class Nemesis:
         """Its folder is gone, and it comes back as a new member of the same name and place."""
         if not self.whole():
             return False
+        if m is self.copy:  # that is worth more
+            m = self.others(m)[0]
         if f["x"] < 0.5:
             m.kill()
         self.change(m, REPLACE)
