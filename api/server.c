@@ -127,7 +127,7 @@ static int parse_options(struct options *o, int argc, char **argv)
         {"wal-segment-bytes", FLAG_INT, &o->segment_bytes, "BYTES", "size of a log file"},
         {"auto-compaction-mode", FLAG_STRING, &o->compaction_mode, "periodic|revision", "what --auto-compaction-retention counts"},
         {"auto-compaction-retention", FLAG_STRING, &o->compaction_retention, "N", "a duration or a number of revisions to keep; 0 = off (default 5m with --kube-listen, else 0)"},
-        {"corrupt-check-time", FLAG_DURATION_MS, &o->check_ms, "TIME", "how often members compare their states; 0 = never"},
+        {"corrupt-check-time", FLAG_DURATION_MS, &o->check_ms, "TIME", "how often members compare their states; 0 = after compactions only"},
         {"compact-hash-check-time", FLAG_DURATION_MS, &o->compact_check_ms, "TIME", "... and after a compaction, but not more often than this"},
         {"experimental-corrupt-check-time", FLAG_DURATION_MS, &o->check_ms, "TIME", "etcd 3.5's name of --corrupt-check-time"},
         {"experimental-compact-hash-check-enabled", FLAG_BOOL, &o->compact_check, NULL, "compare states after compactions (default true)"},

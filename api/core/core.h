@@ -148,8 +148,8 @@ struct core_config {
      * than so many milliseconds; 0 = off. */
     int64_t auto_compaction_revisions;
     uint64_t auto_compaction_ms;
-    /* Members compare hashes of their states (core_check.c): every check_ms (0 = never), a tenth of it after the start and while
-     * they differ; and after a compaction, at least compact_check_ms after the check before (0 = not for that). */
+    /* Members compare hashes of their states (core_check.c): every check_ms (0 = not by itself), a tenth of it after the start and
+     * while they differ; and after a compaction, at least compact_check_ms after the check before (0 = not for that). */
     uint64_t check_ms, compact_check_ms;
     uint64_t lease_checkpoint_ms; /* how often the leader notes what is left of leases longer than that; 0 = five minutes */
     size_t long_apply_keys;  /* a deletion or revocation of more keys is applied in steps; 0 = 20,000 */

@@ -24,7 +24,9 @@
 #define CHECK_SLICE_BYTES (256 * LIMIT_KiB) /* about 0.2 ms */
 #define CHECK_RETRY_MS 2000
 #define CHECK_WAIT_MS 60000   /* for reports, at most; and half a period */
+#define CHECK_PERIOD_MS 300000 /* where there is none, for what follows from it */
 #define CHECK_SOON 10         /* a tenth of the period: after the start, and while an alarm stands */
+#define NEVER UINT64_MAX
 
 static uint64_t never_zero(uint64_t hash)
 {
@@ -62,9 +64,14 @@ static void forget_check(struct core *c)
     c->log_whole = false;
 }
 
+static uint64_t period(const struct core *c)
+{
+    return c->config.check_ms ? c->config.check_ms : CHECK_PERIOD_MS;
+}
+
 static uint64_t soon(const struct core *c)
 {
-    return c->config.check_ms / CHECK_SOON + 1;
+    return period(c) / CHECK_SOON + 1;
 }
 
 static bool alarmed(const struct core *c)
@@ -93,7 +100,7 @@ static void begin(struct core *c, uint64_t version)
     core_state_ref(k->state);
     c->log_hash = 0;
     c->log_whole = true;
-    c->next_check_ms = k->began_ms + (alarmed(c) ? soon(c) : c->config.check_ms);
+    c->next_check_ms = alarmed(c) ? k->began_ms + soon(c) : c->config.check_ms ? k->began_ms + c->config.check_ms : NEVER;
     c->n_checks++;
     if (!c->check_work.queued) c->env->ops->defer(c->env, &c->check_work);
 }
@@ -214,7 +221,7 @@ static bool complete(const struct core *c)
 {
     const struct consensus_member *all;
     size_t n = consensus_members(c->consensus, &all);
-    uint64_t wait = c->config.check_ms / 2 < CHECK_WAIT_MS ? c->config.check_ms / 2 : CHECK_WAIT_MS;
+    uint64_t wait = period(c) / 2 < CHECK_WAIT_MS ? period(c) / 2 : CHECK_WAIT_MS;
     if (c->check.index == 0 || core_now(c) >= c->check.began_ms + wait) return true;
     for (size_t i = 0; i < n; i++)
         if (!all[i].learner && !report_of(c, all[i].id)) return false;
@@ -229,18 +236,6 @@ static bool is_member(const struct core *c, uint64_t id)
     return i < n;
 }
 
-/* Alarms of members that are gone. */
-static void clear_departed(struct core *c)
-{
-    struct alarm alarms[LIMIT_MEMBERS * 2];
-    size_t n = store_alarms(c->state->store, alarms, sizeof(alarms) / sizeof(alarms[0]));
-    for (size_t i = 0; i < n; i++) {
-        uint64_t id = alarms[i].member_id;
-        if (id && alarms[i].alarm == ALARM_CORRUPT && store_member_corrupt(c->state->store, id) && !is_member(c, id))
-            propose_verdict(c, id, false);
-    }
-}
-
 static void judge(struct core *c)
 {
     if (!c->leader || c->check.n_reports == 0 || core_now(c) < c->next_verdict_ms) return;
@@ -249,7 +244,6 @@ static void judge(struct core *c)
     bool doubted = store_member_corrupt(c->state->store, 0);
     if (doubt && !doubted && complete(c)) propose_verdict(c, 0, true);
     if (!doubt && doubted && state.majority) propose_verdict(c, 0, false);
-    clear_departed(c);
     for (size_t i = 0; i < c->check.n_reports && state.majority; i++) {
         const struct core_report *r = &c->check.reports[i];
         if (is_member(c, r->member_id)) judge_member(c, r, state, log);
@@ -299,7 +293,8 @@ void core_check_tick(struct core *c)
     report(c);
     judge(c);
     give_away(c, now);
-    if (!c->leader || !c->config.check_ms || now < c->next_check_ms || !complete(c)) return;
+    if (c->next_check_ms == NEVER && alarmed(c)) c->next_check_ms = now + soon(c); /* since before the start */
+    if (!c->leader || now < c->next_check_ms || !complete(c)) return;
     if (consensus_members(c->consensus, &all) == 1 && !alarmed(c)) return;
     struct command command = {.type = COMMAND_CHECK, .check = {.version = STORE_CHECK_VERSION}};
     c->next_check_ms = now + CHECK_RETRY_MS;
@@ -383,5 +378,5 @@ void core_check_opened(struct core *c)
 void core_check_open(struct core *c)
 {
     c->log_whole = true;
-    c->next_check_ms = core_now(c) + soon(c);
+    c->next_check_ms = c->config.check_ms ? core_now(c) + soon(c) : NEVER;
 }

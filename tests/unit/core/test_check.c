@@ -179,12 +179,14 @@ static void on_refusing(void *ctx, bool on)
     n->refusing = on;
 }
 
+static uint64_t period = PERIOD;
+
 static void open_node(uint64_t id)
 {
     static const struct core_events events = {.live = on_live, .reset = on_reset, .fatal = on_fatal,
                                               .leader_changed = on_leader, .refusing = on_refusing};
     struct node *n = &nodes[id];
-    struct core_config config = {.consensus = {.id = id}, .name = "n", .check_ms = PERIOD, .compact_check_ms = PERIOD / 5,
+    struct core_config config = {.consensus = {.id = id}, .name = "n", .check_ms = period, .compact_check_ms = PERIOD / 5,
                                  .long_apply_keys = 4};
     *n = (struct node){.env = {.ops = &env_ops}};
     list_init(&n->tasks);
@@ -662,6 +664,26 @@ static void test_after_compaction(void **state)
     assert_true(alarm_is(-1));
 }
 
+/* Without a period: after compactions, and as long as an alarm stands. */
+static void test_no_period(void **state)
+{
+    (void)state;
+    for (uint64_t id = 1; id <= NODES; id++) close_node(id);
+    period = 0;
+    for (uint64_t id = 1; id <= NODES; id++) open_node(id);
+    period = PERIOD;
+    fill();
+    pass(600 * PERIOD);
+    assert_int_equal(checks(1), 0);
+    flip(3);
+    assert_int_equal(run(1, &(struct command){COMMAND_COMPACT, .compact = {2}}), 0);
+    pass(PERIOD);
+    assert_int_equal(checks(1), 1);
+    expect_named(3);
+    pass(100 * PERIOD);
+    assert_true(checks(1) > 2);
+}
+
 enum { KEYS = 30000 };
 
 /* Half of them with lease 7. Past the consensus, alike on all: that would take long. */
@@ -812,7 +834,7 @@ int main(void)
         T(test_agree), T(test_verdict_on_another_life), T(test_flipped_bit), T(test_flipped_bit_of_leader), T(test_lost_key), T(test_lost_lease),
         T(test_lost_entry), T(test_other_log), T(test_two_of_two), T(test_third_decides), T(test_healed),
         T(test_not_healed), T(test_refusing_leader_gives_away), T(test_leader_changes), T(test_learner),
-        T(test_learner_does_not_decide), T(test_departed), T(test_one_is_left), T(test_after_compaction), T(test_other_version), T(test_long_commands), T(test_long_command_is_cut_short), T(test_under_writes),
+        T(test_learner_does_not_decide), T(test_departed), T(test_one_is_left), T(test_after_compaction), T(test_no_period), T(test_other_version), T(test_long_commands), T(test_long_command_is_cut_short), T(test_under_writes),
     };
     return cmocka_run_group_tests_name("check", tests, NULL, NULL);
 }
