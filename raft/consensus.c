@@ -238,8 +238,10 @@ static void on_frame(void *ctx, uint64_t peer_id, enum env_channel channel, stru
     struct consensus *c = ctx;
     struct frame f;
     struct peer *p = peers_find(c, peer_id);
-    if (c->dead || c->closing || !p || p->id == c->id) return;
+    if (c->dead || c->closing || peer_id == c->id) return;
     if (frame_decode(bytes, &f, NULL)) return;
+    if (f.kind == FRAME_MEMBERS && channel == ENV_CHANNEL_RAFT) membership_frame(c, peer_id, &f);
+    if (!p || f.kind == FRAME_MEMBERS) return;
     bool gated = f.kind <= FRAME_PROBE_ACK || f.kind >= FRAME_SNAPSHOT_OFFER;
     if (gated && !heal_gate(c, p)) return;
     if ((channel == ENV_CHANNEL_BULK) != (f.kind >= FRAME_SNAPSHOT_OFFER)) return;
@@ -261,7 +263,7 @@ static void on_frame(void *ctx, uint64_t peer_id, enum env_channel channel, stru
     case FRAME_READ_INDEX_RESULT: reads_frame(c, p, &f); break;
     case FRAME_PROPOSE:
     case FRAME_PROPOSE_REFUSED: proposals_frame(c, p, &f); break;
-    case FRAME_MEMBERS: membership_frame(c, p, &f); break;
+    case FRAME_MEMBERS: break;
     case FRAME_MESSAGE: c->cb.message(c->ctx, p->id, f.message); break;
     case FRAME_SNAPSHOT_OFFER:
     case FRAME_SNAPSHOT_CHUNK:

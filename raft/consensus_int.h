@@ -153,6 +153,8 @@ void heal_frame(struct consensus *c, struct peer *p, const struct frame *f);
 void heal_link(struct consensus *c, struct peer *p, bool up);
 void heal_tick(struct consensus *c);
 void heal_poll(struct consensus *c);
+/* Others know what this folder has lost, term and vote perhaps as well. */
+void heal_rolled_back(struct consensus *c, const char *why);
 
 /* ---- membership.c ---------------------------------------------------------------------------- */
 
@@ -180,9 +182,10 @@ void membership_changed(struct consensus *c);
 void membership_poll(struct consensus *c);
 /* Says to another who the members are, if that is known. */
 void membership_tell(struct consensus *c, uint64_t to);
-void membership_frame(struct consensus *c, struct peer *p, const struct frame *f);
+/* What somebody says of the members: a peer, or who is one although it is not known here. */
+void membership_frame(struct consensus *c, uint64_t from, const struct frame *f);
 uint64_t membership_known(void *ctx);
-bool membership_stranger(void *ctx, uint64_t peer_id, uint64_t known);
+enum env_stranger membership_stranger(void *ctx, uint64_t peer_id, uint64_t known);
 void membership_refused(void *ctx, uint64_t peer_id, int error);
 bool membership_describe(void *ctx, struct buf *out);
 void membership_release(struct consensus *c);

@@ -98,6 +98,12 @@ struct env_send {
     uint8_t header[8];
 };
 
+enum env_stranger {
+    ENV_STRANGER_UNKNOWN, /* is refused */
+    ENV_STRANGER_REMOVED, /* is refused, and told that it was removed */
+    ENV_STRANGER_HEARD,   /* may speak: `frame` is called with what it says */
+};
+
 struct env_handlers {
     /* A period of the tick has passed. */
     void (*tick)(void *ctx);
@@ -105,11 +111,11 @@ struct env_handlers {
     void (*frame)(void *ctx, uint64_t peer_id, enum env_channel channel, struct slice frame);
     /* A connection to (or from) a peer came up or went down. */
     void (*link)(void *ctx, uint64_t peer_id, bool up);
-    /* Membership; each may be NULL (0, false, nothing). What a member says of itself whenever it introduces itself to another: the
+    /* Membership; each may be NULL (0, refused, nothing). What a member says of itself whenever it introduces itself to another: the
      * index of the newest committed membership that it is in. */
     uint64_t (*known)(void *ctx);
-    /* Somebody that set_peer does not name introduces itself: whether it is to be told that it was removed. */
-    bool (*stranger)(void *ctx, uint64_t peer_id, uint64_t known);
+    /* Somebody that set_peer does not name introduces itself. */
+    enum env_stranger (*stranger)(void *ctx, uint64_t peer_id, uint64_t known);
     /* A peer refuses this member: ERR_REMOVED, it was removed; ERR_EXISTS, another process has run under its id for a while. */
     void (*refused)(void *ctx, uint64_t peer_id, int error);
     /* Somebody asks who the members are, to become one of them: appends the answer (raft/join.h). False: not known yet. */

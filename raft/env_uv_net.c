@@ -283,6 +283,17 @@ static void link_forget(struct link *l)
     link_drop(l);
 }
 
+/* Of a peer that is one no more, or of somebody who becomes one: its end is that of no link. */
+static void close_inbound(struct env_uv *u, uint64_t peer_id, const char *why)
+{
+    list_for_each(node, &u->inbound) {
+        struct inbound *in = container_of(node, struct inbound, node);
+        if (in->peer_id != peer_id) continue;
+        in->greeted = false;
+        conn_close(&in->conn, "%s", why);
+    }
+}
+
 int net_set_peer(struct env *e, uint64_t peer_id, const char *text)
 {
     struct env_uv *u = env_uv_of(e);
@@ -290,18 +301,14 @@ int net_set_peer(struct env *e, uint64_t peer_id, const char *text)
     if (text && (url_parse(text, &url, NULL) != 0 || url.tls != (u->client_tls != NULL))) return ERR_INVALID;
     if (peer_id == u->options.id) return 0;
     struct peer *p = map_remove(&u->peers, peer_id);
+    bool is_new = !p;
     unsigned still_up = p ? p->up : 0; /* they are counted off as they close */
     if (p) {
         for (int i = 0; i < ENV_CHANNELS; i++) link_forget(p->links[i]);
         mem_free(p);
     }
-    if (!text) {
-        list_for_each(node, &u->inbound) {
-            struct inbound *in = container_of(node, struct inbound, node);
-            if (in->peer_id == peer_id) conn_close(&in->conn, "the peer was removed");
-        }
-        return 0;
-    }
+    if (!text || is_new) close_inbound(u, peer_id, text ? "it was no peer until now" : "the peer was removed");
+    if (!text) return 0;
     p = mem_must_calloc(1, sizeof(*p));
     p->id = peer_id;
     p->up = still_up;
@@ -363,8 +370,9 @@ static enum welcome_status judge(struct inbound *in, const struct hello *h)
     if (in->peer_id == u->options.id) return WELCOME_OWN_ID;
     if (h->to != u->options.id) return WELCOME_WRONG_TARGET;
     if (!peer_get(u, in->peer_id)) {
-        bool gone = u->started && u->handlers.stranger && u->handlers.stranger(u->ctx, in->peer_id, h->known);
-        return gone ? WELCOME_REMOVED : WELCOME_UNKNOWN;
+        enum env_stranger s = ENV_STRANGER_UNKNOWN;
+        if (u->started && u->handlers.stranger) s = u->handlers.stranger(u->ctx, in->peer_id, h->known);
+        if (s != ENV_STRANGER_HEARD) return s == ENV_STRANGER_REMOVED ? WELCOME_REMOVED : WELCOME_UNKNOWN;
     }
     return spoken_for(in) ? WELCOME_TWICE : WELCOME_OK;
 }

@@ -136,6 +136,8 @@ void guard_members_release(struct guard *g);
 raft_index guard_committed_configuration(const struct guard *g, struct raft_configuration *ret);
 /* Whether the log has come to a configuration that was committed at that index. */
 bool guard_holds_configuration(const struct guard *g, raft_index index);
+/* Whether something else is committed there in this log. */
+bool guard_contradicts(const struct guard *g, raft_index index);
 /* On a leader that may serve: makes `next` the configuration by one entry of the log. ERR_BUSY: one is under way, or a transfer. */
 int guard_change(struct guard *g, struct raft_change *req, const struct raft_configuration *next,
                  raft_change_cb cb) MUST_CHECK;

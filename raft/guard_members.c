@@ -68,6 +68,12 @@ bool guard_holds_configuration(const struct guard *g, raft_index index)
     return index <= g->r->last_applied || (e && e->type == RAFT_CHANGE);
 }
 
+bool guard_contradicts(const struct guard *g, raft_index index)
+{
+    const struct raft_entry *e = entry_at(g->r, index);
+    return index <= g->r->last_applied && e && e->type != RAFT_CHANGE;
+}
+
 /* The newest at or before `last` is what libraft goes by, and which one is committed is known to it. */
 static void tell_truth(struct guard *g, raft_index last)
 {

@@ -167,13 +167,6 @@ int heal_opened(struct consensus *c, struct err *e)
 
 /* ---- distrust ----------------------------------------------------------------------------------- */
 
-static size_t voters(const struct consensus *c)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < c->n_peers; i++) n += !c->peers[i].learner;
-    return n;
-}
-
 static void distrust(struct consensus *c, uint32_t flags, const char *why)
 {
     struct err e = {{0}};
@@ -182,12 +175,18 @@ static void distrust(struct consensus *c, uint32_t flags, const char *why)
     snprintf(c->meta.why, sizeof c->meta.why, "%.127s", why);
     int rv = save(c, &e);
     if (rv) return consensus_fatal(c, rv, "%s; and that cannot be noted: %s", why, e.text);
-    consensus_fatal(c, voters(c) > 1 ? ERR_RESTART : ERR_CORRUPT, "%s", why);
+    consensus_fatal(c, heal_alone(c) ? ERR_CORRUPT : ERR_RESTART, "%s", why);
 }
 
 void consensus_distrust(struct consensus *c, const char *why)
 {
     distrust(c, 0, why);
+}
+
+void heal_rolled_back(struct consensus *c, const char *why)
+{
+    c->meta.voted_for = c->id; /* whom it has really voted for may be lost */
+    distrust(c, META_ROLLED_BACK, why);
 }
 
 /* ---- acquaintance ------------------------------------------------------------------------------- */
@@ -303,8 +302,7 @@ static bool is_old(struct consensus *c, const struct peer *p, const struct frame
     snprintf(text, sizeof text, "the data folder is not what this member left: member %" PRIx64 " has seen %s", p->id, why);
     c->meta.boots = higher(c->meta.boots, f->known.boots);
     c->meta.term = higher(c->meta.term, f->known.term);
-    c->meta.voted_for = c->id; /* whom it has really voted for may be lost */
-    distrust(c, META_ROLLED_BACK, text);
+    heal_rolled_back(c, text);
     return true;
 }
 

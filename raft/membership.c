@@ -208,15 +208,6 @@ void membership_changed(struct consensus *c)
     if (!c->dead) update_peers(c);
 }
 
-void membership_frame(struct consensus *c, struct peer *p, const struct frame *f)
-{
-    struct raft_configuration conf;
-    if (!peers_decode_configuration(f->members.configuration, &conf)) return;
-    if (learn(c, p->id, f->members.index, &conf)) update_peers(c);
-}
-
-/* ---- removed ------------------------------------------------------------------------------------ */
-
 static size_t voters(const struct consensus *c)
 {
     size_t n = 0;
@@ -224,18 +215,28 @@ static size_t voters(const struct consensus *c)
     return n;
 }
 
-/* The only voter changes the members in its own log. Who is in a later membership of the same cluster has it from the log that this
- * folder has lost: the flags, which say that this member begins a cluster alone, have begun a second one (unless that was the
- * purpose: a backup restored). */
-static bool is_second_cluster(const struct consensus *c, uint64_t known)
+/* The only voter changes the members in its own log. Where there is a later membership, its log was lost, and the flags, which say that
+ * this member begins a cluster alone, have begun a second one (unless that was the purpose: a backup restored). */
+static bool is_second_cluster(const struct consensus *c, uint64_t index)
 {
     const struct raft *r = &c->raft;
-    const struct raft_server *self = NULL;
+    bool alone = false;
     for (unsigned i = 0; i < r->configuration.n; i++)
-        if (r->configuration.servers[i].id == c->id) self = &r->configuration.servers[i];
-    return !(c->meta.flags & META_RESTORED) && self && self->role == RAFT_VOTER && voters(c) == 1 && known > c->membership.committed_index &&
-           known > r->configuration_index && known > r->configuration_uncommitted_index;
+        alone |= r->configuration.servers[i].id == c->id && r->configuration.servers[i].role == RAFT_VOTER;
+    return alone && voters(c) == 1 && index > r->configuration_index && index > r->configuration_uncommitted_index;
 }
+
+void membership_frame(struct consensus *c, uint64_t from, const struct frame *f)
+{
+    struct raft_configuration conf;
+    bool second = is_second_cluster(c, f->members.index);
+    if ((c->meta.flags & META_RESTORED) && second) return;
+    if (!peers_decode_configuration(f->members.configuration, &conf) || !learn(c, from, f->members.index, &conf)) return;
+    update_peers(c);
+    if (second) heal_rolled_back(c, "this folder has lost the members that others know of: what it began was another cluster");
+}
+
+/* ---- removed ------------------------------------------------------------------------------------ */
 
 uint64_t membership_known(void *ctx)
 {
@@ -243,14 +244,19 @@ uint64_t membership_known(void *ctx)
     return member_of(c, c->id) ? c->membership.committed_index : 0;
 }
 
-bool membership_stranger(void *ctx, uint64_t peer_id, uint64_t known)
+static bool is_gone(const struct consensus *c, uint64_t peer_id, uint64_t known)
+{
+    return !c->dead && known && c->membership.committed_index > known && !member_of(c, peer_id);
+}
+
+/* Who is of a later membership than is known here says who the members are now; of those that are known here perhaps nobody is left.
+ * Who is of one that this log knows nothing of is of another history, and must not be told anything for good. */
+enum env_stranger membership_stranger(void *ctx, uint64_t peer_id, uint64_t known)
 {
     struct consensus *c = ctx;
-    char why[128];
-    snprintf(why, sizeof why, "member %" PRIx64 " is of a later membership of this cluster, which this folder has lost: replace this member",
-             peer_id);
-    if (!c->dead && is_second_cluster(c, known)) consensus_distrust(c, why);
-    return !c->dead && known && c->membership.committed_index > known && !member_of(c, peer_id);
+    if (is_gone(c, peer_id, known)) return guard_contradicts(&c->guard, known) ? ENV_STRANGER_UNKNOWN : ENV_STRANGER_REMOVED;
+    bool news = !c->dead && known > c->membership.committed_index && !(c->meta.flags & META_RESTORED);
+    return news ? ENV_STRANGER_HEARD : ENV_STRANGER_UNKNOWN;
 }
 
 void membership_refused(void *ctx, uint64_t peer_id, int error)

@@ -81,7 +81,7 @@ struct sim_frame {
 struct sim_conn {
     uint64_t from, to;
     enum env_channel channel;
-    bool up, sending;
+    bool up, sending, stranger; /* stranger: `to` does not know `from` as a peer, and hears it all the same */
     uint64_t generation; /* of its state: events of an earlier one are void */
     uint64_t last_arrival_us;
     struct list queue; /* of struct env_send, the sender's */

@@ -92,14 +92,17 @@ static void run_removed(struct sim *s, struct sim_env *e, void *arg, uint64_t by
     e->handlers.refused(e->handlers_ctx, by, ERR_REMOVED);
 }
 
-/* `to` does not know `from` as a peer; it may know that `from` was removed. */
-static void refuse_stranger(struct sim *s, struct sim_env *from, struct sim_env *to)
+/* `to` does not know `from` as a peer. It may know that `from` was removed, or want to hear it. */
+static bool hears_stranger(struct sim *s, struct sim_env *from, struct sim_env *to)
 {
     const struct env_handlers *f = &from->handlers, *t = &to->handlers;
     uint64_t known = f->known ? f->known(from->handlers_ctx) : 0;
-    if (!t->stranger || !t->stranger(to->handlers_ctx, from->member->id, known)) return;
-    sim_trace_line(s, "m%d refuses m%d: removed", (int)to->member->id, (int)from->member->id);
-    sim_schedule(s, 0, "removed", from, run_removed, NULL, to->member->id);
+    enum env_stranger is = t->stranger ? t->stranger(to->handlers_ctx, from->member->id, known) : ENV_STRANGER_UNKNOWN;
+    if (is == ENV_STRANGER_REMOVED) {
+        sim_trace_line(s, "m%d refuses m%d: removed", (int)to->member->id, (int)from->member->id);
+        sim_schedule(s, 0, "removed", from, run_removed, NULL, to->member->id);
+    }
+    return is == ENV_STRANGER_HEARD;
 }
 
 static bool listens_at(const struct sim_member *m, uint32_t url)
@@ -126,11 +129,11 @@ static void run_attempt(struct sim *s, struct sim_env *e, void *arg, uint64_t ge
     if (c->generation != generation || listener(s, c->from) != e || !e->peers[c->to]) return;
     struct sim_env *to = listener(s, c->to);
     bool reached = to && listens_at(to->member, e->urls[c->to]) && !s->paths[c->from][c->to].cut && !s->paths[c->to][c->from].cut;
-    if (!reached || !to->peers[c->from]) {
-        if (reached) refuse_stranger(s, e, to);
+    if (!reached || !(to->peers[c->from] || hears_stranger(s, e, to))) {
         attempt_later(s, c);
         return;
     }
+    c->stranger = !to->peers[c->from];
     c->generation++;
     c->up = true;
     sim_trace_line(s, "link m%d->m%d.%d up", (int)c->from, (int)c->to, (int)c->channel);
@@ -198,7 +201,7 @@ int sim_net_set_peer(struct env *base, uint64_t peer_id, const char *url)
     if (peer_id < 1 || peer_id > s->options.members || peer_id == id)
         return 0; /* nobody is there */
     uint32_t hash = url ? crc32c(1, url, strlen(url)) : 0;
-    bool known = e->peers[peer_id] && e->urls[peer_id] == hash;
+    bool was = e->peers[peer_id], known = was && e->urls[peer_id] == hash;
     e->peers[peer_id] = url != NULL;
     e->urls[peer_id] = hash;
     if (e->zombie) return 0;
@@ -208,8 +211,8 @@ int sim_net_set_peer(struct env *base, uint64_t peer_id, const char *url)
             conn_down(s, out, e, true); /* it has moved */
             attempt_later(s, out);
         }
-        if (url) continue;
-        conn_down(s, out, e, true);
+        if (url && was) continue;
+        if (!url) conn_down(s, out, e, true);
         if (in->up) conn_down(s, in, s->members[peer_id].env, false);
     }
     return 0;
@@ -224,7 +227,7 @@ static void run_arrive(struct sim *s, struct sim_env *e, void *arg, uint64_t num
     struct sim_frame *f = arg;
     const struct sim_conn *c = f->conn;
     bool heard = !f->lost && listener(s, c->to) == e && e->incarnation == f->incarnation &&
-                 e->peers[c->from];
+                 (e->peers[c->from] || c->stranger);
     if (heard) {
         struct slice bytes = slice_make(f->bytes, f->len);
         uint32_t crc = crc32c(0, f->bytes, f->len);

@@ -519,6 +519,56 @@ static void test_two_with_one_id(void **state)
     member_close(&b);
 }
 
+static enum env_stranger heard_from_4_on(void *ctx, uint64_t peer, uint64_t known)
+{
+    (void)ctx, (void)peer;
+    return known >= 4 ? ENV_STRANGER_HEARD : ENV_STRANGER_UNKNOWN;
+}
+
+static uint64_t known_index;
+
+static uint64_t known(void *ctx)
+{
+    (void)ctx;
+    return known_index;
+}
+
+/* Somebody who is no peer is heard when it is worth it; when it becomes one, it is connected like any other. */
+static void test_stranger(void **state)
+{
+    static const struct env_handlers hears = {on_tick, on_frame, on_link, .stranger = heard_from_4_on, .known = known};
+    struct member a, b;
+    struct waiting_send w;
+    (void)state;
+    member_open(&a, 1, CLUSTER, "a");
+    member_open(&b, 2, CLUSTER, "b");
+    meet(&b, &a);
+    known_index = 3;
+    assert_int_equal(a.env->ops->start(a.env, 10, &hears, &a), 0);
+    assert_int_equal(b.env->ops->start(b.env, 10, &hears, &b), 0);
+    wait_for(strstr(last_log, "it is not a member of this cluster"));
+    known_index = 4;
+    wait_for(b.links == 1);
+    assert_int_equal(a.links, 0);
+    send_text(&b, &w, 1, "who the ", "members are");
+    wait_for(a.frames == 1);
+    assert_string_equal(a.last, "who the members are");
+    meet(&a, &b);
+    wait_for(a.links == 1);
+    for (int i = 0; a.frames < 2; i++) { /* its connection is made anew: what is on its way then is lost */
+        assert_true(i < 10000);
+        send_text(&b, &w, 1, "as a ", "peer");
+        wait_for(w.done);
+        uv_run(&loop, UV_RUN_NOWAIT);
+        usleep(500);
+    }
+    send_text(&a, &w, 2, "and ", "back");
+    wait_for(w.done);
+    member_close(&a);
+    wait_for(b.links == 0);
+    member_close(&b);
+}
+
 static int raw_connect(int port)
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -578,7 +628,8 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(test_files), T(test_unreadable), T(test_list_syncs), T(test_full_disk), T(test_folder_in_use), T(test_frames),
-        T(test_frames_tls), T(test_wrong_cluster), T(test_two_with_one_id), T(test_garbage), T(test_too_many_connections),
+        T(test_frames_tls), T(test_wrong_cluster), T(test_two_with_one_id),
+        T(test_stranger), T(test_garbage), T(test_too_many_connections),
     };
     return cmocka_run_group_tests_name("env_uv", tests, NULL, NULL);
 }

@@ -356,6 +356,38 @@ static void test_moved_leader(void **state)
     stop(&k);
 }
 
+/* Who was down while all others were replaced knows nobody who is still there; those who are there call it. */
+static void test_nobody_left(void **state)
+{
+    struct cluster k;
+    (void)state;
+    begin(&k, 3, 45);
+    struct node *leader = cluster_wait_leader(&k), *away = &k.nodes[leader->id % 3 + 1], *third = other_than(&k, leader, away);
+    node_write(leader, 1);
+    assert_true(cluster_wait_value(&k, 1, 0));
+    node_crash(away, SIM_KILL);
+    for (uint64_t id = 4; id <= 5; id++) {
+        assert_int_equal(add(&k, id, false), 0);
+        join(&k, id);
+        wait_voter(&k, id, id);
+    }
+    uint64_t gone[2] = {third->id, leader->id};
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(on_member(&k, CONSENSUS_REMOVE, gone[i]), 0);
+        wait_removed(&k.nodes[gone[i]]);
+    }
+    node_write(cluster_wait_leader(&k), 2);
+    node_boot(&k, away->id);
+    node_crash(cluster_wait_leader(&k), SIM_KILL); /* and it is needed */
+    for (uint64_t id = 4; id <= 5; id++)
+        if (!k.nodes[id].c) k.nodes[id].leads = false;
+    node_write(cluster_wait_leader(&k), 3);
+    assert_true(cluster_wait_value(&k, 3, 0));
+    assert_true(node_has(away, 2));
+    assert_same_logs(&k);
+    stop(&k);
+}
+
 /* Removed before it has heard anything of the others: who joins knows what it was told before it started, who was there from the
  * beginning that it was. */
 static void test_removed_unheard(void **state)
@@ -407,6 +439,7 @@ static void test_second_cluster(void **state)
         wait_voter(&k, id, id);
     }
     struct node *n = &k.nodes[1];
+    struct consensus_config alone = k.config;
     for (uint64_t v = 1; v <= 20; v++) node_write(cluster_wait_leader(&k), v);
     node_crash(n, SIM_KILL);
     n->leads = false;
@@ -417,15 +450,24 @@ static void test_second_cluster(void **state)
     assert_true(n->leads); /* nobody can tell it */
     sim_heal_all(k.sim);
     assert_true(sim_run_until(k.sim, is_fatal, n, 10 * SECOND));
-    assert_int_equal(n->fatal_error, ERR_CORRUPT);
-    assert_non_null(strstr(n->fatal_text, "replace this member"));
-    n->leads = false;
+    assert_int_equal(n->fatal_error, ERR_RESTART);
+    assert_non_null(strstr(n->fatal_text, "another cluster"));
+    for (int starts = 0; n->fatal; starts++) {
+        assert_true(starts < 5);
+        assert_int_equal(n->fatal_error, ERR_RESTART);
+        n->leads = false;
+        node_close(n);
+        node_boot(&k, 1);
+        assert_true(sim_run_until(k.sim, is_settled, n, 60 * SECOND));
+    }
+    node_write(cluster_wait_leader(&k), 21);
+    assert_true(cluster_wait_value(&k, 21, 0));
+    assert_same_logs(&k);
+
     node_close(n);
-    assert_int_equal(node_try_boot(&k, 1, &e), ERR_CORRUPT);
-    assert_non_null(strstr(e.text, "replace this member"));
-    node_write(cluster_wait_leader(&k), 21); /* the others go on */
     sim_disk_wipe(k.sim, 1);
     struct env *env = sim_boot(k.sim, 1);
+    k.config = alone;
     k.config.id = 1;
     assert_int_equal(consensus_write_restored(&k.config, env, read_nothing, NULL, &e), 0);
     sim_release(env);
@@ -671,6 +713,7 @@ int main(void)
         cmocka_unit_test(test_learner_votes),        cmocka_unit_test(test_refused),
         cmocka_unit_test(test_unknown_candidate),    cmocka_unit_test(test_moved_leader),
         cmocka_unit_test(test_removed_unheard),      cmocka_unit_test(test_second_cluster),
+        cmocka_unit_test(test_nobody_left),
         cmocka_unit_test(test_crash_at_each_operation), cmocka_unit_test(test_folder_lost_after_a_change),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
