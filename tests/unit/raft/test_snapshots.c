@@ -3,6 +3,7 @@
 
 #include "base/crc32c.h"
 #include "base/log.h"
+#include "raft/snapshots_int.h"
 
 static void get_status(const struct node *n, struct consensus_status *s)
 {
@@ -162,6 +163,40 @@ static void test_install_over_bad_links(void **state)
         assert_same_logs(&k);
         cluster_stop(&k);
     }
+}
+
+static void fail_behind_rename(void *ctx, enum sim_moment what, uint64_t id, uint64_t other, struct slice frame, int op,
+                               const char *path)
+{
+    struct lag *l = ctx;
+    (void)other, (void)frame;
+    if (what == SIM_DISK && id == l->slow->id && op == ENV_IO_RENAME && strcmp(path, SNAP_RECEIVED) == 0)
+        sim_disk_fail_nth(l->k->sim, id, 1);
+}
+
+static bool is_resetting(void *arg)
+{
+    struct node *n = arg;
+    return n->fatal || n->c->snapshots->receiving.state == RECV_RESETTING;
+}
+
+/* Closed in the middle of an install, whose reset of the log then fails: closing does not wait for it for ever. */
+static void test_close_while_installing(void **state)
+{
+    (void)state;
+    struct cluster k;
+    cluster_init(&k, 3, 16);
+    struct lag l = {&k, make_lagging(&k, 100)};
+    sim_on_moment(k.sim, fail_behind_rename, &l);
+    node_boot(&k, l.slow->id);
+    assert_true(sim_run_until(k.sim, is_resetting, l.slow, 30 * SECOND));
+    assert_false(l.slow->fatal);
+    node_close(l.slow);
+    node_boot(&k, l.slow->id);
+    sim_disk_fail_nth(k.sim, l.slow->id, 0);
+    assert_true(cluster_wait_value(&k, 400, 0));
+    assert_same_logs(&k);
+    cluster_stop(&k);
 }
 
 static void test_crash_at_every_step(void **state)
@@ -415,6 +450,7 @@ int main(void)
         cmocka_unit_test(test_on_demand),
         cmocka_unit_test(test_install),
         cmocka_unit_test(test_install_over_bad_links),
+        cmocka_unit_test(test_close_while_installing),
         cmocka_unit_test(test_damage),
         cmocka_unit_test(test_older),
         cmocka_unit_test(test_crash_at_every_step),
