@@ -1,7 +1,8 @@
 /* Consensus alone under everything at once: crashes, partitions, slow disks, frames lost, repeated
- * and out of order, snapshots all the time. No acknowledged entry is lost, none is applied twice,
- * all members apply the same, and a read point sees what was acknowledged before it. CHAOS_SEED=n
- * runs one seed, CHAOS_SEEDS=n so many. */
+ * and out of order, snapshots all the time; in every third run one member after the other finds its
+ * state damaged or its disk empty, and heals while all that goes on for the others, too. No
+ * acknowledged entry is lost, none is applied twice, all members apply the same, and a read point
+ * sees what was acknowledged before it. CHAOS_SEED=n runs one seed, CHAOS_SEEDS=n so many. */
 #include <inttypes.h>
 
 #include "cluster.h"
@@ -16,6 +17,9 @@ struct chaos {
     uint8_t state[VALUES_MAX]; /* 0 unknown, 1 acknowledged, 2 known not to be applied */
     uint64_t last_acknowledged;
     bool down[CLUSTER_MAX + 1];
+    uint64_t damaged; /* this member is, and not whole again; 0 = none */
+    bool told;        /* and it has said so */
+    uint64_t healed;
     struct applied *history; /* by index: what the first member to apply it saw */
     size_t history_size;
     uint64_t applied, reads;
@@ -128,11 +132,44 @@ static void chaos_crash(struct chaos *x, uint64_t id)
     n->leads = false;
 }
 
+/* One at a time: what a majority has lost is lost. */
+static void chaos_damage(struct chaos *x, uint64_t id)
+{
+    struct node *n = &x->k.nodes[id];
+    if (x->damaged || x->seed % 3) return;
+    x->told = !x->down[id] && sim_chance(&x->r, 600000);
+    x->damaged = id;
+    if (x->told) {
+        consensus_distrust(n->c, "chaos");
+    } else {
+        if (!x->down[id]) chaos_crash(x, id);
+        sim_disk_wipe(x->k.sim, id);
+    }
+}
+
+/* It is started again as often as it asks for that, and is as good as any when it says so. */
+static void chaos_heal(struct chaos *x)
+{
+    struct node *n = &x->k.nodes[x->damaged];
+    struct consensus_status s;
+    if (!x->damaged || x->down[x->damaged]) return;
+    if (n->fatal && n->fatal_error == ERR_RESTART) {
+        x->told = true;
+        chaos_crash(x, n->id);
+        if (sim_chance(&x->r, 500000)) chaos_boot(x, n->id);
+        return;
+    }
+    consensus_get_status(n->c, &s);
+    if (!x->told || s.recovering || !s.ready) return;
+    x->damaged = 0;
+    x->healed++;
+}
+
 static void chaos_fault(struct chaos *x)
 {
     struct sim *s = x->k.sim;
     uint64_t id = 1 + sim_random_below(&x->r, x->k.n);
-    switch (sim_random_below(&x->r, 10)) {
+    switch (sim_random_below(&x->r, 11)) {
     case 0:
     case 1:
         if (x->down[id]) chaos_boot(x, id);
@@ -151,6 +188,7 @@ static void chaos_fault(struct chaos *x)
     case 8:
         if (!x->down[id]) sim_pause(s, id, sim_random_below(&x->r, 900000));
         break;
+    case 9: chaos_damage(x, id); break;
     default:
         sim_heal_all(s);
         for (unsigned i = 1; i <= x->k.n; i++) sim_disk_slow(s, i, 1);
@@ -186,7 +224,7 @@ static void chaos_load(struct chaos *x)
 static void check_fatal(struct chaos *x)
 {
     for (unsigned i = 1; i <= x->k.n; i++) {
-        if (x->k.nodes[i].fatal)
+        if (x->k.nodes[i].fatal && !x->down[i])
             fail_msg("seed %" PRIu64 ": member %u: %s", x->seed, i, x->k.nodes[i].fatal_text);
     }
 }
@@ -199,8 +237,9 @@ static bool chaos_settled(void *arg)
     if (!l) return false;
     consensus_get_status(l->c, &a);
     for (unsigned i = 1; i <= x->k.n; i++) {
+        if (x->down[i]) return false;
         consensus_get_status(x->k.nodes[i].c, &b);
-        if (b.applied_index != a.last_index || b.leader_id != l->id) return false;
+        if (b.recovering || b.applied_index != a.last_index || b.leader_id != l->id) return false;
     }
     return true;
 }
@@ -249,8 +288,10 @@ static void chaos_run(uint64_t seed)
     struct chaos *x = mem_must_alloc(sizeof *x);
     chaos_init(x, seed);
     for (unsigned i = 1; i <= x->k.n; i++) chaos_boot(x, i);
+    if (x->seed % 3 == 0) sim_run_for(x->k.sim, 2 * SECOND); /* they must have met to know one that was lost */
     for (int step = 0; step < 1500; step++) {
         sim_run_for(x->k.sim, 2000 + sim_random_below(&x->r, 10000));
+        chaos_heal(x);
         check_fatal(x);
         chaos_load(x);
         if (sim_chance(&x->r, 40000)) chaos_fault(x);
@@ -262,6 +303,11 @@ static void chaos_run(uint64_t seed)
         sim_disk_slow(x->k.sim, i, 1);
         if (x->down[i]) chaos_boot(x, i);
     }
+    for (int i = 0; i < 200 && x->damaged && !chaos_settled(x); i++) {
+        sim_run_for(x->k.sim, SECOND / 10);
+        chaos_heal(x);
+        if (x->down[x->damaged]) chaos_boot(x, x->damaged);
+    }
     if (!sim_run_until(x->k.sim, chaos_settled, x, 60 * SECOND)) {
         check_fatal(x);
         fail_msg("seed %" PRIu64 ": does not settle", seed);
@@ -269,8 +315,8 @@ static void chaos_run(uint64_t seed)
     chaos_check(x);
     if (getenv("CHAOS_SEED")) {
         print_message("seed %" PRIu64 ": %" PRIu64 " values, %" PRIu64 " acknowledged, %" PRIu64
-                      " reads\n",
-                      seed, x->next_value, x->applied, x->reads);
+                      " reads, %" PRIu64 " healed\n",
+                      seed, x->next_value, x->applied, x->reads, x->healed);
     }
     assert_true(x->applied > 0);
     cluster_stop(&x->k);
