@@ -211,7 +211,7 @@ def one_of_three(base, call, error, nth, path):
 def test_three_members():
     base = make_base(3)
     files = os.path.basename(TMP) + "/case/n2"
-    sweep(FILE_CASES if LONG else [("sync", errno.EIO), ("write", errno.ENOSPC)], "one of three, files",
+    sweep(FILE_CASES if LONG else [("sync", errno.EIO), ("write", errno.ENOSPC), ("read", errno.EIO)], "one of three, files",
           lambda call, error, nth: one_of_three(base, call, error, nth, files))
     sweep(NET_CASES if LONG else [("read,recv", errno.ECONNRESET), ("write,send", errno.EPIPE), ("connect", errno.ENETUNREACH)],
           "one of three, sockets", lambda call, error, nth: one_of_three(base, call, error, nth, "socket:"))
