@@ -153,7 +153,7 @@ void sim_disk_fail_nth(struct sim *s, uint64_t id, unsigned nth);
  * (may be NULL) is borrowed until the member's next disk operation. */
 bool sim_disk_flip(struct sim *s, uint64_t id, const char *prefix, const char **ret_path,
                    uint64_t *ret_offset);
-/* The sector at `offset` cannot be read any more, until it is written as a whole; false: there is no such file. */
+/* The sector at `offset` cannot be read any more, until it is written to; false: there is no such file. */
 bool sim_disk_lose_sector(struct sim *s, uint64_t id, const char *path, uint64_t offset);
 /* What else a disk can do to what it holds, in some file by chance; what it did in words (borrowed until the
  * next call), or NULL if there was nothing to do it to. */
@@ -162,6 +162,7 @@ enum sim_damage {
     SIM_DAMAGE_ZERO,      /* one sector reads as zeroes */
     SIM_DAMAGE_STALE,     /* a write that was acknowledged never reached its place (needs keep_old) */
     SIM_DAMAGE_MISPLACED, /* ... but another one */
+    SIM_DAMAGE_UNREADABLE,/* one sector cannot be read */
     SIM_DAMAGE_CUT,       /* the end of a file is gone */
     SIM_DAMAGE_REMOVED,   /* a whole file is gone */
     SIM_DAMAGES

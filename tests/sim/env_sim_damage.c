@@ -1,4 +1,4 @@
-/* What a disk does to what it holds: bits that flip, sectors that read as zeroes, writes that never reached
+/* What a disk does to what it holds: bits that flip, sectors that read as zeroes or not at all, writes that never reached
  * their place or reached another one, ends and whole files that are gone. Always at rest, in what is
  * visible and what is durable alike: the next life finds it so. */
 #include <inttypes.h>
@@ -94,6 +94,14 @@ static const char *zero_sector(struct sim *s, struct sim_name *n, struct sim_ran
     return s->words;
 }
 
+static const char *lose_sector(struct sim *s, uint64_t id, struct sim_name *n, struct sim_random *r)
+{
+    uint64_t at = sim_random_below(r, n->inode->live.len) / SECTOR * SECTOR;
+    (void)sim_disk_lose_sector(s, id, n->path, at);
+    snprintf(s->words, sizeof s->words, "the sector at %" PRIu64 " of %s cannot be read", at, n->path);
+    return s->words;
+}
+
 static const char *cut_end(struct sim *s, struct sim_name *n, struct sim_random *r)
 {
     size_t len = (size_t)sim_random_below(r, n->inode->live.len);
@@ -103,17 +111,18 @@ static const char *cut_end(struct sim *s, struct sim_name *n, struct sim_random 
     return s->words;
 }
 
-static const char *damage_file(struct sim *s, struct sim_disk *d, struct sim_name *n,
+static const char *damage_file(struct sim *s, uint64_t id, struct sim_name *n,
                                enum sim_damage how, struct sim_random *r)
 {
     switch (how) {
+    case SIM_DAMAGE_UNREADABLE: return lose_sector(s, id, n, r);
     case SIM_DAMAGE_ZERO: return zero_sector(s, n, r);
     case SIM_DAMAGE_STALE: return lose_write(s, n, r, false);
     case SIM_DAMAGE_MISPLACED: return lose_write(s, n, r, true);
     case SIM_DAMAGE_CUT: return cut_end(s, n, r);
     case SIM_DAMAGE_REMOVED:
         snprintf(s->words, sizeof s->words, "%s is gone", n->path);
-        sim_disk_forget(d, n->path);
+        sim_disk_forget(sim_member(s, id)->disk, n->path);
         return s->words;
     default: return NULL;
     }
@@ -132,7 +141,7 @@ const char *sim_disk_damage(struct sim *s, uint64_t id, enum sim_damage how, str
     uint64_t from = d->live.n ? sim_random_below(r, d->live.n) : 0;
     for (size_t i = 0; i < d->live.n; i++) {
         struct sim_name *n = &d->live.names[(from + i) % d->live.n];
-        const char *words = n->inode->live.len ? damage_file(s, d, n, how, r) : NULL;
+        const char *words = n->inode->live.len ? damage_file(s, id, n, how, r) : NULL;
         if (words) return words;
     }
     return NULL;

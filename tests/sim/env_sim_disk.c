@@ -477,21 +477,11 @@ static bool touches_lost(const struct sim_inode *i, uint64_t offset, uint64_t le
     return i->lost && offset < i->lost - 1 + SECTOR && offset + len > i->lost - 1;
 }
 
-/* A part of that sector cannot be written: the rest would have to be read for it. */
-static bool writes_over_lost(struct sim_inode *i, uint64_t offset, uint64_t len)
-{
-    if (!touches_lost(i, offset, len)) return true;
-    if (offset > i->lost - 1 || offset + len < i->lost - 1 + SECTOR) return false;
-    i->lost = 0;
-    return true;
-}
-
 static int begin_write(struct sim_env *e, struct env_io *io, bool fail)
 {
     size_t total = io_bytes(io), keep = total;
     CHECK(io->file && io->file->writable && io->n_iov <= ENV_IOV_MAX);
-    if (!writes_over_lost(io->file->inode, io->offset, total))
-        return err_set(&io->err, ERR_IO, "%s: write failed", io->file->path);
+    if (touches_lost(io->file->inode, io->offset, total)) io->file->inode->lost = 0;
     if (disk_full(e->disk, io->file->inode, io->offset + total)) {
         return err_set(&io->err, ERR_NO_SPACE, "%s: no space left on device", io->file->path);
     }
