@@ -42,17 +42,24 @@ void wal_head_encode(uint8_t out[WAL_RECORD_HEAD], const struct wal_head *h)
     put32(out + 52, h->check);
 }
 
+uint32_t wal_record_check(const uint8_t head[WAL_RECORD_HEAD], uint64_t seed, const struct slice *pieces, size_t n)
+{
+    XXH64_state_t x;
+    XXH64_reset(&x, seed);
+    XXH64_update(&x, head + 12, WAL_RECORD_HEAD - 16);
+    for (size_t i = 0; i < n; i++) XXH64_update(&x, pieces[i].data, pieces[i].len);
+    uint32_t check = (uint32_t)XXH64_digest(&x);
+    return check ? check : 1; /* 0: a record of an earlier version, which has none */
+}
+
 struct wal_sums wal_record_sums(const uint8_t head[WAL_RECORD_HEAD], const struct slice *pieces,
                                 size_t n)
 {
     struct wal_sums sums;
+    struct wal_head h;
     uint8_t field[4] = {0};
-    XXH64_state_t x;
-    XXH64_reset(&x, 0);
-    XXH64_update(&x, head + 12, WAL_RECORD_HEAD - 16);
-    for (size_t i = 0; i < n; i++) XXH64_update(&x, pieces[i].data, pieces[i].len);
-    sums.check = (uint32_t)XXH64_digest(&x);
-    if (sums.check == 0) sums.check = 1; /* 0: a record of an earlier version, which has none */
+    wal_head_decode(head, &h);
+    sums.check = wal_record_check(head, h.salt, pieces, n);
     put32(field, sums.check);
     sums.crc = crc32c(crc32c(0, head + 12, WAL_RECORD_HEAD - 16), field, sizeof field);
     for (size_t i = 0; i < n; i++) sums.crc = crc32c(sums.crc, pieces[i].data, pieces[i].len);

@@ -61,6 +61,9 @@ int wal_segment_head_check(struct slice file, const struct wal_options *o, uint6
 struct wal_sums {
     uint32_t crc, check;
 };
+/* The second one begins with a seed: the salt, so that a torn write cannot lend its salt to what the file's earlier life
+ * left in the same place; an earlier version began with 0. */
+uint32_t wal_record_check(const uint8_t head[WAL_RECORD_HEAD], uint64_t seed, const struct slice *pieces, size_t n);
 struct wal_sums wal_record_sums(const uint8_t head[WAL_RECORD_HEAD], const struct slice *pieces,
                                 size_t n);
 void wal_segment_path(char out[WAL_PATH_BYTES], uint64_t number);

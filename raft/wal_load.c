@@ -63,7 +63,8 @@ static bool record_at(struct slice file, uint64_t pos, uint64_t salt, struct wal
     if (h->salt != salt || h->length > file.len - pos - WAL_RECORD_HEAD) return false;
     if (h->crc != crc32c(0, file.data + pos + 12, WAL_RECORD_HEAD - 12 + h->length)) return false;
     struct slice payload = slice_make(file.data + pos + WAL_RECORD_HEAD, h->length);
-    return h->check == 0 || h->check == wal_record_sums(file.data + pos, &payload, 1).check;
+    return h->check == 0 || h->check == wal_record_check(file.data + pos, salt, &payload, 1) ||
+           h->check == wal_record_check(file.data + pos, 0, &payload, 1);
 }
 
 static int read_file(struct wal *w, const char *path, struct buf *out, struct err *e)

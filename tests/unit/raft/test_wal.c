@@ -5,6 +5,7 @@
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "raft/consensus_int.h"
+#include "raft/wal_format_int.h"
 #include "raft/wal_int.h"
 
 struct world {
@@ -292,11 +293,23 @@ static void test_torn_at_every_byte(void **state)
     size_t used = used_bytes(&whole);
     size_t last_record = (56 + 16 + len_of(6, 100) + 7) / 8 * 8, start = used - last_record;
     unsigned cut = 0;
+    uint8_t old[WAL_RECORD_HEAD]; /* of the same record in an earlier life of the file */
+    struct wal_head head;
+    struct slice rest = slice_make(whole.data + start + WAL_RECORD_HEAD, 16 + len_of(6, 100));
+    wal_head_decode(whole.data + start, &head);
+    head.salt++;
+    head.seq--;
+    wal_head_encode(old, &head);
+    struct wal_sums sums = wal_record_sums(old, &rest, 1);
+    head.crc = sums.crc;
+    head.check = sums.check;
+    wal_head_encode(old, &head);
     for (size_t at = start; at <= used; at++) {
-        for (int stale = 0; stale < 2; stale++) {
+        for (int stale = 0; stale < 3; stale++) {
             buf_clear(&torn);
             assert_int_equal(buf_append(&torn, whole.data, whole.len), 0);
-            for (size_t i = at; i < used; i++) torn.data[i] = stale ? (uint8_t)(i * 89 + 1) : 0;
+            for (size_t i = at; i < used && stale < 2; i++) torn.data[i] = stale ? (uint8_t)(i * 89 + 1) : 0;
+            for (size_t i = at; i < start + WAL_RECORD_HEAD && stale == 2; i++) torn.data[i] = old[i - start];
             bool intact = memcmp(torn.data, whole.data, whole.len) == 0;
             sim_disk_write(w.sim, 1, FIRST_SEGMENT, buf_slice(&torn));
             world_open(&w);
