@@ -15,6 +15,8 @@ struct backup {
     struct core_snapshot *snapshot;
     struct store_loader *loader;
     int64_t revision_before;
+    struct buf bytes, last; /* of this stream, as it comes; of the last whole one */
+    int64_t last_revision;  /* 0 = there is none */
     bool asking;
 };
 
@@ -67,7 +69,12 @@ static void backup_finish(struct backup *b)
         verdict_fail(&r->verdict, "a backup of member %" PRIu64 " does not load: %s: %s",
                      b->life->id, err_name(rv), e.text);
     } else {
-        check_store(r, b->life, s, b->revision_before);
+        if (check_store(r, b->life, s, b->revision_before) && r->lying != b->life->id) {
+            struct buf old = b->last;
+            b->last = b->bytes;
+            b->bytes = old;
+            b->last_revision = store_revision(s);
+        }
         store_free(s);
         r->result->counts.backups++;
     }
@@ -90,6 +97,7 @@ static void on_piece(struct core_request *q)
     int rv = q->code;
     if (rv == 0 && q->type == CORE_SNAPSHOT_OPEN) b->snapshot = q->snapshot;
     if (rv == 0 && q->piece) rv = store_loader_feed(b->loader, blob_slice(q->piece), &e);
+    if (rv == 0 && q->piece) CHECK(buf_append_slice(&b->bytes, blob_slice(q->piece)) == 0);
     bool done = rv == 0 && q->type == CORE_SNAPSHOT_NEXT && q->done_all;
     bool refused = (rv == ERR_UNAVAILABLE || (rv == ERR_CORRUPT && r->members[b->life->id].damaged)) &&
                    q->type == CORE_SNAPSHOT_OPEN && !r->steady_us; /* it is healing */
@@ -132,6 +140,7 @@ static void backup_begin(void *arg)
         return;
     }
     b->life = l;
+    buf_clear(&b->bytes);
     b->loader = store_loader_new(&options);
     CHECK(b->loader);
     sim_at_member(r->sim, l->id, 0, backup_step, b);
@@ -152,8 +161,16 @@ void backup_start(struct run *r)
     later(b);
 }
 
+void backup_restore(struct run *r)
+{
+    struct backup *b = r->backup;
+    if (b && b->last_revision) restore_check(r, buf_slice(&b->last), b->last_revision);
+}
+
 void backup_free(struct run *r)
 {
+    if (r->backup) buf_release(&r->backup->bytes);
+    if (r->backup) buf_release(&r->backup->last);
     mem_free(r->backup);
 }
 

@@ -181,6 +181,7 @@ static void surge_next(void *arg)
 
 static void try_lag(struct run *r)
 {
+    if (r->o.quota_bytes) return; /* there may be no room */
     struct surge *s = r->surge = mem_must_calloc(1, sizeof *s);
     *s = (struct surge){.run = r, .life = cluster_leader(r)};
     if (!s->life) return;

@@ -41,16 +41,21 @@ static void client_rests(struct client *c)
     if (!r->ending) sim_at(r->sim, sim_random_range(&r->random, 0, 2 * think_us(r)), client_next, c);
 }
 
-void clients_refused(struct run *r, uint64_t value)
+void clients_asked(struct run *r, uint64_t value)
 {
     if (!value) return;
-    while (value >= r->refused_size) {
-        size_t size = r->refused_size ? 2 * r->refused_size : 1024;
-        r->refused = mem_must_realloc(r->refused, size * sizeof *r->refused);
-        memset(r->refused + r->refused_size, 0, (size - r->refused_size) * sizeof *r->refused);
-        r->refused_size = size;
+    if (value >= r->asked_size) {
+        size_t size = r->asked_size ? 2 * r->asked_size : 1024;
+        r->asked = mem_must_realloc(r->asked, size * sizeof *r->asked);
+        memset(r->asked + r->asked_size, 0, (size - r->asked_size) * sizeof *r->asked);
+        r->asked_size = size;
     }
-    r->refused[value] = true;
+    r->asked[value]++;
+}
+
+void clients_refused(struct run *r, uint64_t value)
+{
+    if (value) r->asked[value]--;
 }
 
 static bool outcome_unknown(int code)
@@ -75,6 +80,16 @@ static void check_steady(struct ask *a, const char *how)
                  how ? how : "a late answer");
 }
 
+/* It may have happened or may yet. Some clients do not wait to see which, and ask again. */
+static void ask_unknown(struct ask *a)
+{
+    struct run *r = a->run;
+    r->result->counts.unknown++;
+    ask_record(a, false);
+    if (ask_may_come_again(a->kind) && sim_chance(&r->random, r->o.retry_ppm))
+        a->client->again = (struct again){a->kind, a->key, a->key2, a->value, a->value2}, r->result->counts.retries++;
+}
+
 /* What the client makes of the answer. */
 static void ask_answered(struct ask *a)
 {
@@ -91,8 +106,7 @@ static void ask_answered(struct ask *a)
         clients_refused(r, a->value);
         clients_refused(r, a->value2);
     } else if (outcome_unknown(code)) {
-        r->result->counts.unknown++;
-        ask_record(a, false);
+        ask_unknown(a);
     } else {
         ask_check_refusal(a);
     }
@@ -106,8 +120,7 @@ static void on_done(struct core_request *q)
         ask_answered(a);
         client_rests(c);
     } else if (c) {
-        a->run->result->counts.unknown++;
-        ask_record(a, false);
+        ask_unknown(a);
         client_rests(c);
     }
     ask_free(a);
@@ -126,8 +139,7 @@ static void ask_abandon(struct ask *a)
 {
     struct client *c = a->client;
     check_steady(a, "no answer");
-    a->run->result->counts.unknown++;
-    ask_record(a, false);
+    ask_unknown(a);
     a->client = NULL;
     client_rests(c);
 }
@@ -148,7 +160,7 @@ static void client_next(void *arg)
     list_init(&a->node);
     a->run = r;
     a->client = c;
-    a->kind = ask_choose(r);
+    a->kind = c->again.value ? c->again.kind : ask_choose(r);
     a->request.done = on_done;
     r->n_asks++;
     if (!l || !ask_make(a)) {
@@ -156,6 +168,9 @@ static void client_next(void *arg)
         client_rests(c);
         return;
     }
+    clients_asked(r, a->value);
+    clients_asked(r, a->value2);
+    c->again.value = 0;
     a->life = l;
     a->call = ++r->clock;
     a->called_us = sim_now_us(r->sim);
@@ -198,8 +213,7 @@ void clients_free(struct run *r)
 {
     for (unsigned i = 0; i < r->o.clients; i++) mem_free(r->clients[i]);
     mem_free(r->history);
-    mem_free(r->refused);
-    mem_free(r->written);
+    mem_free(r->asked);
 }
 
 bool clients_idle(const struct run *r)
@@ -213,26 +227,21 @@ bool clients_idle(const struct run *r)
 /* ---- at the end
  * ---------------------------------------------------------------------------------- */
 
-static bool was_not_refused(void *ctx, const struct model_event *ev)
+static bool was_asked_for(void *ctx, const struct model_event *ev)
 {
     struct run *r = ctx;
     uint64_t value = value_number(buf_slice(&ev->value));
-    if (value == 0) return true;
-    if (value > r->next_value || r->written[value])
-        return verdict_fail(&r->verdict, "value v%" PRIu64 " was written once more at revision %" PRId64, value, ev->rev);
-    r->written[value] = true;
-    if (value >= r->refused_size || !r->refused[value]) return true;
+    if (value == 0 || (value <= r->next_value && r->asked[value]-- > 0)) return true;
     return verdict_fail(&r->verdict,
                         "value v%" PRIu64 " was written at revision %" PRId64
-                        " after its client was told that it was never sent",
+                        ": its client was told that it was never sent, or once more than it was asked for",
                         value, ev->rev);
 }
 
 bool clients_check_history(struct run *r)
 {
     struct slice all = slice_make("\0", 1);
-    r->written = mem_must_calloc(r->next_value + 1, sizeof *r->written);
-    if (!model_events(r->model, all, all, 1, INT64_MAX, was_not_refused, r)) return false;
+    if (!model_events(r->model, all, all, 1, INT64_MAX, was_asked_for, r)) return false;
     struct linear_report report;
     enum linear_result result = linear_check(r->history, r->n_history, LINEAR_STEPS, &report);
     if (result == LINEAR_UNDECIDED) r->result->counts.undecided++;

@@ -1,5 +1,5 @@
 /* What clients ask: requests of each kind, with keys and values by chance. Each value is written at
- * most once and begins with its number: "v17:....". */
+ * most as often as it was asked for and begins with its number: "v17:....". */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +31,7 @@ static const struct {
     [ASK_RENEW] = {"lease renew", 3, false},
     [ASK_REVOKE] = {"lease revoke", 1, true},
     [ASK_HASH] = {"hash", 2, false},
+    [ASK_ALARM] = {"alarm", 1, true},
 };
 
 const char *ask_name(enum ask_kind kind)
@@ -41,6 +42,11 @@ const char *ask_name(enum ask_kind kind)
 bool ask_is_write(enum ask_kind kind)
 {
     return kinds[kind].write;
+}
+
+bool ask_may_come_again(enum ask_kind kind)
+{
+    return kind == ASK_PUT || kind == ASK_CAS_VALUE || kind == ASK_CAS_MOD || kind == ASK_TXN;
 }
 
 enum ask_kind ask_choose(struct run *r)
@@ -83,11 +89,11 @@ static void value_text(struct run *r, struct buf *out, uint64_t number)
     out->len += pad;
 }
 
-static uint64_t new_value(struct run *r, struct buf *out)
+/* A new one, unless it is asked for again. */
+static void choose_value(struct run *r, uint64_t *number, struct buf *out)
 {
-    uint64_t number = ++r->next_value;
-    value_text(r, out, number);
-    return number;
+    if (!*number) *number = ++r->next_value;
+    value_text(r, out, *number);
 }
 
 static struct slice key_slice(const struct ask *a)
@@ -137,7 +143,7 @@ static void make_cas(struct ask *a)
     const struct known_value *known = &a->client->known[a->key];
     a->expect = known->value;
     a->expect_mod = known->mod_rev;
-    a->value = new_value(r, &a->bytes);
+    choose_value(r, &a->value, &a->bytes);
     a->compare = (struct compare){.result = COMPARE_EQUAL,
                                   .target = COMPARE_MOD,
                                   .key = key_slice(a),
@@ -164,11 +170,11 @@ static void make_cas(struct ask *a)
 /* Two puts and a read of both, at once. */
 static void make_txn(struct ask *a)
 {
-    a->key2 = (a->key + 1 + (unsigned)sim_random_below(&a->run->random, a->run->o.keys - 1)) %
-              a->run->o.keys;
+    if (!a->value)
+        a->key2 = (a->key + 1 + (unsigned)sim_random_below(&a->run->random, a->run->o.keys - 1)) % a->run->o.keys;
     snprintf(a->key2_text, sizeof a->key2_text, "k/%02u", a->key2);
-    a->value = new_value(a->run, &a->bytes);
-    a->value2 = new_value(a->run, &a->bytes2);
+    choose_value(a->run, &a->value, &a->bytes);
+    choose_value(a->run, &a->value2, &a->bytes2);
     a->success[0] = put_of(key_slice(a), &a->bytes);
     a->success[1] = put_of(slice_str(a->key2_text), &a->bytes2);
     a->success[2] = (struct op){.type = OP_RANGE,
@@ -212,7 +218,7 @@ static bool make_old_range(struct ask *a)
 static bool make_txn_old(struct ask *a)
 {
     if (!choose_revision(a)) return false;
-    a->value = new_value(a->run, &a->bytes);
+    choose_value(a->run, &a->value, &a->bytes);
     struct op range = {.type = OP_RANGE,
                        .range = {.key = ask_all_keys(), .range_end = ask_all_keys_end(), .revision = a->revision}};
     a->success[0] = put_of(key_slice(a), &a->bytes);
@@ -268,7 +274,7 @@ static bool make_lease_put(struct ask *a)
     a->lease = a->run->leases[sim_random_below(&a->run->random, RUN_LEASES_MAX)];
     if (!a->lease) return false;
     snprintf(a->key_text, sizeof a->key_text, "l/%02u", a->key);
-    a->value = new_value(a->run, &a->bytes);
+    choose_value(a->run, &a->value, &a->bytes);
     struct op put = put_of(key_slice(a), &a->bytes);
     put.put.lease = a->lease;
     encode_op(a, put);
@@ -285,10 +291,25 @@ static bool make_compact(struct ask *a)
     return true;
 }
 
+static bool make_alarm(struct ask *a)
+{
+    struct run *r = a->run;
+    struct command c = {.type = COMMAND_ALARM, .alarm = {.alarm = ALARM_NOSPACE}};
+    if (!r->o.quota_bytes) return false;
+    c.alarm.activate = !r->winding_down && sim_chance(&r->random, 300000);
+    encode(a, &c);
+    return true;
+}
+
 bool ask_make(struct ask *a)
 {
     struct run *r = a->run;
+    const struct again *again = &a->client->again;
     a->key = (unsigned)sim_random_below(&r->random, r->o.keys);
+    if (again->value) {
+        a->key = again->key, a->key2 = again->key2;
+        a->value = again->value, a->value2 = again->value2;
+    }
     a->prev_kv = sim_chance(&r->random, 300000);
     bool calm = r->winding_down; /* nothing may time out then that is answered within a second */
     a->request.timeout_ms = (uint32_t)sim_random_range(&r->random, calm ? 1000 : r->o.timeout_min_ms,
@@ -296,7 +317,7 @@ bool ask_make(struct ask *a)
     snprintf(a->key_text, sizeof a->key_text, "k/%02u", a->key);
     switch (a->kind) {
     case ASK_PUT: {
-        a->value = new_value(r, &a->bytes);
+        choose_value(r, &a->value, &a->bytes);
         struct op put = put_of(key_slice(a), &a->bytes);
         put.put.prev_kv = a->prev_kv;
         encode_op(a, put);
@@ -323,6 +344,7 @@ bool ask_make(struct ask *a)
         a->request.type = CORE_HASH_KV;
         a->revision = a->request.revision = r->floor;
         return r->floor > 1;
+    case ASK_ALARM: return make_alarm(a);
     case ASK_KINDS: break;
     }
     return false;

@@ -204,6 +204,7 @@ static bool check_body(struct ask *a, int64_t rev)
         const struct model_lease *l = model_lease(a->run->model, a->lease);
         return (l && !l->alive) || bad(a, "the lease is still there", rev);
     }
+    case ASK_ALARM: return true; /* every member's is compared at each entry */
     case ASK_KINDS: break;
     }
     return false;
@@ -250,6 +251,12 @@ bool ask_check_refusal(struct ask *a)
         if (a->kind != ASK_REVOKE && a->kind != ASK_LEASE_PUT) break;
         return !l || !l->alive || l->granted_us >= a->called_us || bad(a, "the lease is there", 0);
         break;
+    case ERR_NO_SPACE:
+        if (!r->o.quota_bytes || (!a->value && a->kind != ASK_GRANT)) break;
+        clients_refused(r, a->value);
+        clients_refused(r, a->value2);
+        r->result->counts.no_space++;
+        return true;
     case ERR_CORRUPT:
         if (!r->members[a->life->id].damaged) break;
         clients_refused(r, a->value); /* nothing goes on before it has healed */
@@ -311,6 +318,7 @@ static void record_cas(struct ask *a, bool known)
         op.succeeded = got->txn.succeeded;
         if (!op.succeeded) {
             op.got = seen(&got->txn.results[0].range, slice_str(a->key_text));
+            if (a->kind == ASK_CAS_MOD && op.got == op.expect) op.kind = LINEAR_READ; /* written twice, it has another revision */
             learn(a, &got->txn.results[0].range);
         } else {
             a->client->known[a->key] = (struct known_value){a->value, a->request.ret_revision};

@@ -24,6 +24,7 @@ enum ask_kind {
     ASK_RENEW,
     ASK_REVOKE,
     ASK_HASH,
+    ASK_ALARM, /* raised or cleared by a client, where there is a quota */
     ASK_KINDS,
 };
 
@@ -33,10 +34,18 @@ struct known_value {
     int64_t mod_rev;
 };
 
+/* What may have happened and is asked for once more, as it was. */
+struct again {
+    enum ask_kind kind;
+    unsigned key, key2;
+    uint64_t value, value2; /* 0 = nothing is */
+};
+
 struct client {
     struct run *run;
     unsigned number;
     struct ask *ask; /* waited for, or NULL */
+    struct again again;
     struct known_value known[RUN_KEYS_MAX];
 };
 
@@ -59,13 +68,15 @@ struct ask {
     struct txn_op txn;
 };
 
-/* clients.c: this value was certainly not written. */
+/* clients.c: this value is asked for once more; once less, for that was certainly not done. */
+void clients_asked(struct run *r, uint64_t value);
 void clients_refused(struct run *r, uint64_t value);
 
 /* clients_ask.c: makes the request of a kind. */
 bool ask_make(struct ask *a);
 const char *ask_name(enum ask_kind kind);
 bool ask_is_write(enum ask_kind kind); /* travels through the log */
+bool ask_may_come_again(enum ask_kind kind); /* a client may ask for it twice: what it writes is in its value, and in no lease */
 enum ask_kind ask_choose(struct run *r);
 struct slice
 ask_all_keys(void); /* the prefix of the keys in the history; its range end is ask_all_keys_end() */

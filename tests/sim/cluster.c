@@ -41,6 +41,16 @@ static void check_state(struct life *l)
     struct run *r = l->run;
     if (!l->core || l->applied == 0) return;
     const struct store *s = core_store(l->core);
+    struct alarm alarms[2 * SIM_MEMBERS_MAX];
+    size_t n_alarms = store_alarms(s, alarms, sizeof alarms / sizeof *alarms);
+    int64_t size = model_size_at(r->model, l->applied);
+    bool no_space = false;
+    for (size_t i = 0; i < n_alarms; i++) no_space = no_space || alarms[i].alarm == ALARM_NOSPACE;
+    if (store_size_in_use(s) != size || (r->o.quota_bytes && no_space != model_no_space_at(r->model, l->applied))) {
+        verdict_fail(&r->verdict,
+                     "after entry %" PRIu64 " member %" PRIu64 " has %" PRId64 " bytes in use, not %" PRId64 ", the alarm is %s",
+                     l->applied, l->id, store_size_in_use(s), size, no_space ? "raised" : "not raised");
+    }
     struct run_state now = {l->applied, store_revision(s), store_compact_revision(s), store_keys(s), l->id};
     struct run_state *then = &r->states[l->applied % RUN_STATES_MAX];
     if (then->index > now.index) return; /* too long ago */
@@ -114,7 +124,8 @@ static void run_exit(void *arg);
 static bool may_stop(struct member *m, int error)
 {
     if (error == ERR_IO || error == ERR_NO_SPACE) return m->disk_trouble;
-    if (error == ERR_RESTART && m->damaged) {
+    if (error == ERR_RESTART && m->damaged && !m->pending) {
+        m->faced = true;
         m->run->result->counts.damages_found++;
         return true;
     }
@@ -123,8 +134,7 @@ static bool may_stop(struct member *m, int error)
         m->told = true;
         return true;
     }
-    if (error == ERR_RESTART && m->disk_trouble) return true; /* its disk has failed a write: it may doubt it */
-    return error == ERR_RESTART && m->run->changed; /* a change of members that is rolled back (docs/raft.md) */
+    return false; /* whose disk holds all that it synced may never say ERR_RESTART */
 }
 
 static void on_fatal(void *ctx, int error, const char *text)
@@ -213,6 +223,7 @@ static void life_ends(struct life *l)
     if (!l->dead) sim_forget_member(r->sim, l->id); /* an orderly stop: its env is still there */
     clients_lost(r, l);
     backup_lost(r, l);
+    reader_lost(r, l);
     hub_close(l);
     count_status(l);
     core_close(l->core, on_closed, l);
@@ -226,7 +237,7 @@ static void run_restart(void *arg)
         sim_at(r->sim, 10000, run_restart, m);
         return;
     }
-    bool struck = m->damaged && !m->pending;
+    bool struck = m->damaged && !m->pending && !m->faced;
     if (struck && !disk_truce(r, m->id) && !run_failed(r)) {
         sim_at(r->sim, 10000, run_restart, m);
         return;
@@ -400,12 +411,16 @@ static struct life *life_open(struct run *r, uint64_t id, const struct join_clus
                       .segment_bytes = r->o.segment_bytes,
                       .scrub_interval_ms = 2000,
                       .scrub_rate = 1000000},
+        .store = {.quota_bytes = r->o.quota_bytes},
         .name = member_names[id],
         .client_urls = &member_names[id],
         .n_client_urls = 1,
         .auto_compaction_revisions = r->o.auto_compaction_revisions,
         .check_ms = r->o.check_ms,
         .compact_check_ms = r->o.check_ms,
+        .lease_checkpoint_ms = r->o.lease_checkpoint_ms,
+        .long_apply_keys = r->o.long_apply_keys,
+        .range_slice_keys = r->o.range_slice_keys,
     };
     struct life *l = mem_must_calloc(1, sizeof *l);
     l->run = r;

@@ -64,9 +64,18 @@ static void run_link(struct sim *s, struct sim_env *e, void *arg, uint64_t numbe
     e->handlers.link(e->handlers_ctx, number >> 1, number & 1);
 }
 
+/* Between two members, in both directions and on all channels. */
+static unsigned connections(struct sim *s, uint64_t a, uint64_t b)
+{
+    unsigned n = 0;
+    for (int ch = 0; ch < ENV_CHANNELS; ch++) n += conn_at(s, a, b, ch)->up + conn_at(s, b, a, ch)->up;
+    return n;
+}
+
+/* As env_uv: of the first one that comes up, and of the last one that goes down. */
 static void tell_link(struct sim *s, const struct sim_conn *c, bool up)
 {
-    if (c->channel != ENV_CHANNEL_RAFT) return;
+    if (connections(s, c->from, c->to) != (up ? 1 : 0)) return;
     struct sim_env *from = listener(s, c->from), *to = listener(s, c->to);
     if (from) sim_schedule(s, 0, "link", from, run_link, NULL, c->to << 1 | up);
     if (to) sim_schedule(s, 0, "link", to, run_link, NULL, c->from << 1 | up);

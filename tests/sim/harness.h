@@ -6,10 +6,12 @@
  *   plan.c      which faults come when, as data; nemesis.c carries them out; rot.c: disks that lie
  *   cluster.c   lives of members: boot, crash, restart, what they tell
  *   clients.c   requests with unknown outcomes, their answers against the model, the history for linear.h
- *   backup.c    a client that saves snapshots
+ *   backup.c    a client that saves snapshots; reader.c: one that reads all keys in slices
  *   watchers.c  watches that move between members, their events against the model
+ *   acquaint.c  what members know of each other's earlier lives
  *   members.c   members that are added, promoted, removed, moved and replaced
  *   calm.c      what must hold when nothing fails
+ *   restore.c   a backup becomes a new cluster
  *   run.c       the phases of a run, the final checks
  *   shrink.c    fewer faults that still make it fail; story.c: frames in words
  *
@@ -54,6 +56,11 @@ struct run_options {
     unsigned heartbeat_ms, election_ms, max_appends;
     int64_t auto_compaction_revisions;
     uint64_t check_ms; /* how often members compare their states */
+    uint64_t lease_checkpoint_ms;
+    int64_t quota_bytes;
+    size_t long_apply_keys, range_slice_keys; /* a command, an answer in steps */
+    bool restores;      /* the last backup is made a cluster */
+    unsigned retry_ppm; /* how often a client asks again for what may have happened */
     unsigned timeout_min_ms, timeout_max_ms; /* of requests */
     unsigned calm;                           /* which of the trials in calm.c it goes through, a bit each */
     struct sim_options sim;
@@ -66,7 +73,7 @@ struct run_options {
 struct run_counts {
     uint64_t calls, acked, unknown, refused, reads_checked, watch_events, watch_cancels, entries, snapshots_taken,
         snapshots_sent, snapshots_installed, leader_changes, crashes, faults, undecided, masked_defects, damages,
-        damages_found, healed, changes, backups, failovers /* the leader went silent in calm */;
+        damages_found, healed, changes, backups, slices, retries, no_space, failovers /* the leader went silent in calm */;
 };
 
 struct run_result {
@@ -113,6 +120,7 @@ struct member {
     enum sim_damage damage_how;
     char damage[256];    /* in words */
     bool damaged;        /* its disk is not what it left: it may stop and heal */
+    bool faced;          /* it has said so, or the others have told it what they know */
     bool pending, wipe;  /* its disk will be damaged as soon as it lies still */
     bool unread;         /* it has not been started since it was damaged */
     uint64_t damaged_at; /* what had been applied by then */
@@ -127,6 +135,8 @@ struct ask;
 struct client;
 struct watch_client;
 struct backup;
+struct reader_client;
+struct told;
 
 /* What a member answered to HashKV. */
 struct run_hash {
@@ -163,17 +173,18 @@ struct run {
     uint64_t next_value;
     struct watch_client *watchers[RUN_WATCHERS_MAX];
     struct backup *backup;
+    struct reader_client *reader;
     int64_t leases[RUN_LEASES_MAX];
     struct run_hash hashes[RUN_HASHES_MAX]; /* the newest ones */
     unsigned n_hashes;
     struct run_state states[RUN_STATES_MAX]; /* by index */
-    bool *refused; /* by value: it was never sent, so it must not appear */
-    bool *written; /* by value: it is in the model, and must not come again */
-    size_t refused_size;
+    unsigned *asked; /* by value: how often it may be written */
+    size_t asked_size;
     int64_t next_lease;
     struct run_result *result;
     struct plan plan;
     struct armed *armed;
+    struct told *told; /* by who has heard it, and of whom */
     uint64_t led_us; /* when somebody last began to lead */
     unsigned n_waiting; /* faults that wait for their moment */
     uint64_t lease_tolerance_us;
@@ -184,7 +195,7 @@ struct run {
     unsigned n_changes;
     bool changed; /* the members, or somebody tried to */
     uint64_t lying; /* this member's memory is not what it was; 0 = none */
-    uint64_t truce; /* for this member, whose disk is not what it left; 0 = none */
+    uint64_t truce; /* for this member, whose disk is not what it left, until it has faced that; 0 = none */
 };
 
 void run_options_from_seed(struct run_options *o, uint64_t seed);
@@ -212,6 +223,8 @@ void disk_damage(struct run *r, uint64_t id, enum sim_damage how, bool while_it_
 void disk_old_copy(struct run *r, uint64_t id, uint64_t age_us);
 void disk_lost(struct run *r, uint64_t id);
 bool disk_healed(struct run *r, uint64_t id);
+/* How many members are not whole, but for this one: they heal, or are down for good. */
+unsigned disk_unhealed(struct run *r, uint64_t but);
 bool disk_truce(struct run *r, uint64_t id);
 void disk_truce_ends(struct run *r);
 /* Stops it in an orderly way. */
@@ -247,6 +260,16 @@ void backup_start(struct run *r);
 void backup_free(struct run *r);
 void backup_lost(struct run *r, struct life *l);
 bool backup_idle(const struct run *r);
+/* Makes a cluster of the last one, if there is any. */
+void backup_restore(struct run *r);
+/* restore.c: a cluster made from a backup holds what the model held at its revision. */
+void restore_check(struct run *r, struct slice backup, int64_t revision);
+
+/* reader.c */
+void reader_start(struct run *r);
+void reader_free(struct run *r);
+void reader_lost(struct run *r, struct life *l);
+bool reader_idle(const struct run *r);
 
 /* watchers.c */
 void watchers_start(struct run *r);
@@ -292,6 +315,10 @@ void run_stuck(struct run *r, const char *what);
 
 /* story.c: a frame in words. */
 bool story_frame(struct slice frame, char *out, size_t size);
+
+/* acquaint.c: a frame arrives. */
+void acquaint_start(struct run *r);
+void acquaint_heard(struct run *r, uint64_t id, uint64_t from, struct slice frame);
 
 /* nemesis.c */
 void nemesis_start(struct run *r);

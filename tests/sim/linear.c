@@ -180,13 +180,22 @@ static bool matters(const struct linear_op *ops, size_t n, const struct linear_o
     return op->value == 0 || is_seen(ops, n, op->value);
 }
 
-/* An unknown write whose value some known operation saw did happen, before that operation returned.
- */
+/* Clients that got no answer may ask again. */
+static bool is_asked_twice(const struct linear_op *ops, size_t n, const struct linear_op *op)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (&ops[i] != op && ops[i].kind != LINEAR_READ && ops[i].value == op->value) return true;
+    }
+    return false;
+}
+
+/* An unknown write whose value some known operation saw, and nobody else wrote, did happen, before that operation
+ * returned. */
 static void settle(struct linear_op *ops, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         struct linear_op *op = &ops[i];
-        if (op->known || op->kind == LINEAR_READ || op->value == 0) continue;
+        if (op->known || op->kind == LINEAR_READ || op->value == 0 || is_asked_twice(ops, n, op)) continue;
         uint64_t first = UINT64_MAX;
         for (size_t j = 0; j < n; j++) {
             const struct linear_op *by = &ops[j];

@@ -6,7 +6,8 @@
  * Wing, locality). An operation whose outcome is unknown may take effect at any time after its
  * call, or never.
  *
- * Values are numbers, each written at most once; 0 = absent (a delete writes 0). Pure. */
+ * Values are numbers; 0 = absent (a delete writes 0). A write that is asked for again is one more operation of the same
+ * value. Pure. */
 #ifndef PINTLE_TESTS_SIM_LINEAR_H
 #define PINTLE_TESTS_SIM_LINEAR_H
 

@@ -88,13 +88,18 @@ bool members_agree(struct run *r)
 /* ---- changes
  * -------------------------------------------------------------------------------------- */
 
+static void start_member(struct member *m)
+{
+    if (m->life || m->wanted || m->run->ending) return;
+    m->wanted = true;
+    cluster_boot(m->run, m->id);
+}
+
+/* Once the faults are over only who is a member is started (members_settle). */
 static void start_added(void *arg)
 {
     struct member *m = arg;
-    struct run *r = m->run;
-    if (m->life || m->wanted || r->ending) return;
-    m->wanted = true;
-    cluster_boot(r, m->id);
+    if (!m->run->winding_down) start_member(m);
 }
 
 static void ask(struct run *r, enum member_change what, uint64_t id);
@@ -131,13 +136,23 @@ static uint64_t next_member(struct run *r)
     return m->id;
 }
 
+/* It was not even begun. */
+static void give_up_replacement(struct member *m)
+{
+    m->held = false;
+    cluster_again(m->run, m->id);
+}
+
 static void ask(struct run *r, enum member_change what, uint64_t id)
 {
     struct life *l = cluster_leader(r);
     bool adds = what == MEMBERS_ADD_VOTER || what == MEMBERS_ADD_LEARNER;
     if (adds) id = next_member(r);
-    if (!l || !id || r->n_changes == RUN_CHANGES_MAX) return;
     struct member *m = &r->members[id];
+    if (!l || !id || r->n_changes == RUN_CHANGES_MAX) {
+        if (what == MEMBERS_REPLACE) give_up_replacement(m);
+        return;
+    }
     struct change *c = &r->changes[r->n_changes++];
     char url[32];
     unsigned old_url = m->url;
@@ -153,10 +168,7 @@ static void ask(struct run *r, enum member_change what, uint64_t id)
               rv ? err_name(rv) : "begun");
     if (rv) {
         m->url = old_url;
-        if (what == MEMBERS_REPLACE) {
-            m->held = false;
-            cluster_again(r, id);
-        }
+        if (what == MEMBERS_REPLACE) give_up_replacement(m);
         return;
     }
     r->changed = true;
@@ -169,9 +181,10 @@ static void ask(struct run *r, enum member_change what, uint64_t id)
 void members_change(struct run *r, enum member_change what, uint64_t id)
 {
     struct member *m = &r->members[id];
-    bool whole = !r->truce;
-    for (uint64_t other = 1; other <= r->top; other++) whole = whole && disk_healed(r, other) && !r->members[other].held;
-    if (!whole) return; /* who heals needs the others */
+    struct members_view v;
+    bool leaves = what == MEMBERS_REMOVE || what == MEMBERS_REPLACE;
+    if (r->truce || !members_in_force(r, &v)) return;
+    if (disk_unhealed(r, leaves ? id : 0) > (v.voters - leaves - 1) / 2) return; /* who heals needs a majority of others */
     if (what == MEMBERS_REPLACE && members_count(r) > 2 && m->wanted) {
         m->held = true; /* its disk is gone with it; it comes back only if it cannot be removed */
         cluster_crash(r, id, SIM_POWER, 1000);
@@ -195,7 +208,7 @@ void members_settle(struct run *r)
     for (uint64_t id = 1; id <= r->top; id++) {
         struct member *m = &r->members[id];
         if (v.all >> id & 1) {
-            if (!m->wanted && m->joins) start_added(m);
+            if (m->joins) start_member(m);
         } else if (m->joins && !m->may_be_removed) { /* it was never added after all: nobody can tell it */
             m->wanted = false;
             cluster_stop(r, id, 3600000000);

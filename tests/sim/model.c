@@ -12,9 +12,13 @@
 #include "base/mem.h"
 #include "schemas/batch.h"
 
+/* What counts against the quota: each version of a key since the compaction, and what was live at it; and each lease. */
+enum { VERSION_COST = 100 /* and its key and value */, LEASE_COST = 64, REQUEST_BYTES = 1536 * 1024 };
+
 struct log_entry {
     uint64_t index, term, hash, chain, member;
-    int64_t revision; /* after it */
+    int64_t revision, size; /* after it */
+    bool no_space;
 };
 
 struct key {
@@ -33,7 +37,8 @@ struct model {
     size_t n_keys;
     struct model_lease *leases;
     size_t n_leases;
-    int64_t revision, compact_revision;
+    int64_t revision, compact_revision, quota, size;
+    enum { ALARM_OFF, ALARM_BY_QUOTA, ALARM_BY_CLIENT } no_space;
     uint64_t lease_tolerance_us, now_us;
     struct arena arena;
     struct model_stats stats;
@@ -57,6 +62,7 @@ struct model *model_new(struct verdict *v)
     m->verdict = v;
     m->revision = 1;
     m->compact_revision = -1;
+    model_quota(m, 0);
     return m;
 }
 
@@ -165,8 +171,8 @@ static struct model_event *add_event(struct model *m, struct key *k, uint32_t su
     return ev;
 }
 
-bool model_events(const struct model *m, struct slice key, struct slice range_end, int64_t from,
-                  int64_t to, bool (*each)(void *ctx, const struct model_event *ev), void *ctx)
+/* Place of the first event at or after a revision. */
+static size_t first_event(const struct model *m, int64_t from)
 {
     size_t lo = 0, hi = m->n_events;
     while (lo < hi) {
@@ -174,12 +180,68 @@ bool model_events(const struct model *m, struct slice key, struct slice range_en
         if (m->events[mid].rev < from) lo = mid + 1;
         else hi = mid;
     }
+    return lo;
+}
+
+bool model_events(const struct model *m, struct slice key, struct slice range_end, int64_t from,
+                  int64_t to, bool (*each)(void *ctx, const struct model_event *ev), void *ctx)
+{
+    size_t lo = first_event(m, from);
     for (; lo < m->n_events && m->events[lo].rev <= to; lo++) {
         const struct model_event *ev = &m->events[lo];
         if (!model_in_range(buf_slice(&m->keys[ev->key].name), key, range_end)) continue;
         if (!each(ctx, ev)) return false;
     }
     return true;
+}
+
+/* ---- the quota
+ * ------------------------------------------------------------------------------------- */
+
+void model_quota(struct model *m, int64_t bytes)
+{
+    m->quota = bytes ? bytes : (int64_t)1 << 31;
+}
+
+static int64_t cost_of(const struct model *m, const struct model_event *ev)
+{
+    return VERSION_COST + (int64_t)m->keys[ev->key].name.len + (int64_t)ev->value.len;
+}
+
+/* What this event has put in the place of something older no longer counts once it is compacted; nor does a tombstone. */
+static void uncount(struct model *m, size_t at)
+{
+    const struct model_event *ev = &m->events[at];
+    const struct key *k = &m->keys[ev->key];
+    size_t place = 0, hi = k->n;
+    while (place < hi) {
+        size_t mid = (place + hi) / 2;
+        if (k->events[mid] < at) place = mid + 1;
+        else hi = mid;
+    }
+    if (place && !m->events[k->events[place - 1]].tombstone) m->size -= cost_of(m, &m->events[k->events[place - 1]]);
+    if (ev->tombstone) m->size -= cost_of(m, ev);
+}
+
+static int64_t put_cost(const struct put_op *p)
+{
+    return VERSION_COST + (int64_t)p->key.len + (int64_t)p->value.len;
+}
+
+/* Whether there is room; if not the alarm is raised. */
+static bool has_room(struct model *m, int64_t cost)
+{
+    if (cost == 0 || m->size + cost <= m->quota) return true;
+    if (m->no_space == ALARM_OFF) m->no_space = ALARM_BY_QUOTA;
+    return false;
+}
+
+/* The quota's own alarm goes when the largest request has room, but not at once after what it refused. */
+static void relax(struct model *m)
+{
+    int64_t room = m->quota / 20;
+    if (room < REQUEST_BYTES) room = REQUEST_BYTES < m->quota / 2 ? REQUEST_BYTES : m->quota / 2;
+    if (m->no_space == ALARM_BY_QUOTA && m->size <= m->quota - room) m->no_space = ALARM_OFF;
 }
 
 /* ---- leases
@@ -232,12 +294,15 @@ static void do_put(struct model *m, const struct put_op *p, uint32_t *sub)
     ev->version = version;
     ev->lease = k->lease = p->lease;
     CHECK(buf_append_slice(&ev->value, p->value) == 0);
+    m->size += cost_of(m, ev);
 }
 
 static void delete_key(struct model *m, struct key *k, uint32_t *sub)
 {
     k->lease = 0;
-    add_event(m, k, (*sub)++)->tombstone = true;
+    struct model_event *ev = add_event(m, k, (*sub)++);
+    ev->tombstone = true;
+    m->size += cost_of(m, ev);
 }
 
 static int by_name(const void *a, const void *b, void *ctx)
@@ -297,6 +362,19 @@ static bool compare_holds(const struct model *m, const struct compare *c)
 
 static void do_op(struct model *m, const struct op *op, uint32_t *sub);
 
+/* What the puts of the branch that is taken cost. */
+static int64_t txn_cost(const struct model *m, const struct txn_op *t)
+{
+    bool holds = true;
+    int64_t cost = 0;
+    for (size_t i = 0; i < t->n_compares; i++) holds = holds && compare_holds(m, &t->compares[i]);
+    const struct op *ops = holds ? t->success : t->failure;
+    size_t n = holds ? t->n_success : t->n_failure;
+    for (size_t i = 0; i < n; i++)
+        cost += ops[i].type == OP_PUT ? put_cost(&ops[i].put) : ops[i].type == OP_TXN ? txn_cost(m, ops[i].txn) : 0;
+    return cost;
+}
+
 /* A txn is refused as a whole if a range of the branch that is taken asks for what is compacted or yet to come. */
 static bool txn_allowed(const struct model *m, const struct txn_op *t)
 {
@@ -330,17 +408,22 @@ static void do_op(struct model *m, const struct op *op, uint32_t *sub)
 
 static void do_compact(struct model *m, int64_t rev)
 {
-    if (rev <= m->compact_revision || rev > m->revision) m->stats.refused++;
-    else m->compact_revision = rev;
+    if (rev <= m->compact_revision || rev > m->revision) {
+        m->stats.refused++;
+        return;
+    }
+    for (size_t at = first_event(m, m->compact_revision + 1); at < m->n_events && m->events[at].rev <= rev; at++) uncount(m, at);
+    m->compact_revision = rev;
 }
 
 static void do_grant(struct model *m, int64_t id, int64_t ttl)
 {
     struct model_lease *l = make_lease(m, id);
-    if (l->alive) {
+    if (l->alive || !has_room(m, LEASE_COST)) {
         m->stats.refused++;
         return;
     }
+    m->size += LEASE_COST;
     l->alive = true;
     l->ttl = ttl;
     l->granted_us = m->now_us;
@@ -361,8 +444,27 @@ static bool do_revoke(struct model *m, int64_t id, uint32_t *sub)
             id, l->ttl, (double)(due - m->now_us) / 1e6, (double)m->now_us / 1e6);
     }
     l->alive = false;
+    m->size -= LEASE_COST;
     delete_keys(m, on_lease, &id, sub);
     return true;
+}
+
+/* Whether a put or txn changes the state, or is refused as a whole. */
+static bool op_allowed(struct model *m, const struct op *op)
+{
+    if (op->type == OP_PUT && op->put.lease) {
+        const struct model_lease *l = model_lease(m, op->put.lease);
+        if (!l || !l->alive) return false;
+    }
+    if (op->type == OP_TXN && !txn_allowed(m, op->txn)) return false;
+    return has_room(m, op->type == OP_PUT ? put_cost(&op->put) : op->type == OP_TXN ? txn_cost(m, op->txn) : 0);
+}
+
+/* An alarm that a client has raised refuses all that can grow, until a client clears it. */
+static bool is_refused(const struct model *m, const struct command *c)
+{
+    bool puts = c->type == COMMAND_OP && (c->op.type == OP_PUT || (c->op.type == OP_TXN && txn_op_puts(c->op.txn)));
+    return m->no_space == ALARM_BY_CLIENT && (puts || c->type == COMMAND_LEASE_GRANT);
 }
 
 static bool do_command(struct model *m, const struct command *c)
@@ -370,29 +472,29 @@ static bool do_command(struct model *m, const struct command *c)
     uint32_t sub = 0;
     bool ok = true;
     m->stats.commands++;
+    if (is_refused(m, c)) {
+        m->stats.refused++;
+        return true;
+    }
     switch (c->type) {
     case COMMAND_OP:
-        if (c->op.type == OP_PUT && c->op.put.lease) {
-            const struct model_lease *l = model_lease(m, c->op.put.lease);
-            if (!l || !l->alive) {
-                m->stats.refused++;
-                break;
-            }
-        }
-        if (c->op.type == OP_TXN && !txn_allowed(m, c->op.txn)) m->stats.refused++;
-        else do_op(m, &c->op, &sub);
+        if (op_allowed(m, &c->op)) do_op(m, &c->op, &sub);
+        else m->stats.refused++;
         break;
     case COMMAND_COMPACT: do_compact(m, c->compact.revision); break;
     case COMMAND_LEASE_GRANT: do_grant(m, c->lease_grant.id, c->lease_grant.ttl); break;
     case COMMAND_LEASE_REVOKE: ok = do_revoke(m, c->lease_revoke.id, &sub); break;
-    case COMMAND_LEASE_CHECKPOINT:
     case COMMAND_ALARM:
+        if (c->alarm.alarm == ALARM_NOSPACE) m->no_space = c->alarm.activate ? ALARM_BY_CLIENT : ALARM_OFF;
+        break;
+    case COMMAND_LEASE_CHECKPOINT:
     case COMMAND_MEMBER_ATTRIBUTES:
     case COMMAND_CHECK:
     case COMMAND_CHECK_REPORT:
     case COMMAND_VERDICT: break;
     }
     if (sub) m->revision++;
+    relax(m);
     return ok;
 }
 
@@ -466,7 +568,7 @@ static bool define(struct model *m, uint64_t member, uint64_t index, uint64_t te
         m->log_size = m->log_size ? 2 * m->log_size : 256;
         m->log = mem_must_realloc(m->log, m->log_size * sizeof *m->log);
     }
-    m->log[m->n_log++] = (struct log_entry){index, term, hash, chain, member, m->revision};
+    m->log[m->n_log++] = (struct log_entry){index, term, hash, chain, member, m->revision, m->size, m->no_space != ALARM_OFF};
     m->stats.entries++;
     return true;
 }
@@ -515,6 +617,18 @@ int64_t model_revision_at(const struct model *m, uint64_t index)
 {
     size_t n = log_upto(m, index);
     return n ? m->log[n - 1].revision : 1;
+}
+
+int64_t model_size_at(const struct model *m, uint64_t index)
+{
+    size_t n = log_upto(m, index);
+    return n ? m->log[n - 1].size : 0;
+}
+
+bool model_no_space_at(const struct model *m, uint64_t index)
+{
+    size_t n = log_upto(m, index);
+    return n && m->log[n - 1].no_space;
 }
 
 int64_t model_revision(const struct model *m)

@@ -48,8 +48,13 @@ uint64_t model_chain(const struct model *m, uint64_t index);
 
 int64_t model_revision(const struct model *m);
 int64_t model_compact_revision(const struct model *m);
-/* The revision the store has after the newest entry with index <= `index`. */
+/* The revision the store has after the newest entry with index <= `index`; what it counts against its quota then, and
+ * whether the alarm is raised. */
 int64_t model_revision_at(const struct model *m, uint64_t index);
+int64_t model_size_at(const struct model *m, uint64_t index);
+bool model_no_space_at(const struct model *m, uint64_t index);
+/* What would grow beyond this is refused; 0 = as by default, 2 GiB. */
+void model_quota(struct model *m, int64_t bytes);
 
 size_t model_keys(const struct model *m);
 struct slice model_key_name(const struct model *m, size_t key);

@@ -305,6 +305,7 @@ static void on_moment(void *ctx, enum sim_moment what, uint64_t id, uint64_t oth
                       int op, const char *path)
 {
     struct run *r = ctx;
+    if (what == SIM_HEARS && frame.len > 1) acquaint_heard(r, id, other, frame);
     if (r->n_waiting == 0) return;
     if (what == SIM_DISK) {
         enum disk_class class = disk_class_of(op, path);
@@ -327,12 +328,14 @@ void nemesis_start(struct run *r)
         *a = (struct armed){.run = r, .f = &r->plan.faults[i]};
         sim_at(r->sim, a->f->at_us, a->f->when == WHEN_TIME ? strike : wait_for_moment, a);
     }
+    acquaint_start(r);
     sim_on_moment(r->sim, on_moment, r);
 }
 
 void nemesis_free(struct run *r)
 {
     mem_free(r->armed);
+    mem_free(r->told);
 }
 
 void nemesis_rest(struct run *r, uint64_t but)

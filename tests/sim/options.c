@@ -73,6 +73,12 @@ void run_options_from_seed(struct run_options *o, uint64_t seed)
     o->calm = 1 | 1u << sim_random_below(r, 3 * CALM_TRIALS); /* most have one more, or none */
     o->check_ms = o->calm >> 4 & 1 ? 3000 : ONE_OF(r, 0, 0, 2000, 20000);
     choose_world(o, r);
+    o->lease_checkpoint_ms = ONE_OF(r, 0, 0, 1000, 3000);
+    o->long_apply_keys = (size_t)ONE_OF(r, 0, 1, 3);
+    o->range_slice_keys = (size_t)ONE_OF(r, 1, 2, 5, 0);
+    o->retry_ppm = (unsigned)ONE_OF(r, 0, 500000, 900000);
+    o->restores = sim_chance(r, 200000);
+    o->quota_bytes = sim_chance(r, 150000) ? 5000 + 60 * (int64_t)o->value_bytes : 0;
 }
 
 void run_options_print(const struct run_options *o, char *out, size_t size)

@@ -7,14 +7,16 @@
  *
  * For good (disk_damage): the disk stays as it is - damaged while the member runs, lies still or dies; an old copy of
  * itself; or empty. The member must find that out, say so, and heal from the others; nothing may be lost and no
- * other member may be harmed. One member at a time, and not in a cluster of one: more than that no log can bear.
- * What a disk has lost without a trace only the others can know. So there is a truce from when such a member starts until
- * it is whole again: the others are there to tell, and only the member itself may be struck. */
+ * other member may be harmed. A minority at a time: more than that no log can bear.
+ * What a disk has lost without a trace only the others can know, and what it voted only those whom it told. So there is a
+ * truce from when such a member starts until it has faced what it is - has said so itself, or has heard all other voters: they are
+ * there to tell, hold all that it held, and only the member itself may be struck. While it heals there is none. */
 #include <inttypes.h>
 #include <stdio.h>
 
 #include "base/check.h"
 #include "harness.h"
+#include "raft/consensus_int.h"
 
 static void give_back(struct run *r, struct member *m)
 {
@@ -105,40 +107,66 @@ bool disk_healed(struct run *r, uint64_t id)
     return s.ready && !s.recovering && !l->refusing && !m->pending && !m->unread;
 }
 
-/* Begins or goes on; true once the others are all there. */
+unsigned disk_unhealed(struct run *r, uint64_t but)
+{
+    unsigned n = 0;
+    for (uint64_t id = 1; id <= r->top; id++) {
+        struct member *m = &r->members[id];
+        n += id != but && m->wanted && (m->held || !disk_healed(r, id));
+    }
+    return n;
+}
+
+/* Begins or goes on; true once the others are all there and hold all that it can have held. */
 bool disk_truce(struct run *r, uint64_t id)
 {
+    struct member *m = &r->members[id];
     bool there = true;
     if (!r->truce) run_trace(r, "** a truce for m%" PRIu64, id);
     r->truce = id;
     nemesis_rest(r, id);
+    uint64_t upto = m->damaged_at > m->last_index ? m->damaged_at : m->last_index;
     for (uint64_t other = 1; other <= r->top; other++) {
         struct life *l = r->members[other].life;
-        if (other == id || !r->members[other].wanted) continue;
-        there = there && l && l->core && !life_gone(l) && l->applied >= r->members[id].damaged_at;
+        if (other == id || !r->members[other].wanted || r->members[other].damaged) continue;
+        there = there && l && l->core && !life_gone(l) && l->applied >= upto;
     }
     return there;
 }
 
+static bool has_heard_all(const struct life *l)
+{
+    if (!l || !l->core || life_gone(l)) return false;
+    const struct consensus *c = core_consensus(l->core);
+    for (size_t i = 0; i < c->n_peers; i++) {
+        const struct peer *p = &c->peers[i];
+        if (p->id != l->id && !p->learner && !p->known) return false;
+    }
+    return c->n_peers > 1;
+}
+
 void disk_truce_ends(struct run *r)
 {
-    if (!r->truce || !disk_healed(r, r->truce)) return;
-    run_trace(r, "** m%" PRIu64 " is whole, the truce is over", r->truce);
-    r->members[r->truce].damaged = false;
+    struct member *m = &r->members[r->truce];
+    if (!r->truce) return;
+    m->faced = m->faced || has_heard_all(m->life);
+    if (m->wanted && !m->faced) return;
+    run_trace(r, "** m%" PRIu64 " knows what it is, the truce is over", r->truce);
     r->truce = 0;
 }
 
-/* At most one at a time, and those who have healed are as good as any. */
+/* A minority at a time, and those who have healed are as good as any. */
 static bool may_damage(struct run *r, uint64_t id)
 {
     struct member *m = &r->members[id];
     struct members_view v;
-    if (!members_in_force(r, &v) || v.voters < 3 || v.coming || r->truce || m->rotting || m->saved || m->disk_trouble) return false;
+    if (!members_in_force(r, &v) || v.voters < 3 || r->truce || m->rotting || m->saved || m->disk_trouble) return false;
+    if (m->held || !disk_healed(r, id) || disk_unhealed(r, id) + 1 > (v.voters - 1) / 2) return false;
     for (uint64_t other = 1; other <= r->top; other++) {
-        if (!disk_healed(r, other) || r->members[other].held) return false;
-        r->members[other].damaged = false;
+        if (disk_healed(r, other)) r->members[other].damaged = false;
     }
     m->damaged = m->pending = true;
+    m->faced = false;
     m->damaged_at = model_last_index(r->model);
     return true;
 }

@@ -107,7 +107,7 @@ static void recover(struct run *r)
 
 static bool at_rest(struct run *r)
 {
-    return clients_idle(r) && backup_idle(r) && leases_ended(r) &&
+    return clients_idle(r) && backup_idle(r) && reader_idle(r) && leases_ended(r) &&
            agreed(r, model_last_index(r->model)) && watchers_caught_up(r, model_revision(r->model));
 }
 
@@ -128,6 +128,7 @@ static void steady(struct run *r)
         if (overdue(r, began, RECOVERY_US)) {
             run_stuck(r, !clients_idle(r)                         ? "requests are not answered"
                        : !backup_idle(r)                        ? "a backup does not end"
+                       : !reader_idle(r)                        ? "a long read does not end"
                        : !leases_ended(r)                       ? "leases do not end"
                        : !agreed(r, model_last_index(r->model)) ? "members do not agree"
                                                                 : "watchers do not catch up");
@@ -161,6 +162,7 @@ static void final_checks(struct run *r)
         if (!run_failed(r)) clients_check_member(r, r->members[id].life);
     }
     if (!run_failed(r)) clients_check_history(r);
+    if (!run_failed(r) && r->o.restores) backup_restore(r);
 }
 
 /* Closes what still runs. After a failure too, so that the next seed begins clean. */
@@ -198,6 +200,7 @@ bool run(const struct run_options *o, struct run_result *ret)
     r->model = model_new(&r->verdict);
     r->lease_tolerance_us = 2000ull * o->election_ms + 1000000;
     model_lease_tolerance(r->model, r->lease_tolerance_us);
+    model_quota(r->model, o->quota_bytes);
     sim_random_init(&r->random, o->seed, 4);
     sim_trace(r->sim, o->trace);
     sim_on_describe(r->sim, story_frame);
@@ -209,16 +212,15 @@ bool run(const struct run_options *o, struct run_result *ret)
     for (uint64_t id = 1; id <= o->members; id++) cluster_boot(r, id);
     clients_start(r);
     if (!o->no_backup) backup_start(r);
+    if (!o->no_backup) reader_start(r);
     watchers_start(r);
     nemesis_start(r);
     run_phase(r, o->length_us);
     nemesis_stop(r);
     calm_down(r);
     recover(r);
-    if (r->changed && !run_failed(r)) {
-        members_leave_old_urls(r);
-        recover(r);
-    }
+    if (r->changed && !run_failed(r)) members_leave_old_urls(r);
+    if (!run_failed(r)) recover(r); /* what was under way on some disk when the faults stopped has ended then, too */
     if (!run_failed(r)) steady(r);
     if (!run_failed(r)) final_checks(r);
     close_all(r);
@@ -230,6 +232,7 @@ bool run(const struct run_options *o, struct run_result *ret)
     }
     clients_free(r);
     backup_free(r);
+    reader_free(r);
     watchers_free(r);
     for (uint64_t id = 1; id <= r->top; id++) sim_disk_free(r->members[id].saved);
     nemesis_free(r);

@@ -116,15 +116,20 @@ static bool nothing(void *ctx, const struct model_event *ev)
     return bad(ctx, "progress was claimed past an event", ev->rev);
 }
 
-/* It leaves by itself, and remembers the progress that the hub claims. */
-static void leave(struct watch_client *w, uint64_t again_us)
+/* It asks how far it is, and takes that for told: a progress notification, or a bookmark to go on from elsewhere. */
+static void ask_progress(struct watch_client *w)
 {
     struct run *r = w->run;
     int64_t progress = watcher_progress(w->life->hub, w->watcher);
-    if (progress >= w->next_rev) {
-        model_events(r->model, w->key, w->range_end, w->next_rev, progress, nothing, w);
-        w->next_rev = progress + 1;
-    }
+    if (progress > model_revision(r->model)) bad(w, "progress to a revision that nobody has applied", progress);
+    if (progress < w->next_rev) return;
+    model_events(r->model, w->key, w->range_end, w->next_rev, progress, nothing, w);
+    w->next_rev = progress + 1;
+}
+
+static void leave(struct watch_client *w, uint64_t again_us)
+{
+    ask_progress(w);
     watch_sink_release(w->life->hub, &w->sink);
     detach(w, again_us);
 }
@@ -177,11 +182,14 @@ static void watch_whim(void *arg)
     sim_at(r->sim, sim_random_range(&r->random, 100000, 3000000), watch_whim, w);
     if (w->busy) {
         w->busy = false;
+        if (w->life && !life_gone(w->life)) ask_progress(w);
         if (w->life) watch_sink_writable(w->life->hub, &w->sink);
     } else if (r->winding_down || !w->life || life_gone(w->life)) {
         return;
-    } else if (sim_chance(&r->random, 500000)) {
+    } else if (sim_chance(&r->random, 400000)) {
         w->busy = true;
+    } else if (sim_chance(&r->random, 500000)) {
+        ask_progress(w);
     } else {
         leave(w, sim_random_range(&r->random, 0, 500000));
     }

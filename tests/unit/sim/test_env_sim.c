@@ -363,7 +363,11 @@ static void test_cuts(void **state)
     node_send(&a, 2, 'c');
     sim_run_for(s, 1000000);
     assert_int_equal(a.last_status, ERR_CLOSED);
-    assert_true(a.downs >= 1);
+    assert_int_equal(a.downs, 0); /* the other connection is still there */
+    sim_cut(s, 2, 1, true);
+    sim_run_for(s, 100000);
+    assert_int_equal(a.downs, 1);
+    assert_int_equal(b.downs, 1);
     sim_heal_all(s);
     sim_run_for(s, 200000);
     node_send(&a, 2, 'd');

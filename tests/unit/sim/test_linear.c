@@ -56,6 +56,10 @@ static void test_good(void **state)
     /* a write of unknown outcome may come late, or never */
     CHECK_HISTORY(LINEAR_OK, W_UNKNOWN(7, 1), R(0, 2, 3), R(0, 4, 5), R(7, 6, 7), R(7, 8, 9));
     CHECK_HISTORY(LINEAR_OK, W_UNKNOWN(7, 1), R(0, 2, 3), R(0, 4, 5));
+    /* asked for again: the first one may come late, after another write, or never */
+    CHECK_HISTORY(LINEAR_OK, W_UNKNOWN(1, 1), W(1, 2, 3), R(1, 4, 5), W(2, 6, 7), R(2, 8, 9), R(1, 10, 11));
+    CHECK_HISTORY(LINEAR_OK, W_UNKNOWN(1, 1), W(1, 2, 3), R(1, 4, 5), W(2, 6, 7), R(2, 8, 9));
+    CHECK_HISTORY(LINEAR_VIOLATION, W_UNKNOWN(1, 1), W(1, 2, 3), W(2, 4, 5), R(1, 6, 7), R(2, 8, 9));
     /* compare and swap */
     CHECK_HISTORY(LINEAR_OK, W(1, 1, 2), CAS(1, 2, 3, 4), CAS_FAIL(1, 3, 2, 5, 6), R(2, 7, 8));
     CHECK_HISTORY(LINEAR_OK, W(1, 1, 2), CAS(1, 2, 3, 6), CAS_FAIL(1, 3, 2, 4, 5), R(2, 7, 8));
@@ -171,7 +175,7 @@ static void random_history(struct sim_random *r, struct linear_op *ops, unsigned
             .kind = (enum linear_kind)sim_random_below(r, 3),
             .known = !sim_chance(r, 250000),
             .succeeded = sim_chance(r, 500000),
-            .value = sim_chance(r, 200000) ? 0 : i + 1,
+            .value = sim_chance(r, 200000) ? 0 : i > 0 && sim_chance(r, 200000) ? ops[i - 1].value : i + 1,
             .expect = sim_random_below(r, n + 1),
             .got = sim_random_below(r, n + 1),
             .call = start * 16 + i,
