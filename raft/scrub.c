@@ -146,13 +146,6 @@ static bool current(const struct scrub *s)
     return s->item < SCRUB_OLDER || snap_kept(s->c, s->path);
 }
 
-static size_t voters(const struct consensus *c)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < c->n_peers; i++) n += !c->peers[i].learner;
-    return n;
-}
-
 /* A single member has nobody to heal from, and its state in memory is whole: what it still has on the disk is judged
  * when it is opened again. */
 void scrub_found(struct consensus *c, const char *path, const char *why)
@@ -162,10 +155,10 @@ void scrub_found(struct consensus *c, const char *path, const char *why)
     if (strcmp(path, c->snapshots->older.path) == 0) { /* not needed: the newest is there */
         snap_unlink(c, path);
         snap_info_release(&c->snapshots->older);
-    } else if (voters(c) > 1) {
-        consensus_distrust(c, why);
-    } else {
+    } else if (heal_alone(c)) {
         consensus_fatal(c, ERR_CORRUPT, "%s", why);
+    } else {
+        consensus_distrust(c, why);
     }
 }
 
