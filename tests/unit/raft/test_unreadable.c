@@ -216,6 +216,30 @@ static void test_scrub(void **state)
     assert_true(written_again >= 5); /* meta, meta2, members, mark, the older snapshot */
 }
 
+/* A learner has somebody to heal from, too: the only voter. */
+static void test_scrub_of_a_learner(void **state)
+{
+    (void)state;
+    struct cluster k;
+    small(&k, 2, 8);
+    k.members[1].learner = true;
+    k.config.scrub_interval_ms = 200;
+    cluster_boot(&k);
+    struct node *leader = cluster_wait_leader(&k), *n = &k.nodes[2];
+    assert_int_equal(leader->id, 1);
+    for (uint64_t v = 1; v <= 5; v++) node_write(leader, v);
+    assert_true(cluster_wait_value(&k, 5, 0));
+    assert_true(sim_disk_lose_sector(k.sim, 2, "wal/0000000000000001.wal", 0));
+    assert_true(sim_run_until(k.sim, is_fatal, n, 10 * SECOND));
+    assert_int_equal(n->fatal_error, ERR_RESTART);
+    node_close(n);
+    node_boot(&k, 2);
+    assert_true(sim_run_until(k.sim, is_whole, n, 60 * SECOND));
+    assert_true(cluster_wait_value(&k, 5, 0));
+    assert_same_logs(&k);
+    cluster_stop(&k);
+}
+
 /* ---- on the way to another ------------------------------------------------------------------------ */
 
 /* One member is away until only a snapshot can help it. */
@@ -318,6 +342,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_start_of_several), cmocka_unit_test(test_start_without_meta),
         cmocka_unit_test(test_start_of_one),     cmocka_unit_test(test_scrub),
+        cmocka_unit_test(test_scrub_of_a_learner),
         cmocka_unit_test(test_sending),          cmocka_unit_test(test_sending_damaged),
         cmocka_unit_test(test_receiving),
     };
