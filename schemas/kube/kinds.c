@@ -116,7 +116,8 @@ int kind_problem_add(struct kind_problems *p, enum kind_problem_type type, const
 {
     char detail[1024];
     va_list ap;
-    if (p->count == LIMIT_KIND_PROBLEMS) return 0; /* a client knows enough by now */
+    /* A client knows enough by now; but unknown fields, which may be all right, leave room for what never is. */
+    if (p->count >= LIMIT_KIND_PROBLEMS - (type == PROBLEM_UNKNOWN_FIELD)) return 0;
     va_start(ap, format);
     vsnprintf(detail, sizeof(detail), format, ap);
     va_end(ap);

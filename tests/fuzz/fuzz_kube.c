@@ -1,26 +1,51 @@
 /* Query strings, selectors, YAML, whole objects, protobuf bodies as they come from Kubernetes
- * clients, and token files; the first byte chooses. */
+ * clients, and token files; the first byte chooses. From 0xf0 on: two objects made of the fields
+ * that their kind has, one after the other. */
 #include <stdlib.h>
 
 #include "api/kube/kube_int.h"
 #include "schemas/kube/kinds.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/made_object.h"
 
-static void object(struct arena *a, struct slice in, uint8_t which)
+/* Else the object goes no further, as in api/kube. */
+static bool right_types(const struct kind_problems *p)
+{
+    for (const struct kind_problem *x = p->first; x; x = x->next)
+        if (x->type != PROBLEM_UNKNOWN_FIELD) return false;
+    return true;
+}
+
+static void object(struct arena *a, struct slice in, const struct kind *k, const struct json *old)
 {
     struct json *v, *patch;
     struct err e;
     struct kind_problems p;
-    const struct kind *k = kinds_at(which % kinds_count());
     if (json_parse(a, in, JSON_COPY, &v, NULL) != 0) return;
     patch = json_clone(a, v);
     kind_problems_init(&p, a);
-    if (!patch || kind_prune(a, k, v, &p) != 0 || kind_default(a, k, v) != 0 ||
-        kind_validate(a, k, v, NULL, &p) != 0)
-        return;
+    if (!patch || kind_prune(a, k, v, &p) != 0 || !right_types(&p)) return;
+    if (kind_default(a, k, v) != 0 || kind_validate(a, k, v, old, &p) != 0) return;
     struct json *cells;
     if (kind_table_cells(a, k, v, 1700000000, &cells) != 0) return;
     if (kind_strategic_merge(a, k, v, patch, &e) != 0) return;
+}
+
+static void made_objects(struct arena *a, struct slice in, const struct kind *k)
+{
+    struct buf text = {0};
+    struct json *old;
+    made_text_of(&text, k, &in, false);
+    object(a, buf_slice(&text), k, NULL);
+    if (json_parse(a, buf_slice(&text), JSON_COPY, &old, NULL) == 0) {
+        struct kind_problems p;
+        kind_problems_init(&p, a);
+        buf_clear(&text);
+        made_text_of(&text, k, &in, false);
+        if (kind_prune(a, k, old, &p) == 0 && right_types(&p) && kind_default(a, k, old) == 0)
+            object(a, buf_slice(&text), k, old);
+    }
+    buf_release(&text);
 }
 
 static void protobuf(struct arena *a, struct slice in)
@@ -48,7 +73,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 2) return 0;
     arena_init(&a, 64 << 20);
     struct slice in = slice_make(data + 2, size - 2);
-    switch (data[0] % 7) {
+    const struct kind *k = kinds_at(data[1] % kinds_count());
+    switch (data[0] >= 0xf0 ? 7 : data[0] % 7) {
     case 0:
         if (query_parse(&a, in, &q) != 0) break;
         break;
@@ -56,7 +82,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (selector_parse_labels(&a, in, &s, &e) != 0) break;
         break;
     case 2:
-        if (selector_parse_fields(&a, in, kinds_at(data[1] % kinds_count()), &s, &e) != 0) break;
+        if (selector_parse_fields(&a, in, k, &s, &e) != 0) break;
         break;
     case 3:
         if (yaml_to_json(&a, in, &v, &e) != 0) break;
@@ -65,7 +91,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     case 6:
         if (tokens_parse(in, &tokens, &e) == 0) tokens_free(tokens);
         break;
-    default: object(&a, in, data[1]); break;
+    case 7: made_objects(&a, in, k); break;
+    default: object(&a, in, k, NULL); break;
     }
     arena_release(&a);
     return 0;

@@ -107,6 +107,10 @@ r = c.request("POST", CM, '{"metadata":{"name":"deep"},"data":' + deep, {"Conten
 tap.check("JSON that nests too deep", r.status == 400, r)
 r = c.request("POST", CM, b'{"metadata":{"name":"\xff\xfe"}}', {"Content-Type": "application/json"})
 tap.check("bytes that are no UTF-8", r.status == 400, r)
+many = "".join('"u%d":1,' % i for i in range(400))
+r = c.request("POST", "/api/v1/namespaces?fieldValidation=Ignore", '{%s"metadata":{"name":"odd"},"spec":{"finalizers":{"a":1}}}' % many, {
+    "Content-Type": "application/json"})
+tap.check("a wrong type behind more unknown fields than are told", r.status == 400, r)
 r = c.get(CM + "?labelSelector=" + "a%2C" * 20000)
 tap.check("a selector of 80 KB", r.status in (400, 414, 431), r.status)
 tap.equal("garbage on the wire", c.get("/readyz").status, 200)

@@ -712,6 +712,23 @@ static void test_many_problems_are_bounded(void **state)
     buf_release(&b);
 }
 
+static void test_a_wrong_type_is_always_told(void **state)
+{
+    (void)state;
+    struct buf b = {0};
+    buf_append_str(&b, "{'apiVersion':'v1','kind':'Namespace'");
+    for (int i = 0; i < 1000; i++) buf_printf(&b, ",'u%d':1", i);
+    buf_append_str(&b, ",'spec':{'finalizers':{'a':1}}}");
+    struct json *v = parse(buf_cstr(&b));
+    struct kind_problems p;
+    bool told = false;
+    kind_problems_init(&p, &arena);
+    assert_int_equal(kind_prune(&arena, kind_of(v), v, &p), 0);
+    for (const struct kind_problem *x = p.first; x; x = x->next) told |= x->type == PROBLEM_TYPE;
+    assert_true(told && p.count < 1000);
+    buf_release(&b);
+}
+
 static int way_in(struct arena *a, const char *text)
 {
     struct json *v = parse_in(a, text);
@@ -830,6 +847,7 @@ int main(void)
         TEST(test_configuration),
         TEST(test_the_others),
         TEST(test_many_problems_are_bounded),
+        TEST(test_a_wrong_type_is_always_told),
         TEST(test_every_allocation_fails_once),
         TEST(test_mutated_objects),
     };
