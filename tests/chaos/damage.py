@@ -7,6 +7,9 @@ SEGMENT_HEADER, RECORD_HEAD = 64, 56
 class Damage:
     """Of the folder of a member that was down."""
 
+    # Until it is noticed: members that are cut off or new are not there to tell it (docs/healing.md, not survived).
+    bears = {"clients", "wall", "drift", "slowdisk", "slownet", "lossy"}
+
     def __init__(self, cluster, m, what):
         self.c, self.m, self.what = cluster, m, what
         self.since = os.path.getsize(m.log)
@@ -51,7 +54,9 @@ class ColdRot(Damage):
 
 
 class MemoryRot(Damage):
-    """Until the member says its right value again; by then the others must have named it."""
+    """Until the member says its right value again; by then the others must have named it. A member that falls behind might be sent the damage."""
+
+    bears = {"clients", "wall", "drift"}
 
     def __init__(self, cluster, m, right):
         super().__init__(cluster, m, "rot of its memory")

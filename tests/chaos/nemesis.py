@@ -18,8 +18,6 @@ FAULTS = {
 }
 # One of these at a time, until all is well again: two damaged members may be a majority.
 ALONE = {"rot", "coldrot", "memory", "lost", "old", "replace", "grow", "move"}
-# While nobody has noticed a damage yet, members that are cut off or new are not there to tell it: docs/healing.md, not survived.
-HARMLESS = {"clients", "wall", "drift", "slowdisk", "slownet", "lossy"}
 
 
 def schedule(seed, seconds, members, wanted, can):
@@ -72,7 +70,7 @@ class Nemesis:
 
     def may(self, fault):
         """What the promise allows while a member heals."""
-        return not self.heals() or (fault not in ALONE and (fault in HARMLESS or self.healing.noticed()))
+        return not self.heals() or (fault not in ALONE and (fault in self.healing.bears or self.healing.noticed()))
 
     # ---- running a schedule
 
@@ -280,11 +278,12 @@ class Nemesis:
             m.forgive()
         return undo
 
-    def whole(self):
-        """Makes and waits for a cluster of which one member may lose its state: nothing cuts members off, and all are there and serve."""
+    def whole(self, over=("net",)):
+        """Makes and waits for a cluster of which one member may lose its state: nothing cuts members off, and all are there and serve.
+        Faults of the tracks `over` are over."""
         if self.c.n == 1 or self.job:
             return False
-        for item in [r for r in self.running if r[2] == "net"]:
+        for item in [r for r in self.running if r[2] in over]:
             self.end(item)
 
         def well():
@@ -321,7 +320,7 @@ class Nemesis:
         self.c.say(f"a bit of {os.path.relpath(path, m.data)} at {at} of {m.name}, which runs")
 
     def do_memory(self, f, m):
-        if not self.whole():
+        if not self.whole(("net", "clock")):
             return False
         key, value = f"/rot/{f['x']}-", "rots-%032x" % int(f["y"] * 1e32)
         if not wait_for(lambda: self.c.ctl("put", key, value).returncode == 0, 15):
