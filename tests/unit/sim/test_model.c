@@ -62,6 +62,38 @@ static void test_versions(void **state)
     model_free(m);
 }
 
+/* What counts against the quota, what is refused, and when the alarm goes. */
+static void test_quota(void **state)
+{
+    (void)state;
+    struct model *m = fresh();
+    struct command a = put("a", "12345"), del = {.type = COMMAND_OP, .op = {.type = OP_DELETE, .del = {.key = SLICE_LIT("a")}}};
+    struct command compact = {.type = COMMAND_COMPACT, .compact = {.revision = 5}};
+    struct command alarm = {.type = COMMAND_ALARM, .alarm = {.alarm = ALARM_NOSPACE, .activate = true}};
+    model_quota(m, 400);
+    for (uint64_t index = 2; index < 5; index++) assert_true(apply(m, 1, index - 1, index, 1, &a));
+    assert_int_equal(model_size_at(m, 4), 3 * 106);
+    assert_false(model_no_space_at(m, 4));
+    assert_true(apply(m, 1, 4, 5, 1, &a)); /* refused */
+    assert_int_equal(model_revision(m), 4);
+    assert_true(model_no_space_at(m, 5));
+    assert_true(apply(m, 1, 5, 6, 1, &del)); /* never refused */
+    assert_int_equal(model_size_at(m, 6), 3 * 106 + 101);
+    assert_true(model_no_space_at(m, 6));
+    assert_true(apply(m, 1, 6, 7, 1, &compact));
+    assert_int_equal(model_size_at(m, 7), 0);
+    assert_false(model_no_space_at(m, 7));
+    assert_true(apply(m, 1, 7, 8, 1, &alarm)); /* a client's does not go by itself, and refuses */
+    assert_true(apply(m, 1, 8, 9, 1, &a));
+    assert_int_equal(model_size_at(m, 9), 0);
+    assert_true(model_no_space_at(m, 9));
+    alarm.alarm.activate = false;
+    assert_true(apply(m, 1, 9, 10, 1, &alarm));
+    assert_true(apply(m, 1, 10, 11, 1, &a));
+    assert_int_equal(model_size_at(m, 11), 106);
+    model_free(m);
+}
+
 /* Members may be behind, but must apply the same. */
 static void test_one_log(void **state)
 {
@@ -200,7 +232,8 @@ static void test_garbage_in_the_log(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_versions), cmocka_unit_test(test_one_log),
+        cmocka_unit_test(test_versions),
+        cmocka_unit_test(test_quota), cmocka_unit_test(test_one_log),
         cmocka_unit_test(test_leases),   cmocka_unit_test(test_txn),
         cmocka_unit_test(test_events),   cmocka_unit_test(test_garbage_in_the_log),
     };
