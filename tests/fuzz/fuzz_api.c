@@ -5,9 +5,12 @@
  *   0 gRPC call: choice = method, bytes = its message; flags: 1 = the call stays open, 2 = bytes
  * are the framed body as it is 1 Kubernetes request: choice = path, flags = method (low 3 bits) and
  * content type, bytes = body 2 the same, its path is the first line of the bytes 3 more DATA on the
- * newest stream; flags: 1 = the last   4 a frame: choice = type   5 a turn */
+ * newest stream; flags: 1 = the last   4 a frame: choice = type   5 a turn   from 0xf0 on a
+ * Kubernetes request: choice = kind, flags as in 1, its body is made of the fields that the kind has
+ */
 #include "api/etcd/etcd_api.h"
 #include "api/kube/kube_int.h"
+#include "tests/fuzz/made_object.h"
 #include "tests/fuzz/records.h"
 #include "tests/fuzz/wire.h"
 #include "tests/lib/fake_core.h"
@@ -145,10 +148,23 @@ static void kube_request(struct slice path, uint8_t flags, struct slice body)
     buf_release(&block);
 }
 
+static void made_request(uint8_t choice, uint8_t flags, struct slice bytes)
+{
+    const struct kind *k = kinds_at(choice % kinds_count());
+    struct buf path = {0}, body = {0};
+    buf_printf(&path, "/%s/%s/%s%s%s", *k->group ? "apis" : "api", k->api_version,
+               k->namespaced ? "namespaces/default/" : "", k->plural,
+               (flags & 7) == 1 ? "" : "/a");
+    made_text_of(&body, k, &bytes, (flags & 7) == 3);
+    kube_request(buf_slice(&path), flags, buf_slice(&body));
+    buf_release(&path);
+    buf_release(&body);
+}
+
 static void act(uint8_t kind, uint8_t choice, uint8_t flags, struct slice bytes)
 {
     ptrdiff_t line;
-    switch (kind % 6) {
+    switch (kind >= 0xf0 ? 6 : kind % 6) {
     case 0: grpc_call(choice, flags, bytes); break;
     case 1:
         kube_request(slice_str(kube_paths[choice % (sizeof(kube_paths) / sizeof(*kube_paths))]),
@@ -165,6 +181,7 @@ static void act(uint8_t kind, uint8_t choice, uint8_t flags, struct slice bytes)
         wire_frame(&wire, choice % 10, flags, flags & 0x40 ? 0 : stream,
                    slice_sub(bytes, 0, 16384));
         break;
+    case 6: made_request(choice, flags, bytes); break;
     default: break;
     }
     wire_turn(&wire);

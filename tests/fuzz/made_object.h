@@ -12,6 +12,7 @@
 struct made {
     struct slice in;
     struct buf *out;
+    const struct kind *kind;
     bool patch; /* with the directives of strategic merge patches */
 };
 
@@ -168,7 +169,8 @@ static inline void made_object(struct made *m, const struct kind_type *t, unsign
     unsigned n = depth < MADE_DEPTH ? made_byte(m) % 8u : 0;
     buf_append_byte(m->out, '{');
     if (depth == 0)
-        buf_append_str(m->out, "\"metadata\":{\"name\":\"a\",\"namespace\":\"default\"}");
+        buf_printf(m->out, "\"apiVersion\":\"%s\",\"kind\":\"%s\",\"metadata\":{\"name\":\"a\"}",
+                   m->kind->api_version, m->kind->kind);
     for (unsigned i = 0; i < n; i++) {
         uint8_t byte = made_byte(m);
         const struct kind_field *f = t->n_fields ? &t->fields[byte % t->n_fields] : NULL;
@@ -188,7 +190,7 @@ static inline void made_object(struct made *m, const struct kind_type *t, unsign
 /* The text of one object of kind `k`; takes what it needs from `in`. */
 static inline void made_text_of(struct buf *out, const struct kind *k, struct slice *in, bool patch)
 {
-    struct made m = {*in, out, patch};
+    struct made m = {*in, out, k, patch};
     made_object(&m, k->type, 0);
     *in = m.in;
 }
