@@ -248,7 +248,7 @@ static void on_install(void *ctx, enum sim_moment what, uint64_t id, uint64_t ot
     (void)other, (void)frame;
     if (what != SIM_DISK || id != i->id || op != ENV_IO_RENAME || strncmp(path, "snap/", 5) || i->began) return;
     i->began = true;
-    sim_crash_after(i->k->sim, id, SIM_KILL, i->nth);
+    sim_crash_after(i->k->sim, id, SIM_POWER, i->nth);
 }
 
 static bool has_snapshot(void *arg)
@@ -268,12 +268,12 @@ static bool is_gone(void *arg)
     return sim_env(n->cluster->sim, n->id) != n->env;
 }
 
-/* A leader writes on alone, far enough to reach the snapshot that replaces it; while that is installed it dies, at the `nth`
- * operation of its disk from the rename on. Later it leads: what it sends to one that was away is what all have. */
-static void replaced_history(unsigned nth)
+/* A leader writes on alone, far enough to reach the snapshot that replaces it; while that is installed its power fails, at the
+ * `nth` operation of its disk from the rename on. Later it leads: what it sends to one that was away is what all have. */
+static void replaced_history(uint64_t seed, unsigned nth)
 {
     struct cluster k;
-    begin(&k, 5, 940 + nth);
+    begin(&k, 5, seed);
     struct node *old = &k.nodes[1], *away = &k.nodes[5];
     node_write(old, 2);
     assert_true(cluster_wait_value(&k, 2, 0));
@@ -308,7 +308,8 @@ static void replaced_history(unsigned nth)
 static void test_replaced_history(void **state)
 {
     (void)state;
-    for (unsigned nth = 1; nth <= 5; nth++) replaced_history(nth);
+    for (uint64_t seed = 1; seed <= 6; seed++)
+        for (unsigned nth = 1; nth <= 4; nth++) replaced_history(10 * seed + nth, nth);
 }
 
 /* A change of the members that a member is told of by a snapshot only, and not by its first one. */
