@@ -344,6 +344,38 @@ static void test_members_of_a_snapshot(void **state)
     cluster_stop(&k);
 }
 
+/* ---- the mark ---------------------------------------------------------------------------------------- */
+
+/* A single member's power fails while its slow disk writes an entry, and the mark beside the log: it opens, with all it had applied. */
+static void marked(uint64_t seed)
+{
+    struct cluster k;
+    cluster_init(&k, 1, seed);
+    sim_disk(k.sim)->sync_min_us = SECOND / 50;
+    sim_disk(k.sim)->sync_max_us = SECOND / 10;
+    node_boot(&k, 1);
+    struct node *n = cluster_wait_leader(&k);
+    for (uint64_t v = 1; v <= 10 + seed % 7; v++) {
+        for (int i = 0; node_propose(n, v, v) != 0 && i < 10000; i++) sim_run_for(k.sim, 1000);
+        sim_run_for(k.sim, 1000 * (7 * v * seed % 41));
+    }
+    sim_run_for(k.sim, 1000 * (37 * seed % 97));
+    uint64_t applied = n->n ? n->log[n->n - 1].value : 0;
+    node_crash(n, SIM_POWER);
+    n->leads = false;
+    node_boot(&k, 1);
+    node_write(cluster_wait_leader(&k), WRITTEN);
+    assert_true(n->n > applied);
+    for (uint64_t v = 1; v <= applied; v++) assert_int_equal(n->log[v - 1].value, v);
+    cluster_stop(&k);
+}
+
+static void test_mark(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 80; seed++) marked(seed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -352,6 +384,7 @@ int main(void)
         cmocka_unit_test(test_lost_connection),
         cmocka_unit_test(test_replaced_history),
         cmocka_unit_test(test_members_of_a_snapshot),
+        cmocka_unit_test(test_mark),
     };
     return cmocka_run_group_tests_name("promises", tests, NULL, NULL);
 }
