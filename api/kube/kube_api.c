@@ -69,7 +69,9 @@ void kube_api_free(struct kube_api *api)
 {
     if (!api) return;
     while (!list_empty(&api->retries)) {
-        request_unref(container_of(list_pop_front(&api->retries), struct kube_request, node));
+        struct kube_request *q = container_of(list_pop_front(&api->retries), struct kube_request, node);
+        if (q->answered) request_unref(q); /* an inner request, which is not going to be answered */
+        request_unref(q);
     }
     timer_free(api->watch_timer);
     timer_free(api->retry_timer);
