@@ -40,7 +40,7 @@ def filled(n):
     c = Cluster(n, flags=FLAGS).start().wait_healthy()
     for k in range(60):
         c.ctl("put", f"k/{k}", "x" * 3000)
-    wait_for("two snapshots", lambda: all(len(glob.glob(os.path.join(c.data(i), "snap/0*.snap"))) == 2 for i in range(n)))
+    wait_for("two snapshots", lambda: all(len(glob.glob(os.path.join(c.data(i), "snap/0*.snap"))) == 2 for i in range(n)), 120)
     return c
 
 
@@ -86,9 +86,9 @@ def test_while_it_runs():
         start_with(c, i, unreadable(path, arm), ["--scrub-interval", "300ms"])
         c.wait_healthy(i)
         wait_for("leadership", lambda: c.ctl("move-leader", "%x" % c.status([c.urls[i]])[0]["header"]["member_id"]).returncode == 0 or
-                 c.leader() == i)
+                 c.leader() == i, 120)
         open(arm, "w").close()
-        wait_for("the scrub", lambda: "damage " in log(c, i), 60)
+        wait_for("the scrub", lambda: "damage " in log(c, i), 120)
         ok(os.path.relpath(path, c.data(i)) in log(c, i).split("damage ")[1].split("\n")[0],
            f"{kind} cannot be read while it leads: the scrub finds it", log(c, i)[-2000:])
         whole(c, i, f"{kind}: the member is whole again")
@@ -99,7 +99,7 @@ def test_while_it_runs():
 def refusal(c, env, paths):
     """None: it starts; else what is wrong with what it says when it refuses."""
     start_with(c, 0, env)
-    wait_for("its end", lambda: c.procs[0].poll() is not None or c.healthy(0), 60)
+    wait_for("its end", lambda: c.procs[0].poll() is not None or c.healthy(0), 120)
     if c.procs[0].poll() is None:
         return None
     said = log(c, 0)
