@@ -99,7 +99,6 @@ def moved(job):
         job.call("Cluster/MemberUpdate", pack((1, members[m.peer_url][0]), (2, new)))
         return False
     m.moved = not m.moved
-    job.n.forget(m)
     return True
 
 

@@ -47,7 +47,6 @@ class Nemesis:
         self.healing = None  # Damage
         self.job = None      # a change of membership
         self.copy = None     # whose data folder there is an old copy of
-        self.named = set()   # by that copy, and where it was then
 
     # ---- choosing
 
@@ -196,9 +195,8 @@ class Nemesis:
         self.tell_members()
 
     def forget(self, m):
-        """It comes back as another member, elsewhere, or not at all. An old copy is of no use to it, nor one that names only such (docs/healing.md)."""
-        self.named.discard(m)
-        if self.copy and (self.copy is m or not self.named):
+        """It comes back as another member, or not at all."""
+        if self.copy is m:
             shutil.rmtree(os.path.join(self.c.dir, "copy"))
             self.copy = None
 
@@ -349,7 +347,7 @@ class Nemesis:
         if not self.copy:
             self.down(m, signal.SIGKILL)
             shutil.copytree(m.data, path)
-            self.copy, self.named, f["fault"] = m, set(self.others(m)), "copy"
+            self.copy, f["fault"] = m, "copy"
             return lambda: self.back(m)
         m, self.copy = self.copy, None
 
