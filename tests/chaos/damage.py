@@ -1,5 +1,5 @@
 """Damage to what a member holds, and how it is known that it was noticed and mended."""
-import os, re, struct, time
+import os, re, struct
 
 SEGMENT_HEADER, RECORD_HEAD = 64, 56
 
