@@ -243,7 +243,7 @@ static void strike_world(struct armed *a)
     sim_at(r->sim, f->lasts_us, fault_ends, a);
 }
 
-/* While a member heals only itself may be struck, and by what passes. */
+/* During a truce only the member that it is for may be struck, and by what passes. */
 static bool bears_truce(const struct run *r, const struct armed *a)
 {
     if (a->id != r->truce) return false;

@@ -155,13 +155,42 @@ void disk_truce_ends(struct run *r)
     r->truce = 0;
 }
 
+static unsigned voters_in(const struct raft_configuration *conf)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < conf->n; i++) n += conf->servers[i].role == RAFT_VOTER;
+    return n;
+}
+
+/* The fewest that any member knows of or may soon: a change may be on its way. */
+static unsigned fewest_voters(struct run *r)
+{
+    unsigned fewest = 0;
+    for (uint64_t id = 1; id <= r->top; id++) {
+        const struct life *l = r->members[id].life;
+        if (!l || !l->core || life_gone(l)) continue;
+        const struct consensus *c = core_consensus(l->core);
+        unsigned newest = voters_in(&c->raft.configuration) - (c->membership.state != CHANGE_NONE);
+        unsigned committed = voters_in(&c->membership.committed);
+        if (c->raft.configuration.n == 0 || c->membership.committed_index == 0) continue;
+        unsigned n = newest < committed ? newest : committed;
+        if (!fewest || n < fewest) fewest = n;
+    }
+    return fewest;
+}
+
+static bool is_borne(struct run *r, uint64_t id)
+{
+    unsigned voters = fewest_voters(r);
+    return voters >= 3 && disk_unhealed(r, id) + 1 <= (voters - 1) / 2;
+}
+
 /* A minority at a time, and those who have healed are as good as any. */
 static bool may_damage(struct run *r, uint64_t id)
 {
     struct member *m = &r->members[id];
-    struct members_view v;
-    if (!members_in_force(r, &v) || v.voters < 3 || r->truce || m->rotting || m->saved || m->disk_trouble) return false;
-    if (m->held || !disk_healed(r, id) || disk_unhealed(r, id) + 1 > (v.voters - 1) / 2) return false;
+    if (r->truce || m->rotting || m->saved || m->disk_trouble || m->held) return false;
+    if (!disk_healed(r, id) || !is_borne(r, id)) return false;
     for (uint64_t other = 1; other <= r->top; other++) {
         if (disk_healed(r, other)) r->members[other].damaged = false;
     }
@@ -181,6 +210,12 @@ static void damage_at_rest(void *arg)
         if (l && !life_gone(l)) cluster_crash(r, m->id, SIM_POWER, 20000);
         if (!r->winding_down) sim_at(r->sim, 1000, damage_at_rest, m);
         else m->pending = false;
+        return;
+    }
+    if (!is_borne(r, m->id)) { /* any more: others have gone meanwhile */
+        sim_disk_free(m->saved);
+        m->saved = NULL;
+        m->damaged = m->wipe = m->pending = false;
         return;
     }
     if (m->saved) {
