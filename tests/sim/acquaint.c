@@ -32,6 +32,8 @@ static struct told *told(struct run *r, uint64_t hearer, uint64_t of)
 static void on_hello(struct run *r, const struct life *l, uint64_t from, const struct frame *f)
 {
     struct told *t = told(r, l->id, from);
+    const struct life *by = r->members[from].life;
+    if (!by || !by->core || core_consensus(by->core)->life != f->hello.life) return; /* of an earlier life, on its way for long */
     if (t->hearer != l->serial) *t = (struct told){.hearer = l->serial};
     if (t->life != f->hello.life) {
         t->before_term = higher(t->before_term, t->term);
