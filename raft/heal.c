@@ -257,8 +257,17 @@ static void remember(struct consensus *c, struct peer *p, const struct frame *f)
     p->its_applied = f->hello.recovering ? 0 : higher(p->its_applied, f->hello.applied);
 }
 
+/* Who begins a life, or heals, may have forgotten this member: it is told of it, so that it would know an old one. */
+static bool wants_hello(const struct consensus *c, const struct peer *p, const struct frame *f)
+{
+    return p->life != f->hello.life || (f->hello.recovering && consensus_now(c) - p->hello_ms >= c->heartbeat_ms);
+}
+
+static void heard(struct consensus *c, uint64_t term);
+
 static void on_hello(struct consensus *c, struct peer *p, const struct frame *f)
 {
+    bool back = wants_hello(c, p, f);
     remember(c, p, f);
     if (c->dead) return;
     const struct meta_seen *s = seen_of(c, p->id);
@@ -280,6 +289,8 @@ static void on_hello(struct consensus *c, struct peer *p, const struct frame *f)
         k.known.leader_last = consensus_last_index(c);
     }
     peers_send(c, p->id, ENV_CHANNEL_RAFT, &k);
+    if (back) say_hello(c, p);
+    if (has(c, META_ROLLED_BACK)) heard(c, f->hello.term);
 }
 
 /* What the others know of it that it does not know itself. */
@@ -306,11 +317,13 @@ static bool is_old(struct consensus *c, const struct peer *p, const struct frame
     return true;
 }
 
+/* Who has forgotten what it knew of the others must have been told that, too: it would take the next one that loses its disk for new. */
 static bool heard_every_voter(const struct consensus *c)
 {
     for (size_t i = 0; i < c->n_peers; i++) {
         const struct peer *p = &c->peers[i];
-        if (p->id != c->id && !p->learner && !p->known) return false;
+        if (p->id == c->id || p->learner) continue;
+        if (!p->known || (has(c, META_ROLLED_BACK) && p->life == 0)) return false;
     }
     return c->n_peers > 1;
 }
