@@ -9,7 +9,7 @@
 /* What a life has heard of one member: of its present life, and of those before. */
 struct told {
     uint64_t hearer; /* the life's serial */
-    uint64_t life, term, applied, before_term, before_applied;
+    uint64_t boots, life, term, applied, before_term, before_applied;
 };
 
 struct doubt {
@@ -35,6 +35,8 @@ static void on_hello(struct run *r, const struct life *l, uint64_t from, const s
     const struct life *by = r->members[from].life;
     if (!by || !by->core || core_consensus(by->core)->life != f->hello.life) return; /* of an earlier life, on its way for long */
     if (t->hearer != l->serial) *t = (struct told){.hearer = l->serial};
+    if (f->hello.boots < t->boots) return; /* of an earlier life and late, or of an old copy */
+    t->boots = f->hello.boots;
     if (t->life != f->hello.life) {
         t->before_term = higher(t->before_term, t->term);
         t->before_applied = higher(t->before_applied, t->applied);
@@ -53,8 +55,8 @@ static void look_again(void *arg)
     if (l && l->core && !life_gone(l)) {
         verdict_fail(&r->verdict,
                      "member %" PRIu64 " opened with term %" PRIu64 " and a log that ends at %" PRIu64 ", is told by member %" PRIu64
-                     " of its earlier term %" PRIu64 " and applied entry %" PRIu64 ", and goes on",
-                     l->id, d->open_term, d->open_index, d->by, d->told.before_term, d->told.before_applied);
+                     " of its start %" PRIu64 ", earlier term %" PRIu64 " and applied entry %" PRIu64 ", and goes on",
+                     l->id, d->open_term, d->open_index, d->by, d->told.boots, d->told.before_term, d->told.before_applied);
     }
     mem_free(d);
 }
@@ -65,8 +67,10 @@ static void on_known(struct run *r, const struct life *l, uint64_t from, const s
     const struct life *by = r->members[from].life;
     const struct consensus *c = core_consensus(l->core);
     const struct heal *h = &c->heal;
-    if (f->known.to_life != c->life || !by || t->hearer != by->serial || t->life != c->life) return;
-    if (t->before_term <= h->open_term && (h->began_recovering || t->before_applied <= h->open_index)) return;
+    if (f->known.to_life != c->life || !by || t->hearer != by->serial) return;
+    bool fits = t->life == c->life && t->before_term <= h->open_term &&
+                (h->began_recovering || t->before_applied <= h->open_index);
+    if (fits || (t->life != c->life && t->boots <= c->meta.boots)) return;
     struct doubt *d = mem_must_calloc(1, sizeof *d);
     *d = (struct doubt){r, l->serial, from, *t, h->open_term, h->open_index};
     sim_at(r->sim, 0, look_again, d);
