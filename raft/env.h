@@ -149,7 +149,8 @@ struct env_ops {
     int (*io_sync)(struct env *e, struct env_io *io);
 
     /* Where a peer is (`url`: http://host:port or https://...). Again with another URL: moves there.
-     * NULL forgets it, and its frames are refused from then on. */
+     * NULL forgets it, and its frames are refused from then on. ERR_INVALID: a URL that cannot be used here; for the own id that is
+     * all it says. */
     int (*set_peer)(struct env *e, uint64_t peer_id, const char *url);
     void (*send)(struct env *e, struct env_send *s);
 };

@@ -174,19 +174,20 @@ static bool contains(const struct raft_configuration *conf, uint64_t id)
     return false;
 }
 
-/* Committed members, as `by` says; takes `conf`. Whether they are newer than what was known. */
+/* Committed members, as `by` says; takes `conf`. Whether they are newer than what was known. That this member is not among them any
+ * more is noted first: once they are known, nobody would tell it again. */
 static bool learn(struct consensus *c, uint64_t by, uint64_t index, struct raft_configuration *conf)
 {
     struct membership *m = &c->membership;
     struct err e = {{0}};
-    if (index <= m->committed_index) {
+    bool news = index > m->committed_index, removed = contains(&m->committed, c->id) && !contains(conf, c->id);
+    if (news && removed) note_removed(c, by);
+    if (!news || removed) {
         raft_configuration_close(conf);
         return false;
     }
-    bool removed = contains(&m->committed, c->id) && !contains(conf, c->id);
     int rv = know(c, index, conf, &e);
     if (rv) consensus_fatal(c, rv, "%s", e.text);
-    else if (removed) note_removed(c, by);
     return !c->dead;
 }
 
@@ -231,8 +232,8 @@ void membership_frame(struct consensus *c, uint64_t from, const struct frame *f)
     struct raft_configuration conf;
     bool second = is_second_cluster(c, f->members.index);
     if ((c->meta.flags & META_RESTORED) && second) return;
-    if (!peers_decode_configuration(f->members.configuration, &conf) || !learn(c, from, f->members.index, &conf)) return;
-    update_peers(c);
+    if (!peers_decode_configuration(f->members.configuration, &conf)) return;
+    if (learn(c, from, f->members.index, &conf)) update_peers(c);
     if (second) heal_rolled_back(c, "this folder has lost the members that others know of: what it began was another cluster");
 }
 
@@ -402,6 +403,8 @@ static int check_change(const struct consensus *c, const struct consensus_change
     const struct peer *p = peers_find((struct consensus *)(uintptr_t)c, m->id);
     bool needs_url = change->op == CONSENSUS_ADD || change->op == CONSENSUS_UPDATE;
     if (m->id == 0 || (needs_url && peers_check(m, NULL))) return ERR_INVALID;
+    /* In the log it would stop every member for good. */
+    if (needs_url && c->env->ops->set_peer(c->env, c->id, m->peer_url) != 0) return ERR_INVALID;
     if (change->op == CONSENSUS_ADD ? p != NULL : needs_url && p && url_is_taken(c, m->peer_url, m->id))
         return ERR_EXISTS;
     if (change->op == CONSENSUS_ADD) {

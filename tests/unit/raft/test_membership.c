@@ -208,6 +208,8 @@ static void test_learner(void **state)
     assert_int_equal(add(&k, 4, true), ERR_EXISTS);
     assert_int_equal(change(&k, (struct consensus_change){CONSENSUS_ADD, {.id = 5, .peer_url = k.urls[3]}}), ERR_EXISTS);
     assert_int_equal(change(&k, (struct consensus_change){CONSENSUS_ADD, {.id = 5, .peer_url = "a b"}}), ERR_INVALID);
+    assert_int_equal(change(&k, (struct consensus_change){CONSENSUS_ADD, {.id = 5, .peer_url = "https://a:1"}}), ERR_INVALID);
+    assert_int_equal(change(&k, (struct consensus_change){CONSENSUS_UPDATE, {.id = 4, .peer_url = "https://a:1"}}), ERR_INVALID);
     assert_int_equal(on_member(&k, CONSENSUS_PROMOTE, 4), ERR_AGAIN);
     assert_int_equal(on_member(&k, CONSENSUS_PROMOTE, 1), ERR_CONFLICT);
     assert_int_equal(on_member(&k, CONSENSUS_PROMOTE, 5), ERR_MEMBER_NOT_FOUND);
@@ -266,6 +268,54 @@ static void test_removed_while_down(void **state)
     sim_run_for(k.sim, 5 * SECOND);
     assert_int_equal(cluster_wait_leader(&k)->term, term); /* nobody was disturbed */
     stop(&k);
+}
+
+/* Its log stands still. */
+static bool no_entries(void *ctx, uint64_t from, uint64_t to, enum env_channel ch, struct slice bytes)
+{
+    struct frame f;
+    (void)from;
+    return to != *(uint64_t *)ctx || ch != ENV_CHANNEL_RAFT || frame_decode(bytes, &f, NULL) != 0 || f.kind != FRAME_APPEND;
+}
+
+/* Who is removed while it is down comes back, and reaches only one in whose log it still is, but who has been told. Power fails at the
+ * n-th disk operation of that start: then it is told in the next one. */
+static bool crashed_while_told(unsigned nth)
+{
+    struct cluster k;
+    struct err e = {{0}};
+    begin(&k, 4, 17);
+    struct node *leader = cluster_wait_leader(&k), *gone = &k.nodes[leader->id % 4 + 1];
+    uint64_t behind = gone->id % 4 + 1;
+    node_crash(gone, SIM_KILL);
+    sim_on_frame(k.sim, no_entries, &behind);
+    assert_int_equal(on_member(&k, CONSENSUS_REMOVE, gone->id), 0);
+    sim_run_for(k.sim, SECOND);
+    for (uint64_t id = 1; id <= 4; id++)
+        if (id != gone->id && id != behind) sim_cut(k.sim, id, gone->id, true), sim_cut(k.sim, gone->id, id, true);
+    gone->crash_nth = nth;
+    gone->crash_mode = SIM_POWER;
+    int rv = node_try_boot(&k, gone->id, &e);
+    if (rv == 0) (void)sim_run_until(k.sim, is_fatal, gone, 2 * SECOND);
+    bool crashed = sim_env(k.sim, gone->id) != gone->env || (rv && rv != ERR_REMOVED);
+    sim_crash_after(k.sim, gone->id, SIM_POWER, 0);
+    sim_heal_all(k.sim);
+    if (rv == 0) node_close(gone);
+    rv = node_try_boot(&k, gone->id, &e);
+    if (rv) assert_int_equal(rv, ERR_REMOVED);
+    else if (!sim_run_until(k.sim, is_fatal, gone, 20 * SECOND)) fail_msg("operation %u: not told", nth);
+    else wait_removed(gone);
+    stop(&k);
+    return crashed;
+}
+
+static void test_crash_while_told(void **state)
+{
+    (void)state;
+    unsigned nth = 1;
+    while (crashed_while_told(nth)) nth++;
+    print_message("# %u\n", nth);
+    assert_true(nth > 3);
 }
 
 static void test_update(void **state)
@@ -475,6 +525,62 @@ static void test_second_cluster(void **state)
     sim_run_for(k.sim, 10 * SECOND);
     assert_true(n->leads && !n->fatal);
     stop(&k);
+}
+
+/* As above, and nobody remembers more of the first one's life than how often it was started; power fails at the n-th disk operation
+ * once it has been reached. */
+static bool crashed_while_second_ends(unsigned nth)
+{
+    struct cluster k;
+    struct err e = {{0}};
+    begin(&k, 1, 53);
+    for (uint64_t id = 2; id <= 3; id++) {
+        assert_int_equal(add(&k, id, false), 0);
+        join_at(&k, id, asked(&k, 1));
+        wait_voter(&k, id, id);
+    }
+    struct node *n = &k.nodes[1];
+    for (uint64_t v = 1; v <= 20; v++) node_write(cluster_wait_leader(&k), v);
+    node_crash(n, SIM_KILL);
+    n->leads = false;
+    sim_disk_wipe(k.sim, 1);
+    cut_off(&k, 1);
+    for (uint64_t id = 2; id <= 3; id++) {
+        node_close(&k.nodes[id]);
+        join_at(&k, id, 0);
+    }
+    for (int starts = 0; starts < 3; starts++) {
+        if (n->c) node_close(n);
+        node_boot(&k, 1);
+        sim_run_for(k.sim, 2 * SECOND);
+    }
+    assert_true(n->leads);
+    n->leads = false;
+    cluster_wait_leader(&k);
+    sim_heal_all(k.sim);
+    sim_crash_after(k.sim, 1, SIM_POWER, nth);
+    (void)sim_run_until(k.sim, is_fatal, n, 10 * SECOND);
+    bool crashed = sim_env(k.sim, 1) != n->env;
+    sim_crash_after(k.sim, 1, SIM_POWER, 0);
+    for (int starts = 0; !n->c || !is_whole(n) || !node_has(n, 20); starts++) {
+        if (starts >= 6) fail_msg("operation %u: still another cluster", nth);
+        if (n->c) node_close(n);
+        if (node_try_boot(&k, 1, &e) == 0) (void)sim_run_until(k.sim, is_fatal, n, 10 * SECOND);
+    }
+    node_write(cluster_wait_leader(&k), 21);
+    assert_true(cluster_wait_value(&k, 21, 0));
+    assert_same_logs(&k);
+    stop(&k);
+    return crashed;
+}
+
+static void test_crash_while_second_ends(void **state)
+{
+    (void)state;
+    unsigned nth = 1;
+    while (crashed_while_second_ends(nth)) nth++;
+    print_message("# %u\n", nth);
+    assert_true(nth > 3);
 }
 
 static bool other_leads(void *arg)
@@ -713,7 +819,8 @@ int main(void)
         cmocka_unit_test(test_learner_votes),        cmocka_unit_test(test_refused),
         cmocka_unit_test(test_unknown_candidate),    cmocka_unit_test(test_moved_leader),
         cmocka_unit_test(test_removed_unheard),      cmocka_unit_test(test_second_cluster),
-        cmocka_unit_test(test_nobody_left),
+        cmocka_unit_test(test_nobody_left),          cmocka_unit_test(test_crash_while_told),
+        cmocka_unit_test(test_crash_while_second_ends),
         cmocka_unit_test(test_crash_at_each_operation), cmocka_unit_test(test_folder_lost_after_a_change),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
