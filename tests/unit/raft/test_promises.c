@@ -1,6 +1,7 @@
 /* Promises between members, each with the few steps after which breaking it would show: two leaders in one term, a read that is
  * older than a write, a log that is another one on another member. Chance comes to them too seldom (docs/mutants.md). */
 #include "cluster.h"
+#include "raft/consensus_int.h"
 #include "raft/frames_int.h"
 
 #define WRITTEN 777u /* the value that it is about */
@@ -341,6 +342,11 @@ static void test_members_of_a_snapshot(void **state)
     assert_true(cluster_wait_value(&k, 40, 0));
     assert_true(status_of(n).snapshots_installed > 0);
     assert_int_equal(consensus_members(n->c, &all), 4);
+    /* Not because the others say so: it is what counts again when a change of the members is cut off behind it. */
+    struct raft_configuration committed;
+    (void)guard_committed_configuration(&n->c->guard, &committed);
+    assert_int_equal(committed.n, 4);
+    raft_configuration_close(&committed);
     cluster_stop(&k);
 }
 
