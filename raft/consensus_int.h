@@ -51,6 +51,7 @@ struct peer {
     uint64_t probe_seq; /* highest acknowledged in this term */
     /* heal.c: what it told of its present life, and of those before; whether it told what it knows of this member */
     uint64_t life, its_term, its_applied, before_term, before_applied;
+    uint64_t acked, acked_term; /* before its present life, to this member as the leader of that term */
     uint64_t hello_term, hello_applied, hello_ms, reset_life, reset_term; /* told to it */
     bool known;
     /* the commit index it was last sent, in which term; and until when it waits for news of it */

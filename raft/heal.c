@@ -233,6 +233,15 @@ static uint64_t higher(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
+/* What it has acknowledged to this leader it must still have, as long as no later leader can have cut that off. */
+static void remember_acked(struct consensus *c, struct peer *p)
+{
+    uint64_t acked = consensus_match_index(c, p->id), term = c->raft.current_term;
+    if (acked == 0) return;
+    p->acked = p->acked_term == term ? higher(p->acked, acked) : acked;
+    p->acked_term = term;
+}
+
 /* What it says of its present life becomes what is known of an earlier one when the next begins. A word of an earlier life that
  * comes late, or of an old copy, is no news. */
 static void remember(struct consensus *c, struct peer *p, const struct frame *f)
@@ -247,9 +256,7 @@ static void remember(struct consensus *c, struct peer *p, const struct frame *f)
     if (p->life != f->hello.life) {
         p->before_term = higher(p->before_term, p->its_term);
         p->before_applied = higher(p->before_applied, p->its_applied);
-        /* What it has acknowledged to this leader it must still have; a later leader may have cut that off. */
-        if (f->hello.term <= c->raft.current_term && !f->hello.recovering)
-            p->before_applied = higher(p->before_applied, consensus_match_index(c, p->id));
+        if (!f->hello.recovering) remember_acked(c, p);
         p->its_term = p->its_applied = 0;
         p->life = f->hello.life;
     }
@@ -278,6 +285,7 @@ static void on_hello(struct consensus *c, struct peer *p, const struct frame *f)
     bool present = f->hello.life == p->life;
     k.known.term = present ? p->before_term : higher(p->before_term, p->its_term);
     k.known.applied = present ? p->before_applied : higher(p->before_applied, p->its_applied);
+    if (f->hello.term <= p->acked_term) k.known.applied = higher(k.known.applied, p->acked);
     k.known.own_term = c->raft.current_term;
     if (f->hello.applied == 0) membership_tell(c, p->id); /* first: who knows nothing must know whose word it needs */
     if (f->hello.recovering && guard_may_serve(&c->guard)) {

@@ -348,6 +348,53 @@ static void test_old_folder_of_a_leader(void **state)
     cluster_stop(&k);
 }
 
+static void cut_between(struct cluster *k, uint64_t a, uint64_t b)
+{
+    sim_cut(k->sim, a, b, true);
+    sim_cut(k->sim, b, a, true);
+}
+
+/* What it has acknowledged to a leader of whom a majority knew nothing was cut off by the next one: that is not an old folder. */
+static void test_cut_off_is_not_old(void **state)
+{
+    (void)state;
+    struct cluster k;
+    cluster_start(&k, 5, 12);
+    struct node *old = cluster_wait_leader(&k), *n = &k.nodes[old->id % 5 + 1];
+    uint64_t term = old->term;
+    write_many(old, 1, 5, 100);
+    assert_true(cluster_wait_value(&k, 5, 0));
+    sim_run_for(k.sim, SECOND);
+    for (uint64_t id = 1; id <= 5; id++)
+        if (id != old->id && id != n->id) cut_between(&k, id, old->id), cut_between(&k, id, n->id);
+    uint64_t before = consensus_match_index(old->c, n->id);
+    for (uint64_t v = 100; v < 120; v++) {
+        (void)node_propose(old, v, v); /* as many as it takes */
+        sim_run_for(k.sim, SECOND / 200);
+    }
+    assert_true(consensus_match_index(old->c, n->id) >= before + 3);
+    node_crash(n, SIM_KILL);
+    node_boot(&k, n->id);
+    sim_run_for(k.sim, SECOND / 5);
+    assert_true(old->leads && old->term == term);
+    sim_heal_all(k.sim);
+    for (uint64_t id = 1; id <= 5; id++)
+        if (id != old->id) cut_between(&k, id, old->id);
+    old->leads = false;
+    struct node *leader = cluster_wait_leader(&k);
+    assert_true(leader != n && leader->term > term);
+    write_many(leader, 6, 1, 100);
+    assert_true(cluster_wait_value(&k, 6, (uint64_t)1 << n->id));
+    node_crash(n, SIM_KILL);
+    sim_heal_all(k.sim);
+    node_boot(&k, n->id);
+    sim_run_for(k.sim, 5 * SECOND);
+    if (n->fatal) fail_msg("%s", n->fatal_text);
+    assert_true(cluster_wait_value(&k, 6, 0));
+    assert_same_logs(&k);
+    cluster_stop(&k);
+}
+
 /* Everything is gone, term and vote as well: not before every other voter has told what it knows. */
 static void test_lost_folder(void **state)
 {
@@ -452,6 +499,7 @@ int main(void)
         cmocka_unit_test(test_old_folder_of_the_same_start),
         cmocka_unit_test(test_old_folder_of_the_same_life),
         cmocka_unit_test(test_old_folder_of_a_leader),
+        cmocka_unit_test(test_cut_off_is_not_old),
         cmocka_unit_test(test_lost_folder),
         cmocka_unit_test(test_both_metas_damaged),
         cmocka_unit_test(test_crash_anywhere),
