@@ -23,6 +23,7 @@ struct guard_append {
 
 struct guard_message {
     struct raft_message m;
+    char *address; /* whose it is may move, or be removed, while it waits */
     struct list node;
 };
 
@@ -225,6 +226,7 @@ static void hold_back(struct guard *g, const struct raft_message *m)
     if (g->n_messages >= GUARD_MESSAGES_MAX) return drop_message(&copy);
     struct guard_message *held = mem_must_alloc(sizeof *held);
     held->m = copy;
+    held->m.server_address = held->address = mem_must_strdup(m->server_address);
     list_push_back(&g->messages, &held->node);
     g->n_messages++;
     g->masked++;
@@ -236,6 +238,12 @@ static void recv_entries(struct guard *g, struct raft_message *m)
     else deliver(g, m);
 }
 
+static void held_free(struct guard_message *held)
+{
+    mem_free(held->address);
+    mem_free(held);
+}
+
 static void deliver_held(struct guard *g)
 {
     while (!list_empty(&g->messages) && !g->dead) {
@@ -244,7 +252,7 @@ static void deliver_held(struct guard *g)
         list_remove(&held->node);
         g->n_messages--;
         deliver(g, &held->m);
-        mem_free(held);
+        held_free(held);
     }
 }
 
@@ -819,7 +827,7 @@ void guard_release(struct guard *g)
     for (struct list *n; (n = list_pop_front(&g->messages));) {
         struct guard_message *m = container_of(n, struct guard_message, node);
         drop_message(&m->m);
-        mem_free(m);
+        held_free(m);
     }
     g->n_messages = 0;
     /* libraft is unavailable by now: these give back memory and tell nobody. */

@@ -485,12 +485,14 @@ static bool rig_free(struct rig *g, bool result)
     return result;
 }
 
+/* The address is gone when the call is over: the member that sent it may be removed, or move. */
 static void deliver(struct rig *g, raft_id from, struct raft_message m)
 {
-    static const char *const addresses[] = {"0", "1", "2", "3"};
+    char address[] = {(char)('0' + from), 0};
     m.server_id = from;
-    m.server_address = addresses[from];
+    m.server_address = address;
     g->recv(&g->io, &m);
+    memset(address, '?', 1);
 }
 
 static void append_entries(struct rig *g, raft_id from, raft_term term, raft_index prev,
@@ -688,6 +690,7 @@ static bool shows_truncate_in_flight(unsigned masks)
     append_entries(g, 3, 3, 3, 1, 1, 1); /* the same place, another term */
     bool shows = g->truncated_in_flight > 0;
     while (g->n_appends) append_done(g);
+    assert_string_equal(g->raft.follower_state.current_leader.address, "3");
     assert_int_equal(guard_log_term(&g->raft, 4), 3);
     assert_int_equal(g->raft.last_stored, 4);
     return rig_free(g, shows);
