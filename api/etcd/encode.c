@@ -62,11 +62,18 @@ static size_t tombstone_size(const struct record *r)
     return pb_bytes_size(r->key_len) + pb_uint_size((uint64_t)r->mod_rev);
 }
 
+/* An event that creates its key shows none, also where the same txn has deleted an older one. */
+static const struct record *shown_prev(const struct event *e, bool prev_kv)
+{
+    bool creates = !e->record->tombstone && e->record->create_rev == e->record->mod_rev;
+    return prev_kv && !creates ? e->prev : NULL;
+}
+
 static size_t event_body_size(const struct event *e, bool prev_kv)
 {
-    const struct record *r = e->record;
+    const struct record *r = e->record, *prev = shown_prev(e, prev_kv);
     size_t n = r->tombstone ? 2 + pb_len_size(tombstone_size(r)) : pb_len_size(kv_size(r, false));
-    return prev_kv && e->prev ? n + pb_len_size(kv_size(e->prev, false)) : n;
+    return prev ? n + pb_len_size(kv_size(prev, false)) : n;
 }
 
 size_t event_size(const struct event *e, bool prev_kv)
@@ -76,7 +83,7 @@ size_t event_size(const struct event *e, bool prev_kv)
 
 uint8_t *encode_event(uint8_t *p, const struct event *e, bool prev_kv)
 {
-    const struct record *r = e->record;
+    const struct record *r = e->record, *prev = shown_prev(e, prev_kv);
     p = pb_put_len(p, 11, event_body_size(e, prev_kv));
     if (r->tombstone) {
         p = pb_put_uint(p, 1, 1); /* DELETE */
@@ -87,9 +94,9 @@ uint8_t *encode_event(uint8_t *p, const struct event *e, bool prev_kv)
         p = pb_put_len(p, 2, kv_size(r, false));
         p = encode_kv(p, r, false);
     }
-    if (!prev_kv || !e->prev) return p;
-    p = pb_put_len(p, 3, kv_size(e->prev, false));
-    return encode_kv(p, e->prev, false);
+    if (!prev) return p;
+    p = pb_put_len(p, 3, kv_size(prev, false));
+    return encode_kv(p, prev, false);
 }
 
 /* ---- bodies of answers -------------------------------------------------------------------------

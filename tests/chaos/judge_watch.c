@@ -27,7 +27,8 @@ static const struct change *next_change(const struct judge *j, struct session *s
 
 static void check_prev(struct judge *j, const struct watch_line *w, const struct session *s, const struct watch_event *e, const struct change *c)
 {
-    const struct change *before = timeline_get(j, c->key, (size_t)(c - j->changes));
+    bool creates = !c->tombstone && c->create == c->rev;
+    const struct change *before = creates ? NULL : timeline_get(j, c->key, (size_t)(c - j->changes));
     if (!s->prev) {
         if (e->has_prev) wrong(j, w, s, c->rev, "a previous value that was not asked for");
     } else if (e->has_prev) {

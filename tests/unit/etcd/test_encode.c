@@ -274,7 +274,9 @@ static void test_events(void **state)
     for (seed = 21; seed < 1000021; seed += 1000) {
         struct event e = {.record = make_record(rnd(2)),
                           .prev = rnd(2) ? make_record(false) : NULL};
-        bool prev_kv = rnd(2);
+        bool prev_kv = rnd(2), creates = !e.record->tombstone && rnd(2);
+        if (creates) e.record->create_rev = e.record->mod_rev;
+        else if (!e.record->tombstone) e.record->mod_rev = e.record->create_rev + 1;
         uint8_t out[1600];
         size_t len = (size_t)(encode_event(out, &e, prev_kv) - out);
         assert_int_equal(len, event_size(&e, prev_kv));
@@ -285,7 +287,7 @@ static void test_events(void **state)
         assert_int_equal(m->type, e.record->tombstone ? MVCCPB__EVENT__EVENT_TYPE__DELETE
                                                       : MVCCPB__EVENT__EVENT_TYPE__PUT);
         same_kv(e.record, m->kv, false);
-        assert_int_equal(m->prev_kv != NULL, prev_kv && e.prev);
+        assert_int_equal(m->prev_kv != NULL, prev_kv && e.prev && !creates);
         if (m->prev_kv) same_kv(e.prev, m->prev_kv, false);
         etcdserverpb__watch_response__free_unpacked(w, NULL);
         arena_reset(&arena);
