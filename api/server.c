@@ -130,7 +130,7 @@ static int parse_options(struct options *o, int argc, char **argv)
         {"corrupt-check-time", FLAG_DURATION_MS, &o->check_ms, "TIME", "how often members compare their states; 0 = after compactions only"},
         {"compact-hash-check-time", FLAG_DURATION_MS, &o->compact_check_ms, "TIME", "... and after a compaction, but not more often than this"},
         {"experimental-corrupt-check-time", FLAG_DURATION_MS, &o->check_ms, "TIME", "etcd 3.5's name of --corrupt-check-time"},
-        {"experimental-compact-hash-check-enabled", FLAG_BOOL, &o->compact_check, NULL, "compare states after compactions (default true)"},
+        {"experimental-compact-hash-check-enabled", FLAG_BOOL, &o->compact_check, NULL, "compare states after compactions"},
         {"experimental-compact-hash-check-time", FLAG_DURATION_MS, &o->compact_check_ms, "TIME", "etcd 3.5's name of --compact-hash-check-time"},
         {"scrub-interval", FLAG_DURATION_MS, &o->scrub_ms, "TIME", "pause between two rounds of reading all of the data folder again, to find damage; 0 = never"},
         {"scrub-rate", FLAG_INT, &o->scrub_rate, "BYTES", "a second that such a round reads at most"},
