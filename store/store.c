@@ -123,7 +123,7 @@ static bool run_leaf(struct store *s, struct txn_run *run, const struct txn_leaf
         if (!run->deleting) deletion_begin(s, run->arena, &op->del, leaf->ret, &run->deletion);
         size_t left = (size_t)run->deletion.left;
         run->deleting = !deletion_step(s, &run->deletion, *most);
-        *most -= left < *most ? left : *most;
+        *most -= run->deleting || left > *most ? *most : left; /* one that is not done has passed by others that are deleted */
         return !run->deleting;
     }
     struct view at = {s, run->arena, op->type == OP_RANGE && op->range.revision > 0 ? op->range.revision : INT64_MAX};

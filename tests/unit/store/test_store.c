@@ -28,6 +28,41 @@ static void test_empty(void **state)
     store_free(NULL);
 }
 
+/* Keys that are deleted already are passed by in steps, too. */
+static void test_steps_over_the_deleted(void **state)
+{
+    enum { KEYS = 2000, MOST = 200, RANGES = 3 };
+    (void)state;
+    struct store *s = store_new(NULL);
+    struct arena a = {0};
+    struct result r;
+    char key[RANGES + 1][8] = {"a", "b", "c", "d"};
+    struct op deletes[RANGES] = {{0}};
+    for (int i = 0; i < RANGES; i++) {
+        for (int k = 0; k <= KEYS; k++) {
+            char name[16];
+            snprintf(name, sizeof(name), "%c%04d", key[i][0], k);
+            assert_int_equal(put(s, name, "x"), 0);
+            if (k < KEYS) assert_int_equal(del(s, name), 0);
+        }
+        deletes[i] = (struct op){OP_DELETE, .del = {.key = slice_str(key[i]), .range_end = slice_str(key[i + 1])}};
+    }
+    drop_events(s);
+    struct txn_op txn = {.success = deletes, .n_success = RANGES};
+    struct command c = {COMMAND_OP, .op = {OP_TXN, .txn = &txn}};
+    assert_true(store_apply_is_long(s, &c, RANGES - 1));
+    struct store_apply *p = store_apply_begin(s, &c, &a, &r);
+    unsigned steps = 1;
+    while (!store_apply_step(p, MOST)) steps++;
+    assert_true(steps >= RANGES * KEYS / MOST);
+    assert_int_equal(r.code, 0);
+    assert_true(store_keys(s) == 0);
+    result_release(&r);
+    arena_release(&a);
+    drop_events(s);
+    store_free(s);
+}
+
 /* All that a key, its versions and its deletion took goes once compaction has passed it. */
 static void test_compaction_gives_all_back(void **state)
 {
@@ -498,6 +533,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_steps_over_the_deleted),
         cmocka_unit_test(test_compaction_gives_all_back),
         cmocka_unit_test(test_pins_hold_memory),
         cmocka_unit_test(test_store_goes_first),
