@@ -192,7 +192,9 @@ static void strike_member(struct armed *a)
         break;
     case FAULT_STOP: cluster_stop(r, a->id, f->lasts_us); break;
     case FAULT_BLACKOUT: blackout(a); break;
-    case FAULT_PAUSE: sim_pause(r->sim, a->id, f->lasts_us); break;
+    case FAULT_PAUSE:
+        if (!r->members[a->id].rotting) sim_pause(r->sim, a->id, f->lasts_us); /* what is only tried is looked at at once */
+        break;
     case FAULT_CLOCK_JUMP:
         model_lease_tolerance(r->model, r->lease_tolerance_us += f->a);
         sim_clock_jump(r->sim, a->id, f->a);
