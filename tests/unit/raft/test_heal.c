@@ -276,13 +276,37 @@ static void test_old_folder_of_the_same_start(void **state)
     cluster_stop(&k);
 }
 
+static const char *const copied[] = {"wal/0000000000000001.wal", "wal/mark", "meta", "meta2"};
+enum { COPIED = sizeof copied / sizeof copied[0] };
+
+static void take_copy(struct cluster *k, struct node *n, struct buf old[COPIED])
+{
+    for (int i = 0; i < COPIED; i++) {
+        buf_init(&old[i], 64u << 20);
+        assert_int_equal(sim_disk_read(k->sim, n->id, copied[i], &old[i]), 0);
+    }
+}
+
+/* The member, which is down, comes up with the copy, is told what it has lost, and heals. */
+static void old_copy_heals(struct cluster *k, struct node *n, struct buf old[COPIED])
+{
+    for (int i = 0; i < COPIED; i++) {
+        sim_disk_write(k->sim, n->id, copied[i], buf_slice(&old[i]));
+        buf_release(&old[i]);
+    }
+    node_boot(k, n->id);
+    assert_true(sim_run_until(k->sim, is_fatal, n, 10 * SECOND));
+    assert_non_null(strstr(n->fatal_text, "not what this member left"));
+    node_close(n);
+    keep_starting(k, n);
+}
+
 /* Copied and put back between two words to the others: what they have heard it say is in the copy, but the leader knows
  * what it has acknowledged since. */
 static void test_old_folder_of_the_same_life(void **state)
 {
     (void)state;
-    static const char *const files[] = {"wal/0000000000000001.wal", "wal/mark", "meta", "meta2"};
-    struct buf old[4];
+    struct buf old[COPIED];
     struct cluster k;
     cluster_start(&k, 3, 8);
     struct node *leader = cluster_wait_leader(&k), *n = &k.nodes[leader->id % 3 + 1];
@@ -291,22 +315,11 @@ static void test_old_folder_of_the_same_life(void **state)
     sim_run_for(k.sim, 3 * SECOND);
     write_many(leader, 21, 1, 100); /* it says so at once, and then nothing for a second */
     sim_run_for(k.sim, SECOND / 4);
-    for (int i = 0; i < 4; i++) {
-        buf_init(&old[i], 64u << 20);
-        assert_int_equal(sim_disk_read(k.sim, n->id, files[i], &old[i]), 0);
-    }
+    take_copy(&k, n, old);
     write_many(leader, 22, 3, 100);
     assert_true(cluster_wait_value(&k, 24, 0));
     node_crash(n, SIM_KILL);
-    for (int i = 0; i < 4; i++) {
-        sim_disk_write(k.sim, n->id, files[i], buf_slice(&old[i]));
-        buf_release(&old[i]);
-    }
-    node_boot(&k, n->id);
-    assert_true(sim_run_until(k.sim, is_fatal, n, 10 * SECOND));
-    assert_non_null(strstr(n->fatal_text, "not what this member left"));
-    node_close(n);
-    keep_starting(&k, n);
+    old_copy_heals(&k, n, old);
     assert_true(cluster_wait_value(&k, 24, 0));
     assert_same_logs(&k);
     cluster_stop(&k);
@@ -316,8 +329,7 @@ static void test_old_folder_of_the_same_life(void **state)
 static void test_old_folder_of_a_leader(void **state)
 {
     (void)state;
-    static const char *const files[] = {"wal/0000000000000001.wal", "wal/mark", "meta", "meta2"};
-    struct buf old[4];
+    struct buf old[COPIED];
     struct cluster k;
     cluster_start(&k, 3, 10);
     struct node *n = cluster_wait_leader(&k);
@@ -326,23 +338,12 @@ static void test_old_folder_of_a_leader(void **state)
     sim_run_for(k.sim, 3 * SECOND);
     write_many(n, 21, 1, 100); /* it says so at once, and then nothing for a second */
     sim_run_for(k.sim, SECOND / 4);
-    for (int i = 0; i < 4; i++) {
-        buf_init(&old[i], 64u << 20);
-        assert_int_equal(sim_disk_read(k.sim, n->id, files[i], &old[i]), 0);
-    }
+    take_copy(&k, n, old);
     write_many(n, 22, 3, 100);
     assert_true(cluster_wait_value(&k, 24, 0)); /* and so the others have heard of the commit */
     node_crash(n, SIM_KILL);
     n->leads = false;
-    for (int i = 0; i < 4; i++) {
-        sim_disk_write(k.sim, n->id, files[i], buf_slice(&old[i]));
-        buf_release(&old[i]);
-    }
-    node_boot(&k, n->id);
-    assert_true(sim_run_until(k.sim, is_fatal, n, 10 * SECOND));
-    assert_non_null(strstr(n->fatal_text, "not what this member left"));
-    node_close(n);
-    keep_starting(&k, n);
+    old_copy_heals(&k, n, old);
     assert_true(cluster_wait_value(&k, 24, 0));
     assert_same_logs(&k);
     cluster_stop(&k);
