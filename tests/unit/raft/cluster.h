@@ -272,6 +272,37 @@ static void node_close(struct node *n)
     assert_int_equal(n->opened_snapshots, 0);
 }
 
+UNUSED static struct consensus_status status_of(const struct node *n)
+{
+    struct consensus_status s;
+    consensus_get_status(n->c, &s);
+    return s;
+}
+
+UNUSED static bool is_fatal(void *arg)
+{
+    return ((struct node *)arg)->fatal;
+}
+
+UNUSED static bool is_whole(void *arg)
+{
+    const struct node *n = arg;
+    return n->c && !n->fatal && !status_of(n).recovering && status_of(n).ready;
+}
+
+/* Starts it again as often as it asks for that. */
+UNUSED static void keep_starting(struct cluster *k, struct node *n)
+{
+    for (int i = 0; i < 8 && !is_whole(n); i++) {
+        if (!n->c) node_boot(k, n->id);
+        sim_run_for(k->sim, 5 * SECOND);
+        if (!n->fatal) continue;
+        assert_int_equal(n->fatal_error, ERR_RESTART);
+        node_close(n);
+    }
+    assert_true(is_whole(n));
+}
+
 UNUSED static void node_crash(struct node *n, enum sim_crash_mode mode)
 {
     sim_crash(n->cluster->sim, n->id, mode);

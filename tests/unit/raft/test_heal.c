@@ -15,24 +15,6 @@ static struct node *other_than(struct cluster *k, const struct node *a, const st
     return NULL;
 }
 
-static struct consensus_status status_of(const struct node *n)
-{
-    struct consensus_status s;
-    consensus_get_status(n->c, &s);
-    return s;
-}
-
-static bool is_whole(void *arg)
-{
-    struct node *n = arg;
-    return n->c && !status_of(n).recovering && status_of(n).ready;
-}
-
-static bool is_fatal(void *arg)
-{
-    return ((struct node *)arg)->fatal;
-}
-
 /* Flips a bit in the middle of what is written of the file. */
 static void damage(struct cluster *k, uint64_t id, const char *path)
 {
@@ -79,19 +61,6 @@ static void restart_healing(struct cluster *k, struct node *n)
 static void wait_healed(struct cluster *k, struct node *n)
 {
     assert_true(sim_run_until(k->sim, is_whole, n, 60 * SECOND));
-}
-
-/* Starts it again as often as it asks for that. */
-static void keep_starting(struct cluster *k, struct node *n)
-{
-    for (int i = 0; i < 8 && !is_whole(n); i++) {
-        if (!n->c) node_boot(k, n->id);
-        sim_run_for(k->sim, 5 * SECOND);
-        if (!n->fatal) continue;
-        assert_int_equal(n->fatal_error, ERR_RESTART);
-        node_close(n);
-    }
-    assert_true(is_whole(n));
 }
 
 static void test_damaged_log(void **state)

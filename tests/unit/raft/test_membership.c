@@ -140,18 +140,6 @@ static void wait_voter(struct cluster *k, uint64_t on, uint64_t id)
     assert_true(sim_run_until(k->sim, has_role, &w, 60 * SECOND));
 }
 
-static bool is_fatal(void *arg)
-{
-    return ((struct node *)arg)->fatal;
-}
-
-static bool is_whole(void *arg)
-{
-    struct consensus_status s;
-    consensus_get_status(((struct node *)arg)->c, &s);
-    return s.ready && !s.recovering;
-}
-
 static bool is_settled(void *arg)
 {
     return is_fatal(arg) || is_whole(arg);

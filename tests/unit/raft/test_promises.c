@@ -6,13 +6,6 @@
 
 #define WRITTEN 777u /* the value that it is about */
 
-static struct consensus_status status_of(const struct node *n)
-{
-    struct consensus_status s;
-    consensus_get_status(n->c, &s);
-    return s;
-}
-
 static struct node *other_leader(struct cluster *k, uint64_t than)
 {
     for (unsigned i = 1; i <= k->n; i++)

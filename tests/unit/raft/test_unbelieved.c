@@ -5,40 +5,9 @@
 
 #define ACKED 777u /* the value that must not be lost */
 
-static struct consensus_status status_of(const struct node *n)
-{
-    struct consensus_status s;
-    consensus_get_status(n->c, &s);
-    return s;
-}
-
-static bool is_whole(void *arg)
-{
-    const struct node *n = arg;
-    return n->c && !n->fatal && !status_of(n).recovering && status_of(n).ready;
-}
-
-static bool is_fatal(void *arg)
-{
-    return ((struct node *)arg)->fatal;
-}
-
 static bool leads(void *arg)
 {
     return ((struct node *)arg)->leads;
-}
-
-/* Starts it again as often as it asks for that. */
-static void keep_starting(struct cluster *k, struct node *n)
-{
-    for (int i = 0; i < 8 && !is_whole(n); i++) {
-        if (!n->c) node_boot(k, n->id);
-        sim_run_for(k->sim, 5 * SECOND);
-        if (!n->fatal) continue;
-        assert_int_equal(n->fatal_error, ERR_RESTART);
-        node_close(n);
-    }
-    assert_true(is_whole(n));
 }
 
 static void cut(struct cluster *k, const struct node *a, const struct node *b)

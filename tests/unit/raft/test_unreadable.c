@@ -8,24 +8,6 @@
 #define VALUES 60u
 #define SECTOR 512u
 
-static struct consensus_status status_of(const struct node *n)
-{
-    struct consensus_status s;
-    consensus_get_status(n->c, &s);
-    return s;
-}
-
-static bool is_whole(void *arg)
-{
-    struct node *n = arg;
-    return n->c && !n->fatal && !status_of(n).recovering && status_of(n).ready;
-}
-
-static bool is_fatal(void *arg)
-{
-    return ((struct node *)arg)->fatal;
-}
-
 struct files {
     char path[32][64];
     uint64_t size[32];
