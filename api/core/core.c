@@ -281,7 +281,7 @@ static void on_leader_changed(void *ctx, uint64_t leader_id, uint64_t term, bool
     c->blocked = false;
     drop_own(c);
     c->next_publish_ms = 0;
-    core_lease_reset(c);
+    core_lease_leader_changed(c);
     core_lease_fail_forwarded(c, ERR_LEADER_CHANGED);
     core_member_leader_changed(c);
     c->events.leader_changed(c->ctx, leader_id, is_self);

@@ -94,6 +94,7 @@ static void finish_entry(struct core *c, uint64_t index, uint64_t tag)
     if (own) core_batch_fail(c, own, ERR_UNAVAILABLE); /* nothing is left in it but its memory */
     c->applied_index = index;
     c->applied_entries++;
+    core_lease_applied(c, index);
     publish_events(c);
     schedule_work(c);
 }
@@ -146,6 +147,11 @@ static void begin_entry(struct core *c, uint64_t index, uint64_t term, uint64_t 
     if (c->events.applying) c->events.applying(c->ctx, index, term, entry);
     core_check_entry(c, index, term, entry);
     run_entry(c, index, term, tag, entry, 0);
+}
+
+uint64_t core_apply_last(const struct core *c)
+{
+    return list_empty(&c->backlog) ? 0 : container_of(c->backlog.prev, struct core_entry, node)->index;
 }
 
 void core_apply_entry(struct core *c, uint64_t index, uint64_t term, uint64_t tag, struct slice entry)

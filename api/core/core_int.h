@@ -107,6 +107,7 @@ struct core {
     struct map forwarded;  /* message id -> struct core_request */
     uint64_t next_message;
     uint64_t next_checkpoint_ms, n_checkpoints;
+    uint64_t clocks_at; /* this leader's clocks start when that entry is applied; 0 = they run */
 
     struct list changes; /* core_member.c: struct member_call */
     bool learner;
@@ -143,6 +144,8 @@ void core_batch_fail(struct core *c, struct core_batch *b, int error);
 
 /* core_apply.c */
 void core_apply_entry(struct core *c, uint64_t index, uint64_t term, uint64_t tag, struct slice entry);
+/* The newest entry that consensus takes for applied and that is not yet; 0 = none. */
+uint64_t core_apply_last(const struct core *c);
 void core_apply_step(struct env_task *t);
 /* Ends a long command that is under way, and applies what waits for it, at once. */
 void core_apply_finish(struct core *c);
@@ -196,6 +199,8 @@ void core_lease_open(struct core *c);
 void core_lease_close(struct core *c);
 /* The store of `c` was replaced, or leadership changed: clocks begin anew. */
 void core_lease_reset(struct core *c);
+void core_lease_leader_changed(struct core *c);
+void core_lease_applied(struct core *c, uint64_t index);
 void core_lease_tick(struct core *c);
 void core_lease_changed(void *ctx, int64_t id, bool granted);
 /* Answered by the leader's clock, through a message if that is not us. */

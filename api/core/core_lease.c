@@ -148,6 +148,20 @@ void core_lease_reset(struct core *c)
     c->next_checkpoint_ms = core_now(c) + checkpoint_period(c);
 }
 
+/* What is committed and not applied yet may take back what a checkpoint has said. */
+void core_lease_leader_changed(struct core *c)
+{
+    core_lease_reset(c);
+    c->clocks_at = core_apply_last(c);
+}
+
+void core_lease_applied(struct core *c, uint64_t index)
+{
+    if (index != c->clocks_at) return;
+    c->clocks_at = 0;
+    core_lease_reset(c);
+}
+
 /* ---- expiry and checkpoints --------------------------------------------------------------------- */
 
 static void revoke_expired(struct core *c, uint64_t now)
@@ -213,7 +227,7 @@ void core_lease_tick(struct core *c)
 {
     uint64_t now = core_now(c);
     expire_forwarded(c, now);
-    if (!c->leader) return;
+    if (!c->leader || c->clocks_at) return;
     revoke_expired(c, now);
     checkpoint(c, now);
 }

@@ -13,7 +13,7 @@
 #include "raft/frames_int.h"
 #include "tests/sim/env_sim.h"
 
-enum { MEMBERS = 3, SECOND = 1000000, TICK_US = 100000, LEASE = 5 };
+enum { MEMBERS = 3, SECOND = 1000000, TICK_US = 100000, LEASE = 5, KEYS = 20 };
 
 struct node {
     uint64_t id;
@@ -75,6 +75,7 @@ static void open_node(uint64_t id, unsigned election_ms)
     struct core_config config = {.consensus = {.id = id, .cluster_id = 77, .members = members, .n_members = MEMBERS,
                                                .new_cluster = true, .election_ms = election_ms, .max_appends = 1,
                                                .segment_bytes = 256 * 1024},
+                                 .long_apply_keys = KEYS / 2,
                                  .name = names[id], .client_urls = &names[id], .n_client_urls = 1};
     *n = (struct node){.id = id, .env = sim_boot(sim, id)};
     if (core_open(&config, n->env, &events, n, &n->core, &e) != 0) fail_msg("%s", e.text);
@@ -302,12 +303,68 @@ static void test_renewed_after_a_checkpoint(void **state)
     renewed_after_a_checkpoint(2);
 }
 
+static uint64_t secret; /* what the first commits from there on it does not tell */
+
+static bool pass_secret(void *ctx, uint64_t from, uint64_t to, enum env_channel ch, struct slice bytes)
+{
+    struct frame f;
+    (void)ctx, (void)to, (void)ch;
+    return from != 1 || frame_decode(bytes, &f, NULL) != 0 || f.kind != FRAME_APPEND || f.append.leader_commit < secret;
+}
+
+static void put_key(struct node *n, struct ask *a, int number)
+{
+    char key[16];
+    struct command c = {.type = COMMAND_OP, .op = {.type = OP_PUT}};
+    snprintf(key, sizeof key, "k%02d", number);
+    c.op.put = (struct put_op){.key = slice_str(key), .value = SLICE_LIT("v")};
+    submit_command(n, a, &c);
+}
+
+/* The same, and the next leader learns that the renewal and a deletion that is long to apply before it, in one entry, are committed as it
+ * begins to lead: its clocks do not start before they are applied. */
+static void test_renewed_behind_a_long_command(void **state)
+{
+    (void)state;
+    struct ask put, delete, renew = {.request = {.type = CORE_LEASE_RENEW, .lease_id = LEASE}};
+    struct consensus_status s;
+    begin(4, 1000);
+    for (int i = 0; i < KEYS; i++) {
+        put_key(&nodes[1], &put, i);
+        assert_int_equal(finish(&put), 0);
+    }
+    sim_clock_jump(sim, 1, 400ull * SECOND);
+    assert_true(sim_run_until(sim, has_checkpoint, NULL, 20 * SECOND));
+    sim_disk_stall(sim, 1, SECOND / 2);
+    put_key(&nodes[1], &put, KEYS); /* what comes meanwhile waits, and is one entry */
+    consensus_get_status(core_consensus(nodes[1].core), &s);
+    secret = s.last_index + 1;
+    sim_on_frame(sim, pass_secret, NULL);
+    struct command c = {.type = COMMAND_OP, .op = {.type = OP_DELETE}};
+    c.op.del = (struct delete_op){.key = SLICE_LIT("k"), .range_end = SLICE_LIT("l")};
+    submit_command(&nodes[1], &delete, &c);
+    submit(&nodes[1], &renew);
+    assert_int_equal(finish(&renew), 0);
+    assert_int_equal(renew.request.ttl, 1000);
+    assert_true(delete.done);
+    consensus_get_status(core_consensus(nodes[1].core), &s);
+    assert_int_equal(s.last_index, secret);
+    struct node *next = cut_off_first();
+    struct ask left = {.request = {.type = CORE_LEASE_INFO, .lease_id = LEASE}};
+    submit(next, &left);
+    assert_int_equal(finish(&left), 0);
+    assert_true(left.request.ttl > 900);
+    sim_on_frame(sim, NULL, NULL);
+    close_all();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decided_by_a_deposed_leader),
         cmocka_unit_test(test_renewed_by_a_deposed_leader),
         cmocka_unit_test(test_renewed_after_a_checkpoint),
+        cmocka_unit_test(test_renewed_behind_a_long_command),
     };
     return cmocka_run_group_tests_name("lease clocks", tests, NULL, NULL);
 }
