@@ -197,9 +197,17 @@ static uint64_t durably_applied(const struct consensus *c)
     return r->last_applied < r->last_stored ? r->last_applied : r->last_stored;
 }
 
+/* What did not go out is said again: a link may be up before the connection that this needs. */
+static void hello_sent(struct out_frame *o, int status)
+{
+    struct peer *p = peers_find(o->c, o->peer_id);
+    if (status && p) p->hello_term = UINT64_MAX;
+}
+
 static void say_hello(struct consensus *c, struct peer *p)
 {
     struct frame f = {.kind = FRAME_HELLO};
+    struct out_frame *o = out_new(c, p->id, ENV_CHANNEL_RAFT);
     membership_tell(c, p->id); /* it may not know where the answer goes */
     f.hello.life = c->life;
     f.hello.boots = c->meta.boots;
@@ -207,7 +215,9 @@ static void say_hello(struct consensus *c, struct peer *p)
     f.hello.applied = p->hello_applied = durably_applied(c);
     f.hello.recovering = heal_recovering(c);
     p->hello_ms = consensus_now(c);
-    peers_send(c, p->id, ENV_CHANNEL_RAFT, &f);
+    frame_encode(&o->head, &f);
+    o->done = hello_sent;
+    out_send(o);
 }
 
 /* The entry of `id`, made if there is none; those of members that are gone make room. */

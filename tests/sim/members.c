@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "harness.h"
+#include "raft/consensus_int.h"
 
 struct change {
     struct run *run;
@@ -194,6 +195,20 @@ void members_change(struct run *r, enum member_change what, uint64_t id)
     ask(r, what, id);
 }
 
+/* All that it knows of have moved since, or are gone. */
+static bool knows_nobody(const struct run *r, const struct life *l)
+{
+    const struct consensus *c = core_consensus(l->core);
+    for (size_t i = 0; i < c->n_peers; i++) {
+        const struct peer *p = &c->peers[i];
+        const struct member *m = &r->members[p->id];
+        unsigned url;
+        CHECK(sscanf(p->url, "http://m%*u:%u", &url) == 1);
+        if (p->id != l->id && m->wanted && (url == m->url || url == m->old_url)) return false;
+    }
+    return true;
+}
+
 void members_settle(struct run *r)
 {
     struct members_view v;
@@ -209,7 +224,8 @@ void members_settle(struct run *r)
         struct member *m = &r->members[id];
         if (v.all >> id & 1) {
             if (m->joins) start_member(m);
-        } else if (m->joins && !m->may_be_removed) { /* it was never added after all: nobody can tell it */
+        } else if ((m->joins && !m->may_be_removed) || /* it was never added after all: nobody can tell it */
+                   (m->life && m->life->core && !life_gone(m->life) && knows_nobody(r, m->life))) {
             m->wanted = false;
             cluster_stop(r, id, 3600000000);
         }
