@@ -226,4 +226,4 @@ install: all
 clean:
 	rm -rf build
 
-.PHONY: all help overload faults toolchain tests check test asan tsan sim chaos chaos-mutants mutants fuzz bench tidy fmt install-run install-test install-bench run install clean
+.PHONY: all help overload faults toolchain tests check test asan tsan sim sim-modes soak chaos chaos-mutants mutants fuzz bench tidy fmt install-run install-test install-bench run install clean
