@@ -679,6 +679,7 @@ void consensus_get_status(const struct consensus *c, struct consensus_status *re
                                                           : CONSENSUS_FOLLOWER;
     ret->recovering = heal_recovering(c);
     ret->healed = c->healed;
+    ret->set_aside = c->heal.set_aside;
     ret->ready = c->ready && ret->leader_id != 0 && !ret->recovering;
     ret->fsyncs = w.syncs;
     ret->fsync_us_total = w.sync_ms * 1000;

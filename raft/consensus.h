@@ -127,6 +127,7 @@ struct consensus_status {
     uint64_t fsyncs, fsync_us_total, proposals, proposals_failed, appends, snapshots_taken, snapshots_sent,
         snapshots_installed, leader_changes, read_rounds, masked_defects, healed;
     uint64_t scrub_bytes, scrub_rounds, scrub_errors; /* read again, how often all of it, damage found in it */
+    uint64_t set_aside; /* files of an earlier damage that lay in the folder when it was opened */
 };
 void consensus_get_status(const struct consensus *c, struct consensus_status *ret);
 
@@ -169,6 +170,10 @@ int consensus_change(struct consensus *c, const struct consensus_change *change,
  * with ERR_RESTART and `why`: the next consensus_open sets log and snapshots aside and begins without them; the
  * others bring them back (docs/raft.md: healing). A single member stops with ERR_CORRUPT instead. */
 void consensus_distrust(struct consensus *c, const char *why);
+
+/* Whether the member's log and snapshots were set aside and are not all back, as it has told this one; of this one, as it is. What
+ * was never heard of it is not known: false. */
+bool consensus_heals(const struct consensus *c, uint64_t member_id);
 
 /* Takes a snapshot now, whatever the log's size; ERR_BUSY while one is under way. */
 int consensus_snapshot(struct consensus *c) MUST_CHECK;

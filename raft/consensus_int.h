@@ -53,7 +53,7 @@ struct peer {
     uint64_t life, its_term, its_applied, before_term, before_applied;
     uint64_t acked, acked_term; /* before its present life, to this member as the leader of that term */
     uint64_t hello_term, hello_applied, hello_ms, reset_life, reset_term; /* told to it */
-    bool known;
+    bool known, heals;
     /* the commit index it was last sent, in which term; and until when it waits for news of it */
     uint64_t told_commit, told_term, wants_commit_ms;
 };
@@ -135,6 +135,7 @@ struct heal {
     uint64_t highest_term; /* of the other voters; where it may have forgotten its own */
     uint64_t leader_term, leader_last; /* what has to be applied before it votes again */
     uint64_t reminded_ms;
+    size_t set_aside; /* files that lay in damaged/ when the folder was opened */
 };
 
 /* Whether no other member can give this one its state back. */

@@ -131,11 +131,29 @@ bool heal_alone(const struct consensus *c)
     return other_voters(c) == 0;
 }
 
+static void count_name(void *ctx, const char *name)
+{
+    (void)name;
+    ++*(size_t *)ctx;
+}
+
+/* Says at each start what is there until somebody removes it: what found it ended a process, whose counters ended with it. */
+static void find_set_aside(struct consensus *c)
+{
+    struct err e = {{0}};
+    size_t *n = &c->heal.set_aside;
+    int rv = c->env->ops->list(c->env, DAMAGED, count_name, n, &e);
+    if (rv && rv != ERR_NOT_FOUND) log_warn("raft: what was set aside cannot be listed: %s", e.text); /* nor is it needed */
+    if (*n) log_warn("raft: " DAMAGED "/ holds %zu files that were set aside member=%" PRIx64 ": %s", *n, c->id, c->meta.why);
+}
+
 int heal_open(struct consensus *c, struct err *e)
 {
     if (has(c, META_DISTRUSTED) && heal_alone(c))
         return err_set(e, ERR_CORRUPT, "damage was found, and there is no other member to heal from; restore a backup: %s", c->meta.why);
-    return has(c, META_DISTRUSTED) ? set_aside(c, e) : 0;
+    int rv = has(c, META_DISTRUSTED) ? set_aside(c, e) : 0;
+    if (!rv) find_set_aside(c);
+    return rv;
 }
 
 int heal_damaged(struct consensus *c, bool meta_lost, struct err *e)
@@ -252,6 +270,15 @@ static void remember_acked(struct consensus *c, struct peer *p)
     p->acked_term = term;
 }
 
+/* A life that heals does so from its beginning until it is whole: a word of before that comes late says nothing. */
+static void remember_healing(struct peer *p, const struct frame *f)
+{
+    bool heals = f->hello.recovering && (p->heals || p->life != f->hello.life);
+    if (heals && !p->heals) log_warn("raft: another member heals: it has set log and snapshots aside member=%" PRIx64, p->id);
+    if (!heals && p->heals) log_info("raft: another member is healed member=%" PRIx64, p->id);
+    p->heals = heals;
+}
+
 /* What it says of its present life becomes what is known of an earlier one when the next begins. A word of an earlier life that
  * comes late, or of an old copy, is no news. */
 static void remember(struct consensus *c, struct peer *p, const struct frame *f)
@@ -263,6 +290,7 @@ static void remember(struct consensus *c, struct peer *p, const struct frame *f)
         save_or_stop(c);
     }
     if (f->hello.boots != s->boots || f->hello.life != s->life) return;
+    remember_healing(p, f);
     if (p->life != f->hello.life) {
         p->before_term = higher(p->before_term, p->its_term);
         p->before_applied = higher(p->before_applied, p->its_applied);
@@ -406,6 +434,13 @@ void heal_frame(struct consensus *c, struct peer *p, const struct frame *f)
     if (!c->dead) guard_poll(&c->guard);
 }
 
+bool consensus_heals(const struct consensus *c, uint64_t member_id)
+{
+    if (member_id == c->id) return heal_recovering(c);
+    const struct peer *p = peers_find((struct consensus *)(uintptr_t)c, member_id);
+    return p && p->heals;
+}
+
 bool heal_gate(const struct consensus *c, const struct peer *p)
 {
     return p->known && !has(c, META_ROLLED_BACK);
@@ -461,4 +496,6 @@ void heal_poll(struct consensus *c)
     if (c->dead) return;
     c->healed++;
     log_info("raft: healed member=%" PRIx64 " applied=%" PRIu64, c->id, (uint64_t)r->last_applied);
+    for (size_t i = 0; i < c->n_peers; i++)
+        if (c->peers[i].id != c->id) say_hello(c, &c->peers[i]);
 }

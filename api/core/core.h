@@ -13,6 +13,7 @@
 
 #include "base/arena.h"
 #include "base/err.h"
+#include "base/limits.h"
 #include "base/list.h"
 #include "raft/consensus.h"
 #include "schemas/command.h"
@@ -62,11 +63,15 @@ struct core_member_change {
     bool learner;
 };
 
+/* Alarms as they are listed: n_alarms that are raised, then n_healing more: CORRUPT of each further member that heals. The latter
+ * are this member's knowledge, not the log's: they refuse nothing, cannot be cleared, and go when that member is whole. */
+#define CORE_ALARMS_MAX (LIMIT_MEMBERS * 3)
+
 struct core_status {
     struct consensus_status raft;
     int64_t revision, compact_revision, db_size, db_size_in_use, keys, quota;
-    size_t leases, pending, n_alarms;
-    struct alarm alarms[8];
+    size_t leases, pending, n_alarms, n_healing;
+    struct alarm alarms[CORE_ALARMS_MAX];
     uint64_t applied_entries, applied_commands, batches, slow_applies;
     uint64_t check_index, checks, check_mismatches; /* of states: the newest one's index; made; that found a difference */
     bool learner;
@@ -122,7 +127,7 @@ struct core_request {
     struct core_member *members;
     size_t n_members;
     struct alarm *alarms;
-    size_t n_alarms;
+    size_t n_alarms, n_healing;
     struct blob *piece;
     int64_t snapshot_size;
     bool done_all;
@@ -172,8 +177,9 @@ struct core_events {
     /* May be NULL. The others found this member's state wrong: every client is refused (ERR_CORRUPT) until they agree again. */
     void (*refusing)(void *ctx, bool on);
     /* What the state machine goes through, for the simulation's checks; may be NULL: an entry is about to be applied;
-     * the state is that of a snapshot at `index`. */
+     * it has been, wholly; the state is that of a snapshot at `index`. */
     void (*applying)(void *ctx, uint64_t index, uint64_t term, struct slice entry);
+    void (*applied)(void *ctx, uint64_t index);
     void (*restored)(void *ctx, uint64_t index);
 };
 

@@ -158,6 +158,27 @@ static int history(struct core *c, struct core_request *r)
                         LIMIT_WATCH_BATCH_BYTES, &r->events);
 }
 
+static bool listed(const struct alarm *alarms, size_t n, struct alarm a)
+{
+    for (size_t i = 0; i < n; i++)
+        if (alarms[i].member_id == a.member_id && alarms[i].alarm == a.alarm) return true;
+    return false;
+}
+
+/* At most CORE_ALARMS_MAX in all; who heals finds room, whatever alarms clients have raised. */
+static void list_alarms(struct core *c, struct alarm *alarms, size_t *ret_n, size_t *ret_healing)
+{
+    const struct consensus_member *all;
+    size_t n = store_alarms(c->state->store, alarms, CORE_ALARMS_MAX - LIMIT_MEMBERS), healing = 0;
+    size_t n_members = consensus_members(c->consensus, &all);
+    for (size_t i = 0; i < n_members && healing < LIMIT_MEMBERS; i++) {
+        struct alarm a = {.member_id = all[i].id, .alarm = ALARM_CORRUPT};
+        if (consensus_heals(c->consensus, a.member_id) && !listed(alarms, n, a)) alarms[n + healing++] = a;
+    }
+    *ret_n = n;
+    *ret_healing = healing;
+}
+
 static int status(struct core *c, struct core_request *r)
 {
     struct core_status *s = arena_calloc(&r->arena, 1, sizeof(*s));
@@ -172,7 +193,7 @@ static int status(struct core *c, struct core_request *r)
     s->quota = c->config.store.quota_bytes ? c->config.store.quota_bytes : (int64_t)LIMIT_QUOTA_BYTES_DEFAULT;
     s->leases = c->leases.count;
     s->pending = c->pending;
-    s->n_alarms = store_alarms(store, s->alarms, sizeof(s->alarms) / sizeof(s->alarms[0]));
+    list_alarms(c, s->alarms, &s->n_alarms, &s->n_healing);
     s->applied_entries = c->applied_entries;
     s->applied_commands = c->applied_commands;
     s->batches = c->n_batches;
@@ -247,10 +268,9 @@ static int lease_list(struct core *c, struct core_request *r)
 
 static int alarms(struct core *c, struct core_request *r)
 {
-    enum { MOST = LIMIT_MEMBERS * 2 };
-    r->alarms = arena_calloc(&r->arena, MOST, sizeof(*r->alarms));
+    r->alarms = arena_calloc(&r->arena, CORE_ALARMS_MAX, sizeof(*r->alarms));
     if (!r->alarms) return ERR_NOMEM;
-    r->n_alarms = store_alarms(c->state->store, r->alarms, MOST);
+    list_alarms(c, r->alarms, &r->n_alarms, &r->n_healing);
     return 0;
 }
 

@@ -43,7 +43,7 @@ static void status_answer(struct grpc_call *c, struct core_call *cc)
     out.islearner = s->learner;
     out.errors = errors;
     if (out.leader == 0) errors[out.n_errors++] = (char *)(uintptr_t) "etcdserver: no leader";
-    for (size_t i = 0; i < s->n_alarms; i++) {
+    for (size_t i = 0; i < s->n_alarms + s->n_healing; i++) {
         const char *text = arena_printf(&r->arena, "memberID:%" PRIu64 " alarm:%s ",
                                         s->alarms[i].member_id, alarm_name(s->alarms[i].alarm));
         if (text) errors[out.n_errors++] = (char *)(uintptr_t)text;
@@ -156,16 +156,17 @@ static void alarm_set(struct grpc_call *c, struct core_call *cc)
 }
 
 /* The list has come: it is the answer (of one kind, or all), or tells whether there is something to
- * clear. As in etcd, clearing what is not set, and setting no alarm, answers with an empty list. */
+ * clear. As in etcd, clearing what is not set, and setting no alarm, answers with an empty list; so
+ * does clearing the alarm of a member that heals, which is not set by anybody. */
 static void alarm_list_answer(struct grpc_call *c, struct core_call *cc)
 {
     const struct alarm_call *ac = (const struct alarm_call *)cc;
     struct core_request *r = &cc->r;
     size_t n = 0;
     bool is_set = false;
-    for (size_t i = 0; i < r->n_alarms; i++) {
+    for (size_t i = 0; i < r->n_alarms + r->n_healing; i++) {
         struct alarm a = r->alarms[i];
-        is_set |= a.alarm == ac->alarm.alarm && a.member_id == ac->alarm.member_id;
+        is_set |= i < r->n_alarms && a.alarm == ac->alarm.alarm && a.member_id == ac->alarm.member_id;
         if (ac->alarm.alarm == ALARM_NONE || a.alarm == ac->alarm.alarm) r->alarms[n++] = a;
     }
     if (ac->action == ALARM_GET) alarm_reply(c, r, r->alarms, n);

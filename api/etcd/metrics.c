@@ -89,8 +89,11 @@ static void raft_metrics(struct etcd_api *api, const struct core_status *s, stru
 static void check_metrics(const struct core_status *s, struct buf *out)
 {
     static const char *const kinds[] = {[ALARM_NOSPACE] = "NOSPACE", [ALARM_CORRUPT] = "CORRUPT"};
-    metric(out, "pintle_healed_total", "counter", "How often this member was brought back by the others.",
-           (int64_t)s->raft.healed);
+    metric(out, "pintle_healed_total", "counter",
+           "How often this process was brought back by the others.", (int64_t)s->raft.healed);
+    metric(out, "pintle_set_aside_files", "gauge",
+           "Files in damaged/ when this process started: what was found damaged, until somebody removes it.",
+           (int64_t)s->raft.set_aside);
     metric(out, "pintle_healing", "gauge", "Whether its state is being brought back by the others.",
            s->raft.recovering);
     metric(out, "pintle_state_checks_total", "counter", "Comparisons of the members' states.", (int64_t)s->checks);
@@ -99,8 +102,9 @@ static void check_metrics(const struct core_status *s, struct buf *out)
            (int64_t)s->check_mismatches);
     metric(out, "pintle_state_refused", "gauge",
            "Whether this member serves nothing because its state was found wrong.", s->refusing);
-    buf_printf(out, "# HELP pintle_alarms Alarms that are raised.\n# TYPE pintle_alarms gauge\n");
-    for (size_t i = 0; i < s->n_alarms; i++)
+    buf_printf(out, "# HELP pintle_alarms Alarms that are raised, and members that heal (CORRUPT).\n"
+                    "# TYPE pintle_alarms gauge\n");
+    for (size_t i = 0; i < s->n_alarms + s->n_healing; i++)
         buf_printf(out, "pintle_alarms{server_id=\"%" PRIx64 "\",alarm=\"%s\"} 1\n", s->alarms[i].member_id,
                    kinds[s->alarms[i].alarm]);
 }

@@ -44,7 +44,7 @@ static uint64_t n_entries, now, term;
 static struct node nodes[NODES + 1]; /* by id */
 static struct consensus_member members[NODES];
 static size_t n_members;
-static uint64_t leader, transfer_to;
+static uint64_t leader, transfer_to, healing;
 
 /* ---- the env ----------------------------------------------------------------------------------------- */
 
@@ -138,6 +138,12 @@ bool consensus_answers(const struct consensus *c, uint64_t member_id)
 {
     (void)c, (void)member_id;
     return true;
+}
+
+bool consensus_heals(const struct consensus *c, uint64_t member_id)
+{
+    (void)c;
+    return member_id == healing;
 }
 
 void consensus_distrust(struct consensus *c, const char *why)
@@ -275,7 +281,7 @@ static int setup(void **state)
 {
     (void)state;
     log_set_level(LOG_ERROR + 1);
-    n_entries = now = term = 0;
+    n_entries = now = term = healing = 0;
     leader = 1;
     n_members = NODES;
     for (size_t i = 0; i < NODES; i++) members[i] = (struct consensus_member){i + 1, "n", "http://x", false};
@@ -827,6 +833,40 @@ static void test_under_writes(void **state)
     assert_true(checks(2) > 25);
 }
 
+static void expect_alarms(uint64_t id, size_t raised, size_t heal)
+{
+    bool done = false;
+    struct core_request r = {.type = CORE_ALARMS, .done = on_done, .data = &done};
+    core_submit(nodes[id].core, &r);
+    settle();
+    assert_true(done && r.code == 0 && r.n_alarms == raised && r.n_healing == heal);
+    for (size_t i = 0; i < raised + heal; i++)
+        assert_true(r.alarms[i].member_id == healing && r.alarms[i].alarm == ALARM_CORRUPT);
+    core_request_release(&r);
+}
+
+/* A member that heals is listed like one that is alarmed, once if it is both, and stops nobody. */
+static void test_who_heals(void **state)
+{
+    (void)state;
+    fill();
+    expect_alarms(1, 0, 0);
+    healing = 2;
+    expect_alarms(1, 0, 1);
+    expect_alarms(2, 0, 1);
+    assert_int_equal(put(1, "k", "v"), 0);
+    pass(2 * PERIOD); /* a check takes nothing away: it has raised nothing */
+    expect_alarms(1, 0, 1);
+    flip(2);
+    pass(2 * PERIOD);
+    expect_named(2);
+    expect_alarms(1, 1, 0);
+    healing = 9; /* no member */
+    n_members = 1;
+    run(1, &(struct command){.type = COMMAND_ALARM, .alarm = {2, ALARM_CORRUPT, false}});
+    expect_alarms(1, 0, 0);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -835,6 +875,7 @@ int main(void)
         T(test_lost_entry), T(test_other_log), T(test_two_of_two), T(test_third_decides), T(test_healed),
         T(test_not_healed), T(test_refusing_leader_gives_away), T(test_leader_changes), T(test_learner),
         T(test_learner_does_not_decide), T(test_departed), T(test_one_is_left), T(test_after_compaction), T(test_no_period), T(test_other_version), T(test_long_commands), T(test_long_command_is_cut_short), T(test_under_writes),
+        T(test_who_heals),
     };
     return cmocka_run_group_tests_name("check", tests, NULL, NULL);
 }

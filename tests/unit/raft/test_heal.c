@@ -393,6 +393,63 @@ static void test_lost_folder(void **state)
     cluster_stop(&k);
 }
 
+static bool whole_or_fatal(void *arg)
+{
+    return is_whole(arg) || is_fatal(arg);
+}
+
+static bool believed_whole(void *arg)
+{
+    const struct node *n = arg;
+    for (unsigned i = 1; i <= n->cluster->n; i++)
+        if (consensus_heals(n->cluster->nodes[i].c, n->id)) return false;
+    return true;
+}
+
+/* Who heals is known to whoever has met it, until it says that it is whole, which it does without being asked. */
+static void test_others_know(void **state)
+{
+    (void)state;
+    struct cluster k;
+    cluster_start(&k, 3, 13);
+    struct node *leader = cluster_wait_leader(&k), *n = &k.nodes[leader->id % 3 + 1];
+    struct node *third = other_than(&k, leader, n);
+    write_many(leader, 1, 20, 100);
+    assert_true(cluster_wait_value(&k, 20, 0));
+    assert_true(believed_whole(n));
+    node_close(n);
+    sim_disk_wipe(k.sim, n->id);
+    node_crash(third, SIM_KILL); /* whose word it needs */
+    for (int i = 0; i < 4 && !n->c; i++) {
+        node_boot(&k, n->id);
+        if (sim_run_until(k.sim, is_fatal, n, 5 * SECOND)) node_close(n);
+    }
+    assert_true(consensus_heals(n->c, n->id) && consensus_heals(leader->c, n->id));
+    assert_false(consensus_heals(leader->c, leader->id) || consensus_heals(n->c, leader->id));
+    node_crash(leader, SIM_KILL);
+    leader->leads = false;
+    node_boot(&k, leader->id);
+    sim_run_for(k.sim, 5 * SECOND);
+    assert_true(consensus_heals(leader->c, n->id));
+    node_crash(n, SIM_KILL);
+    sim_run_for(k.sim, 5 * SECOND);
+    assert_true(consensus_heals(leader->c, n->id)); /* down, and not whole */
+    node_boot(&k, third->id);
+    sim_run_for(k.sim, SECOND);
+    assert_false(consensus_heals(third->c, n->id)); /* was down when it was up */
+    for (int i = 0; i < 8 && !is_whole(n); i++) {
+        node_close(n);
+        node_boot(&k, n->id);
+        assert_true(sim_run_until(k.sim, whole_or_fatal, n, 60 * SECOND));
+    }
+    assert_true(is_whole(n));
+    assert_true(sim_run_until(k.sim, believed_whole, n, SECOND / 4)); /* at once */
+    assert_true(status_of(n).set_aside > 0);
+    assert_int_equal(status_of(leader).set_aside, 0);
+    assert_same_logs(&k);
+    cluster_stop(&k);
+}
+
 static void test_both_metas_damaged(void **state)
 {
     (void)state;
@@ -471,6 +528,7 @@ int main(void)
         cmocka_unit_test(test_old_folder_of_a_leader),
         cmocka_unit_test(test_cut_off_is_not_old),
         cmocka_unit_test(test_lost_folder),
+        cmocka_unit_test(test_others_know),
         cmocka_unit_test(test_both_metas_damaged),
         cmocka_unit_test(test_crash_anywhere),
     };
