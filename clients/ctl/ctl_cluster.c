@@ -168,15 +168,20 @@ static int cmd_defrag(struct ctl *c)
 
 /* ---- alarms, leadership ----------------------------------------------------------------------------------- */
 
-static int alarm_call(struct ctl *c, unsigned action)
+static int alarm_call(struct ctl *c, unsigned action, uint64_t member_id, int64_t kind, struct json **ret)
+{
+    struct buf r = {0};
+    pb_uint(&r, 1, action);
+    pb_uint(&r, 2, member_id);
+    pb_uint(&r, 3, (uint64_t)kind);
+    int rv = ctl_call(c, "/etcdserverpb.Maintenance/Alarm", &r, alarms_fields, ret);
+    buf_release(&r);
+    return rv;
+}
+
+static int show_alarms(struct ctl *c, const struct json *a)
 {
     static const char *const names[] = {"NONE", "NOSPACE", "CORRUPT"};
-    struct buf r = {0};
-    struct json *a;
-    pb_uint(&r, 1, action);
-    int rv = ctl_call(c, "/etcdserverpb.Maintenance/Alarm", &r, alarms_fields, &a);
-    buf_release(&r);
-    if (rv != 0) return rv;
     if (c->output == CTL_JSON) return ctl_print_json(a), 0;
     const struct json *list = json_get(a, "alarms");
     for (size_t i = 0; list && i < list->count; i++) {
@@ -188,12 +193,26 @@ static int alarm_call(struct ctl *c, unsigned action)
 
 static int cmd_alarm_list(struct ctl *c)
 {
-    return alarm_call(c, 0);
+    struct json *a;
+    int rv = alarm_call(c, 0, 0, 0, &a);
+    return rv ? rv : show_alarms(c, a);
 }
 
+/* A request clears one alarm. Shows those that were cleared: not that of a member that heals. */
 static int cmd_alarm_disarm(struct ctl *c)
 {
-    return alarm_call(c, 2);
+    struct json *a, *answer;
+    int rv = alarm_call(c, 0, 0, 0, &a);
+    if (rv) return rv;
+    struct json *list = json_get(a, "alarms");
+    for (size_t i = 0; list && i < list->count;) {
+        const struct json *one = json_at(list, i);
+        rv = alarm_call(c, 2, ctl_uint(one, "memberID"), ctl_int(one, "alarm"), &answer);
+        if (rv) return rv;
+        if (json_get(answer, "alarms")) i++;
+        else json_remove_at(list, i);
+    }
+    return show_alarms(c, a);
 }
 
 static int cmd_move_leader(struct ctl *c)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One of three members finds its files damaged, old or gone, sets them aside, and heals from the others while these take writes;
 every file, many places. What was acknowledged is there afterwards, on every member."""
-import os, random, re, shutil, sys, threading, urllib.request
+import os, random, re, shutil, sys, threading, urllib.error, urllib.request
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from tap import *
 
@@ -179,4 +179,63 @@ def test_metric():
     c.stop()
 
 
-main(test_every_file, test_old_and_lost, test_metric)
+def etcdctl(*args):
+    return run(ETCDCTL or PINTLE, *([] if ETCDCTL else ["ctl"]), *args)
+
+
+def alarms(c, i):
+    return [a.strip() for a in etcdctl("alarm", "list", "--endpoints", c.urls[i]).stdout.split("\n")[:-1]]
+
+
+def http(c, i, path):
+    try:
+        return urllib.request.urlopen(c.urls[i] + path, timeout=10).status
+    except urllib.error.HTTPError as e:
+        return e.code
+
+
+def test_alarm():
+    """Of five, one has lost its folder and waits for the word of another that is down: it heals as long as that takes, and the three that
+    are left serve."""
+    c = Cluster(5).start().wait_healthy()
+    id = c.status([c.urls[3]])[0]["header"]["member_id"]
+    c.kill(4, signal.SIGTERM)
+    c.kill(3, signal.SIGTERM)
+    shutil.rmtree(c.data(3))
+    c.start(3)
+    named = [f"memberID:{id} alarm:CORRUPT"]
+    said = wait_for("the alarm", lambda: (all_say := [alarms(c, i) for i in range(4)]) == [named] * 4 and all_say)
+    ok(True, "alarm list of each member that runs, itself included, names the one that heals", said)
+    wait_for("a write", lambda: etcdctl("put", "a", "b", "--endpoints", c.urls[0]).returncode == 0)
+    ok(True, "... and writes are taken")
+    errors = [c.status([c.urls[i]])[0].get("errors") for i in (0, 3)]
+    ok(all(f"memberID:{id} alarm:CORRUPT " in (e or []) for e in errors), "... endpoint status shows it", errors)
+    wait_for("health", lambda: [http(c, i, "/health") for i in range(4)] == [200, 200, 200, 503])
+    ok(True, "... the others are healthy, it is not")
+    text = urllib.request.urlopen(c.urls[1] + "/metrics", timeout=10).read().decode()
+    ok(f'pintle_alarms{{server_id="{id:x}",alarm="CORRUPT"}} 1' in text and metric(c, 1, "pintle_healing") == 0, "... their metrics name it", text)
+    for out in etcdctl("alarm", "disarm", "--endpoints", c.urls[0]), c.ctl("alarm", "disarm", endpoints=[c.urls[0]]):
+        ok(out.returncode == 0 and not out.stdout and alarms(c, 0) == named, "alarm disarm clears nothing", out.stdout + out.stderr)
+    c.kill(0, signal.SIGTERM)
+    c.start(0)
+    ok(wait_for("the alarm", lambda: alarms(c, 0)) == named, "a member that starts is told")
+    c.start(4)
+    wait_for("the end of the alarm", lambda: not any(alarms(c, i) for i in range(5)) and c.healthy(), 60)
+    ok(True, "it is gone everywhere when the member is whole")
+    log = open(c.log(1)).read()
+    ok(f"another member heals: it has set log and snapshots aside member={id:x}" in log and f"another member is healed member={id:x}" in log,
+       "the others' logs tell it", log[-2000:])
+
+    def restart():
+        c.kill(3, signal.SIGTERM)
+        c.start(3).wait_healthy(3)
+        return metric(c, 3, "pintle_set_aside_files")
+    n = restart()
+    log = open(c.log(3)).read()
+    ok(n > 0 and re.search(rf"damaged/ holds {n} files that were set aside .*not what this member left", log), "what was set aside is told by later starts", n)
+    shutil.rmtree(os.path.join(c.data(3), "damaged"))
+    ok(restart() == 0, "... until it is removed")
+    c.stop()
+
+
+main(test_every_file, test_old_and_lost, test_metric, test_alarm)
