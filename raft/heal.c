@@ -275,7 +275,7 @@ static void remember_healing(struct peer *p, const struct frame *f)
 {
     bool heals = f->hello.recovering && (p->heals || p->life != f->hello.life);
     if (heals && !p->heals) log_warn("raft: another member heals: it has set log and snapshots aside member=%" PRIx64, p->id);
-    if (!heals && p->heals) log_info("raft: another member is healed member=%" PRIx64, p->id);
+    if (!heals && p->heals) log_info("raft: another member is whole again member=%" PRIx64, p->id);
     p->heals = heals;
 }
 

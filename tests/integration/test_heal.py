@@ -223,7 +223,7 @@ def test_alarm():
     wait_for("the end of the alarm", lambda: not any(alarms(c, i) for i in range(5)) and c.healthy(), 60)
     ok(True, "it is gone everywhere when the member is whole")
     log = open(c.log(1)).read()
-    ok(f"another member heals: it has set log and snapshots aside member={id:x}" in log and f"another member is healed member={id:x}" in log,
+    ok(f"another member heals: it has set log and snapshots aside member={id:x}" in log and f"another member is whole again member={id:x}" in log,
        "the others' logs tell it", log[-2000:])
 
     def restart():
