@@ -339,12 +339,18 @@ static void on_hello(struct consensus *c, struct peer *p, const struct frame *f)
     if (has(c, META_ROLLED_BACK)) heard(c, f->hello.term);
 }
 
+/* Somebody has started with this folder or a copy of it since this life began, or when it did. */
+static bool knows_another_start(const struct consensus *c, const struct frame *f)
+{
+    return f->known.boots > c->meta.boots || (f->known.boots == c->meta.boots && f->known.life != c->life);
+}
+
 /* What the others know of it that it does not know itself. */
 static bool is_old(struct consensus *c, const struct peer *p, const struct frame *f)
 {
     const struct heal *h = &c->heal;
     char why[300] = "";
-    if (f->known.boots > c->meta.boots || (f->known.boots == c->meta.boots && f->known.life != c->life)) {
+    if (knows_another_start(c, f)) {
         snprintf(why, sizeof why, "start number %" PRIu64 " of this member (this is number %" PRIu64 ")", f->known.boots,
                  c->meta.boots);
     } else if (f->known.term > h->open_term) {
@@ -403,7 +409,7 @@ static void on_known(struct consensus *c, struct peer *p, const struct frame *f)
 {
     struct heal *h = &c->heal;
     if (f->known.to_life != c->life) return;
-    if (!p->known && is_old(c, p, f)) return;
+    if ((!p->known || knows_another_start(c, f)) && is_old(c, p, f)) return;
     p->known = true;
     decide_elections(c);
     if (has(c, META_ROLLED_BACK)) heard(c, f->known.own_term);

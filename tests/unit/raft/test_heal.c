@@ -1,5 +1,7 @@
 /* Damaged, old and lost states: found, set aside, brought back by the others; and what a member must not do meanwhile. */
 #include "cluster.h"
+#include "base/limits.h"
+#include "raft/frames_int.h"
 
 #define VALUES 60u
 
@@ -318,6 +320,42 @@ static void test_old_folder_of_a_leader(void **state)
     cluster_stop(&k);
 }
 
+static void word_sent(struct env_send *s)
+{
+    assert_int_equal(s->status, 0);
+}
+
+/* A second process has said HELLO under its id while it slept, and is gone again: it has promised what this one knows nothing of,
+ * though this one was known to all. */
+static void test_second_process(void **state)
+{
+    (void)state;
+    struct cluster k;
+    struct buf bytes;
+    struct frame f = {.kind = FRAME_HELLO, .hello = {.life = 4711, .boots = 2, .term = 1}};
+    cluster_start(&k, 3, 13);
+    struct node *leader = cluster_wait_leader(&k), *n = &k.nodes[leader->id % 3 + 1], *third = other_than(&k, leader, n);
+    write_many(leader, 1, 20, 100);
+    assert_true(cluster_wait_value(&k, 20, 0));
+    buf_init(&bytes, LIMIT_MiB);
+    frame_encode(&bytes, &f);
+    struct env_send word = {.peer_id = third->id, .iov = {buf_slice(&bytes)}, .n_iov = 1, .done = word_sent};
+    n->env->ops->send(n->env, &word);
+    sim_run_for(k.sim, SECOND / 10);
+    assert_false(n->fatal);
+    sim_reset(k.sim, n->id, third->id);
+    assert_true(sim_run_until(k.sim, is_fatal, n, 10 * SECOND));
+    assert_int_equal(n->fatal_error, ERR_RESTART);
+    assert_non_null(strstr(n->fatal_text, "has seen start number 2 of this member (this is number 1)"));
+    buf_release(&bytes);
+    node_close(n);
+    keep_starting(&k, n);
+    write_many(cluster_wait_leader(&k), 21, 20, 100);
+    assert_true(cluster_wait_value(&k, 40, 0));
+    assert_same_logs(&k);
+    cluster_stop(&k);
+}
+
 static void cut_between(struct cluster *k, uint64_t a, uint64_t b)
 {
     sim_cut(k->sim, a, b, true);
@@ -526,6 +564,7 @@ int main(void)
         cmocka_unit_test(test_old_folder_of_the_same_start),
         cmocka_unit_test(test_old_folder_of_the_same_life),
         cmocka_unit_test(test_old_folder_of_a_leader),
+        cmocka_unit_test(test_second_process),
         cmocka_unit_test(test_cut_off_is_not_old),
         cmocka_unit_test(test_lost_folder),
         cmocka_unit_test(test_others_know),
