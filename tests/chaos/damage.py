@@ -12,16 +12,11 @@ class Damage:
 
     def __init__(self, cluster, m, what):
         self.c, self.m, self.what = cluster, m, what
-        self.since = os.path.getsize(m.log)
+        self.since = m.log_end()
         self.starts = m.starts
 
-    def said(self):
-        with open(self.m.log, errors="replace") as f:
-            f.seek(self.since)
-            return f.read()
-
     def noticed(self):
-        return "set aside in damaged/" in self.said()
+        return "set aside in damaged/" in self.m.said(self.since)
 
     def over(self):
         return self.m.up and self.m.starts > self.starts and self.serves()

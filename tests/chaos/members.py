@@ -35,14 +35,15 @@ def wait_for(condition, timeout, step=0.1):
 # ---- network ------------------------------------------------------------------------------------------------------
 
 class Network:
-    """n members and, as the last node, their clients. Without namespaces (plain) all is on loopback and no link can be cut."""
+    """n members and, as the last nodes, their clients and a process that is none of the members. Without namespaces (plain) all is on loopback
+    and no link can be cut."""
 
     def __init__(self, n, seed, plain, base_port=24000):
         self.n, self.plain, self.base_port = n, plain, base_port
         self.switch = None
         if plain:
             return
-        self.names = [f"chaos{os.getpid()}-{i}" for i in range(n + 1)]
+        self.names = [f"chaos{os.getpid()}-{i}" for i in range(n + 2)]
         for name in self.names:
             run("ip", "netns", "add", name, check=True)
         pairs = [f"{name}={self.address(i)}" for i, name in enumerate(self.names)]
@@ -179,11 +180,13 @@ def die_with_parent():
 
 
 class Member:
-    def __init__(self, cluster, i):
-        self.cluster, self.i, self.name = cluster, i, f"n{i + 1}"
+    def __init__(self, cluster, i, name=None):
+        self.cluster, self.i, self.name = cluster, i, name or f"n{i + 1}"
+        self.called = self.name     # what it is started as
         self.disk = Disk(os.path.join(cluster.dir, self.name), cluster.can("loop"))
         self.shim = Shim(os.path.join(cluster.dir, self.name + ".shim")) if cluster.can("shim") else None
         self.log = os.path.join(cluster.dir, self.name + ".log")
+        open(self.log, "ab").close()
         self.proc, self.wanted, self.paused, self.held = None, True, False, False
         self.excuse = None          # why it may end by itself
         self.pardon = (0, None)     # and until when it may still do so
@@ -203,7 +206,7 @@ class Member:
         env = dict(os.environ)
         if self.shim:
             env.update(LD_PRELOAD=os.path.join(TOOLS, "shim.so"), CHAOS_SHIM=self.shim.path)
-        args = [PINTLE, "server", "--name", self.name, "--data-dir", self.data, "--listen-client-urls", c.net.client_url(self.i),
+        args = [PINTLE, "server", "--name", self.called, "--data-dir", self.data, "--listen-client-urls", c.net.client_url(self.i),
                 "--listen-peer-urls", self.peer_url, "--initial-cluster", self.initial or c.initial, "--initial-cluster-token", "chaos",
                 "--initial-cluster-state", self.state, *c.flags, *c.extra_flags(self.i)]
         with open(self.log, "ab") as log:
@@ -251,6 +254,15 @@ class Member:
         with open(self.log, errors="replace") as f:
             return "".join(f.readlines()[-n:]).strip()
 
+    def log_end(self):
+        return os.path.getsize(self.log)
+
+    def said(self, since):
+        """From that byte of its log on."""
+        with open(self.log, errors="replace") as f:
+            f.seek(since)
+            return f.read()
+
 
 class Cluster:
     def __init__(self, n, dir, seed, missing, flags=(), slots=None):
@@ -263,6 +275,16 @@ class Cluster:
         self.members = [Member(self, i) for i in range(self.slots)]
         for m in self.members[n:]:
             m.wanted = False
+        self.twin = None
+
+    def another(self, m):
+        """A process on a disk and at a place of its own that is started as member m."""
+        if not self.twin:
+            self.twin = Member(self, self.slots + 1, "twin")
+        self.twin.disk.wipe()
+        self.twin.called, self.twin.state = m.name, "existing"
+        self.twin.initial = (m.initial or self.initial).replace(m.peer_url, self.twin.peer_url)
+        return self.twin
 
     def can(self, what):
         return what not in self.missing and what != "memory"
@@ -278,7 +300,7 @@ class Cluster:
 
     def differences(self):
         """Members whose comparison (docs/operations.md) has named somebody whose memory nobody has touched."""
-        return [] if self.rotten else [f"{m.name}: {line.strip()}" for m in self.members if os.path.exists(m.log)
+        return [] if self.rotten else [f"{m.name}: {line.strip()}" for m in self.members
                                        for line in open(m.log, errors="replace") if "state differs" in line][:4]
 
     def say(self, text):
@@ -341,11 +363,12 @@ class Cluster:
         return self.ctl("endpoint", "health").returncode == 0
 
     def close(self):
-        for m in self.members:
+        processes = self.members + ([self.twin] if self.twin else [])
+        for m in processes:
             if m.up:
                 m.proc.kill()
                 m.proc.wait(30)
-        for m in self.members:
+        for m in processes:
             m.disk.close()
         self.net.close()
 

@@ -1,8 +1,11 @@
 """Changes of membership among faults: jobs of several steps, each tried again until it is done, whatever its outcome was."""
-import os, signal, sys, time
+import os, re, signal, sys, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import wire
 from wire import field, pack, unpack
+
+
+TWICE = "another process runs under the ID of this member"
 
 
 class Job:
@@ -12,6 +15,7 @@ class Job:
         self.n, self.c, self.m, self.steps, self.next = nemesis, nemesis.c, m, list(steps), 0
         self.began = self.since = time.monotonic()
         self.last = ""
+        self.log_began = {x: x.log_end() for x in (m, self.c.twin) if x}
 
     def tick(self):
         """True when all is done."""
@@ -25,6 +29,10 @@ class Job:
         except (wire.Refused, OSError) as e:
             self.last = f"{self.steps[0].__name__}: {e}"
         return not self.steps
+
+    def said(self, m):
+        """Since the job began."""
+        return m.said(self.log_began[m])
 
     # ---- asking
 
@@ -132,6 +140,36 @@ def promoted(job):
     return not job.members()[job.url][2]
 
 
+def one_ends(job):
+    """Of two processes of one id: who is told by another member that there are two, ends. If that is the member itself, its operator stops the
+    other one. That one knows of no leader at any time, so it serves nothing that needs one."""
+    m, t = job.m, job.c.twin
+    m.pardon = (time.monotonic() + 15, "a second process under its id")
+    if t.up and TWICE not in job.said(m):
+        return False
+    if t.up:
+        job.c.say(f"{m.name} itself was told, and ended: the other process is stopped")
+        t.kill()
+    elif TWICE not in job.said(t):
+        job.c.wrong(f"a second process of {m.name} ends without saying why: {t.last_lines()}")
+    if re.search("leader changed leader=[1-9a-f]", job.said(t)):
+        job.c.wrong(f"a second process of {m.name} has found a leader while that one ran")
+    return True
+
+
+def namesake_refused(job):
+    """Of a process with an empty folder that was added, but bears the name of another member: it says so and ends, each time that it is started."""
+    t = job.m
+    if t.up:
+        return False
+    if f'is named "{t.called}" already' in job.said(t):
+        return True
+    others = [url for url in job.members() if url != job.url]
+    t.initial = ",".join([f"{t.called}={job.url}", *(f"x{i}={url}" for i, url in enumerate(others))])
+    t.start()
+    return False
+
+
 def healthy(job):
     return job.m.up and job.c.ctl("endpoint", "health", endpoints=[job.m]).returncode == 0
 
@@ -141,3 +179,5 @@ GROW = (added, started, healthy)
 GROW_BY_LEARNER = (added_as_learner, started, promoted, healthy)
 SHRINK = (removed, gone)
 MOVE = (stopped, moved, started, healthy)
+TWIN = (one_ends, healthy)
+NAMESAKE = (added, namesake_refused, removed)

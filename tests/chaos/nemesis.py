@@ -11,13 +11,13 @@ FAULTS = {
     "power": ("process", 8, ("loop",)), "powerall": ("process", 2, ("loop",)), "full": ("process", 5, ("loop",)),
     "eio": ("process", 5, ("shim",)), "rot": ("process", 5, ()), "coldrot": ("process", 4, ()), "memory": ("process", 4, ("memory",)),
     "lost": ("process", 3, ()), "old": ("process", 5, ()),
-    "replace": ("process", 4, ()), "grow": ("process", 4, ()), "move": ("process", 3, ()),
+    "replace": ("process", 4, ()), "grow": ("process", 4, ()), "move": ("process", 3, ()), "twin": ("process", 4, ()),
     "partition": ("net", 8, ("net",)), "isolate": ("net", 8, ("net",)), "oneway": ("net", 8, ("net",)), "flap": ("net", 6, ("net",)),
     "partial": ("net", 6, ("net",)), "lossy": ("net", 6, ("net",)), "slownet": ("net", 6, ("net",)), "clients": ("net", 3, ("net",)),
     "slowdisk": ("clock", 6, ("shim",)), "wall": ("clock", 5, ("shim",)), "drift": ("clock", 4, ("shim",)),
 }
 # One of these at a time, until all is well again: two damaged members may be a majority.
-ALONE = {"rot", "coldrot", "memory", "lost", "old", "replace", "grow", "move"}
+ALONE = {"rot", "coldrot", "memory", "lost", "old", "replace", "grow", "move", "twin"}
 
 
 def schedule(seed, seconds, members, wanted, can):
@@ -227,6 +227,29 @@ class Nemesis:
         if not self.whole():
             return False
         self.change(m, MOVE)
+
+    def do_twin(self, f, m):
+        """A second process under its id, with a copy of its folder: while it runs, while it sleeps, or at the moment it is started. Or one that
+        would join under its name."""
+        if not self.whole():
+            return False
+        t = self.c.another(m)
+        if f["x"] < 0.25:
+            f["fault"] = "namesake"
+            self.job = Job(self, t, NAMESAKE)
+            return
+        if f["y"] < 0.3:
+            self.down(m, signal.SIGKILL)
+        else:
+            m.pause()
+        shutil.copytree(m.data, t.data)
+        self.job = Job(self, m, TWIN)
+        t.start()
+        if f["y"] > 0.6:
+            f["seconds"] = max(f["seconds"], 4)  # until the others believe the other one
+            return m.resume
+        m.resume()
+        self.back(m)
 
     # ---- disks
 
