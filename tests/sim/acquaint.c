@@ -1,5 +1,5 @@
 /* What members have told each other of themselves (HELLO), seen from outside: who learns from an answer (KNOWN) that more is
- * known of its earlier lives than its disk held when it started must say so at once and not go on. */
+ * known of its earlier lives than its disk held when it started, or of a later start than its own, must say so at once and not go on. */
 #include <inttypes.h>
 
 #include "base/mem.h"
@@ -70,9 +70,11 @@ static void on_known(struct run *r, const struct life *l, uint64_t from, const s
     if (f->known.to_life != c->life || !by || t->hearer != by->serial) return;
     bool fits = t->life == c->life && t->before_term <= h->open_term &&
                 (h->began_recovering || t->before_applied <= h->open_index);
-    if (fits || (t->life != c->life && t->boots <= c->meta.boots)) return;
+    bool later = f->known.boots > c->meta.boots || (f->known.boots == c->meta.boots && f->known.life != c->life);
+    if (!later && (fits || (t->life != c->life && t->boots <= c->meta.boots))) return;
     struct doubt *d = mem_must_calloc(1, sizeof *d);
     *d = (struct doubt){r, l->serial, from, *t, h->open_term, h->open_index};
+    if (later) d->told.boots = f->known.boots;
     sim_at(r->sim, 0, look_again, d);
 }
 

@@ -129,6 +129,8 @@ static bool may_stop(struct member *m, int error)
         m->run->result->counts.damages_found++;
         return true;
     }
+    if (m->twin_of) return error == ERR_EXISTS || error == ERR_REMOVED;
+    if (error == ERR_EXISTS && m->run->twin.id && m->damaged) return m->run->twin.won = true;
     if (error == ERR_REMOVED && m->may_be_removed) {
         m->wanted = !m->told; /* it is started once more, and must refuse */
         m->told = true;
@@ -155,6 +157,8 @@ static void on_leader(void *ctx, uint64_t leader_id, bool is_self)
     struct life *l = ctx;
     if (life_gone(l)) return;
     l->leader_id = leader_id;
+    uint64_t twin_of = l->run->members[l->id].twin_of;
+    if (twin_of && leader_id) verdict_fail(&l->run->verdict, "a second process of member %" PRIu64 " has a leader", twin_of);
     if (is_self) {
         l->run->result->counts.leader_changes++;
         l->run->led_us = sim_now_us(l->run->sim);
@@ -391,13 +395,14 @@ static struct life *life_open(struct run *r, uint64_t id, const struct join_clus
 {
     struct consensus_member members[SIM_MEMBERS_MAX];
     char urls[SIM_MEMBERS_MAX][32], url[32];
-    size_t n_members = flags_members(r, id, members, urls);
     struct member *self = &r->members[id];
+    uint64_t as = self->twin_of ? self->twin_of : id;
+    size_t n_members = flags_members(r, as, members, urls);
     bool joins = self->joins;
     members_url(self, url);
     sim_listen(r->sim, id, self->url == self->old_url ? url : NULL, NULL); /* at all of them until all know the newest */
     struct core_config config = {
-        .consensus = {.id = id,
+        .consensus = {.id = as,
                       .cluster_id = 77,
                       .members = told ? told->members : members,
                       .n_members = told ? told->n : n_members,
@@ -412,8 +417,8 @@ static struct life *life_open(struct run *r, uint64_t id, const struct join_clus
                       .scrub_interval_ms = 2000,
                       .scrub_rate = 1000000},
         .store = {.quota_bytes = r->o.quota_bytes},
-        .name = member_names[id],
-        .client_urls = &member_names[id],
+        .name = member_names[as],
+        .client_urls = &member_names[as],
         .n_client_urls = 1,
         .auto_compaction_revisions = r->o.auto_compaction_revisions,
         .check_ms = r->o.check_ms,

@@ -565,7 +565,7 @@ struct sim *sim_new(const struct sim_options *o)
     sim_random_init(&s->net_random, o->seed, 3);
     for (uint64_t id = 1; id <= o->members; id++) {
         struct sim_member *m = &s->members[id];
-        m->id = id;
+        m->id = m->speaks_as = id;
         m->slow = 1;
         m->disk = sim_disk_new();
         m->disk->capacity = o->disk.capacity;

@@ -184,6 +184,9 @@ void sim_disk_free(struct sim_disk *d);
 /* An empty disk in the place of the old one; only between lives. */
 void sim_disk_wipe(struct sim *s, uint64_t id);
 
+/* Process `id` is another one of member `as`, at a place where nobody looks for that: it introduces itself under that id, and is
+ * refused, or has the member refused, as by env_uv. */
+void sim_speak_as(struct sim *s, uint64_t id, uint64_t as);
 /* Where it can be reached, up to two URLs (NULL = none); without this, at any. */
 void sim_listen(struct sim *s, uint64_t id, const char *url, const char *other_url);
 /* What a member answers to somebody who asks who the members are (raft/join.h); false: it is not there, or does not know. */

@@ -83,6 +83,7 @@ struct sim_conn {
     enum env_channel channel;
     bool up, sending, stranger; /* stranger: `to` does not know `from` as a peer, and hears it all the same */
     uint64_t generation; /* of its state: events of an earlier one are void */
+    uint64_t twice_us;   /* since when it is refused because another process speaks under the same id; 0 = it is not */
     uint64_t last_arrival_us;
     struct list queue; /* of struct env_send, the sender's */
     size_t queued_bytes, stalled_bytes;
@@ -133,7 +134,7 @@ struct sim_event {
 };
 
 struct sim_member {
-    uint64_t id;
+    uint64_t id, speaks_as;
     struct sim_env *env; /* the current life, or NULL */
     struct sim_disk *disk;
     uint64_t lives, paused_until_us, operations, stall_us;

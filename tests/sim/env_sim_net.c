@@ -8,8 +8,9 @@
 #include "env_sim_int.h"
 
 enum {
-    STALLED_BYTES_MAX = 64 * 1024
-}; /* what the kernels buffer before the sender's queue stands still */
+    STALLED_BYTES_MAX = 64 * 1024, /* what the kernels buffer before the sender's queue stands still */
+    TWICE_US = 10000000            /* of refusals because another process runs under the same id, until that is final */
+};
 
 static struct sim_conn *conn_at(struct sim *s, uint64_t from, uint64_t to, int channel)
 {
@@ -64,21 +65,28 @@ static void run_link(struct sim *s, struct sim_env *e, void *arg, uint64_t numbe
     e->handlers.link(e->handlers_ctx, number >> 1, number & 1);
 }
 
-/* Between two members, in both directions and on all channels. */
+/* The id under which a process is known to others. */
+static uint64_t voice(struct sim *s, uint64_t id)
+{
+    return s->members[id].speaks_as;
+}
+
+/* Between a member and all that speak as `b` does, in both directions and on all channels. */
 static unsigned connections(struct sim *s, uint64_t a, uint64_t b)
 {
     unsigned n = 0;
-    for (int ch = 0; ch < ENV_CHANNELS; ch++) n += conn_at(s, a, b, ch)->up + conn_at(s, b, a, ch)->up;
+    for (uint64_t o = 1; o <= s->options.members; o++)
+        for (int ch = 0; ch < ENV_CHANNELS && voice(s, o) == voice(s, b); ch++)
+            n += conn_at(s, a, o, ch)->up + conn_at(s, o, a, ch)->up;
     return n;
 }
 
 /* As env_uv: of the first one that comes up, and of the last one that goes down. */
 static void tell_link(struct sim *s, const struct sim_conn *c, bool up)
 {
-    if (connections(s, c->from, c->to) != (up ? 1 : 0)) return;
     struct sim_env *from = listener(s, c->from), *to = listener(s, c->to);
-    if (from) sim_schedule(s, 0, "link", from, run_link, NULL, c->to << 1 | up);
-    if (to) sim_schedule(s, 0, "link", to, run_link, NULL, c->from << 1 | up);
+    if (from && connections(s, c->from, c->to) == up) sim_schedule(s, 0, "link", from, run_link, NULL, c->to << 1 | up);
+    if (to && connections(s, c->to, c->from) == up) sim_schedule(s, 0, "link", to, run_link, NULL, voice(s, c->from) << 1 | up);
 }
 
 static void run_attempt(struct sim *s, struct sim_env *e, void *arg, uint64_t generation);
@@ -94,11 +102,16 @@ static void attempt_later(struct sim *s, struct sim_conn *c)
     sim_schedule(s, us, "connect", e, run_attempt, c, c->generation);
 }
 
-static void run_removed(struct sim *s, struct sim_env *e, void *arg, uint64_t by)
+static void run_refused(struct sim *s, struct sim_env *e, void *arg, uint64_t by)
 {
-    (void)arg;
     if (listener(s, e->member->id) != e || !e->handlers.refused) return;
-    e->handlers.refused(e->handlers_ctx, by, ERR_REMOVED);
+    e->handlers.refused(e->handlers_ctx, by, (int)(intptr_t)arg);
+}
+
+static void refuse(struct sim *s, struct sim_env *from, uint64_t by, int error)
+{
+    sim_trace_line(s, "m%d refuses m%d: %s", (int)by, (int)from->member->id, err_name(error));
+    sim_schedule(s, 0, "refused", from, run_refused, (void *)(intptr_t)error, by);
 }
 
 /* `to` does not know `from` as a peer. It may know that `from` was removed, or want to hear it. */
@@ -106,12 +119,40 @@ static bool hears_stranger(struct sim *s, struct sim_env *from, struct sim_env *
 {
     const struct env_handlers *f = &from->handlers, *t = &to->handlers;
     uint64_t known = f->known ? f->known(from->handlers_ctx) : 0;
-    enum env_stranger is = t->stranger ? t->stranger(to->handlers_ctx, from->member->id, known) : ENV_STRANGER_UNKNOWN;
-    if (is == ENV_STRANGER_REMOVED) {
-        sim_trace_line(s, "m%d refuses m%d: removed", (int)to->member->id, (int)from->member->id);
-        sim_schedule(s, 0, "removed", from, run_removed, NULL, to->member->id);
-    }
+    uint64_t id = voice(s, from->member->id);
+    enum env_stranger is = t->stranger ? t->stranger(to->handlers_ctx, id, known) : ENV_STRANGER_UNKNOWN;
+    if (is == ENV_STRANGER_REMOVED) refuse(s, from, to->member->id, ERR_REMOVED);
     return is == ENV_STRANGER_HEARD;
+}
+
+static void conn_down(struct sim *s, struct sim_conn *c, struct sim_env *sender, bool keep_some);
+
+/* Whether another process speaks under the same id on that channel; one that is silent loses its connection. (Real ones
+ * are given three seconds.) */
+static bool spoken_for(struct sim *s, const struct sim_conn *c)
+{
+    for (uint64_t o = 1; o <= s->options.members; o++) {
+        struct sim_conn *other = conn_at(s, o, c->to, c->channel);
+        if (o == c->from || voice(s, o) != voice(s, c->from) || !other->up) continue;
+        struct sim_env *e = listener(s, o);
+        if (e && e->member->paused_until_us <= s->now_us && !s->paths[o][c->to].cut) return true;
+        conn_down(s, other, s->members[o].env, false);
+    }
+    return false;
+}
+
+/* As env_uv: after ten seconds of it, it is told for good. */
+static bool is_twin(struct sim *s, struct sim_env *from, struct sim_conn *c)
+{
+    if (!spoken_for(s, c)) return false;
+    if (!c->twice_us) c->twice_us = s->now_us;
+    if (s->now_us - c->twice_us >= TWICE_US) refuse(s, from, c->to, ERR_EXISTS);
+    return true;
+}
+
+void sim_speak_as(struct sim *s, uint64_t id, uint64_t as)
+{
+    sim_member(s, id)->speaks_as = as;
 }
 
 static bool listens_at(const struct sim_member *m, uint32_t url)
@@ -138,11 +179,13 @@ static void run_attempt(struct sim *s, struct sim_env *e, void *arg, uint64_t ge
     if (c->generation != generation || listener(s, c->from) != e || !e->peers[c->to]) return;
     struct sim_env *to = listener(s, c->to);
     bool reached = to && listens_at(to->member, e->urls[c->to]) && !s->paths[c->from][c->to].cut && !s->paths[c->to][c->from].cut;
-    if (!reached || !(to->peers[c->from] || hears_stranger(s, e, to))) {
+    bool peer = to && to->peers[voice(s, c->from)];
+    if (!reached || !(peer || hears_stranger(s, e, to)) || is_twin(s, e, c)) {
         attempt_later(s, c);
         return;
     }
-    c->stranger = !to->peers[c->from];
+    c->stranger = !peer;
+    c->twice_us = 0;
     c->generation++;
     c->up = true;
     sim_trace_line(s, "link m%d->m%d.%d up", (int)c->from, (int)c->to, (int)c->channel);
@@ -197,8 +240,11 @@ void sim_net_down(struct sim *s, struct sim_env *e)
 void sim_net_started(struct sim_env *e)
 {
     for (uint64_t to = 1; to <= e->sim->options.members; to++) {
-        for (int ch = 0; ch < ENV_CHANNELS; ch++)
-            attempt_later(e->sim, conn_at(e->sim, e->member->id, to, ch));
+        for (int ch = 0; ch < ENV_CHANNELS; ch++) {
+            struct sim_conn *c = conn_at(e->sim, e->member->id, to, ch);
+            c->twice_us = 0;
+            attempt_later(e->sim, c);
+        }
     }
 }
 
@@ -216,14 +262,15 @@ int sim_net_set_peer(struct env *base, uint64_t peer_id, const char *url)
     e->urls[peer_id] = hash;
     if (e->zombie) return 0;
     for (int ch = 0; ch < ENV_CHANNELS; ch++) {
-        struct sim_conn *out = conn_at(s, id, peer_id, ch), *in = conn_at(s, peer_id, id, ch);
+        struct sim_conn *out = conn_at(s, id, peer_id, ch);
         if (url && !known && e->started) {
             conn_down(s, out, e, true); /* it has moved */
             attempt_later(s, out);
         }
         if (url && was) continue;
         if (!url) conn_down(s, out, e, true);
-        if (in->up) conn_down(s, in, s->members[peer_id].env, false);
+        for (uint64_t o = 1; o <= s->options.members; o++)
+            if (voice(s, o) == peer_id) conn_down(s, conn_at(s, o, id, ch), s->members[o].env, false);
     }
     return 0;
 }
@@ -237,13 +284,13 @@ static void run_arrive(struct sim *s, struct sim_env *e, void *arg, uint64_t num
     struct sim_frame *f = arg;
     const struct sim_conn *c = f->conn;
     bool heard = !f->lost && listener(s, c->to) == e && e->incarnation == f->incarnation &&
-                 (e->peers[c->from] || c->stranger);
+                 (e->peers[voice(s, c->from)] || c->stranger);
     if (heard) {
         struct slice bytes = slice_make(f->bytes, f->len);
         uint32_t crc = crc32c(0, f->bytes, f->len);
         sim_mix(s, &crc, sizeof crc);
         if (s->moment) s->moment(s->moment_ctx, SIM_HEARS, c->to, c->from, bytes, 0, NULL);
-        e->handlers.frame(e->handlers_ctx, c->from, c->channel, bytes);
+        e->handlers.frame(e->handlers_ctx, voice(s, c->from), c->channel, bytes);
     }
     frame_free(f);
 }

@@ -10,6 +10,7 @@
  *   watchers.c  watches that move between members, their events against the model
  *   acquaint.c  what members know of each other's earlier lives
  *   members.c   members that are added, promoted, removed, moved and replaced
+ *   twin.c      a second process under a member's id
  *   calm.c      what must hold when nothing fails
  *   restore.c   a backup becomes a new cluster
  *   run.c       the phases of a run, the final checks
@@ -73,7 +74,7 @@ struct run_options {
 struct run_counts {
     uint64_t calls, acked, unknown, refused, reads_checked, watch_events, watch_cancels, entries, snapshots_taken,
         snapshots_sent, snapshots_installed, leader_changes, crashes, faults, undecided, masked_defects, damages,
-        damages_found, healed, changes, backups, slices, retries, no_space, failovers /* the leader went silent in calm */;
+        damages_found, healed, changes, twins, backups, slices, retries, no_space, failovers /* the leader went silent in calm */;
 };
 
 struct run_result {
@@ -105,6 +106,7 @@ struct life {
 struct member {
     struct run *run;
     uint64_t id;
+    uint64_t twin_of; /* this is none, but another process of that member; 0 = no */
     struct life *life; /* NULL while it is down */
     bool disk_trouble; /* a fault was put into its disk: it may stop by itself, now or later */
     bool restarting, rotting;
@@ -194,6 +196,10 @@ struct run {
     struct change *changes;
     unsigned n_changes;
     bool changed; /* the members, or somebody tried to */
+    struct {
+        uint64_t id, of; /* its place, 0 = there is none; whose twin runs there, 0 = nobody's */
+        bool won;        /* the member was refused, and stops */
+    } twin;
     uint64_t lying; /* this member's memory is not what it was; 0 = none */
     uint64_t truce; /* for this member, whose disk is not what it left, until it has faced that; 0 = none */
 };
@@ -225,6 +231,8 @@ void disk_lost(struct run *r, uint64_t id);
 bool disk_healed(struct run *r, uint64_t id);
 /* How many members are not whole, but for this one: they heal, or are down for good. */
 unsigned disk_unhealed(struct run *r, uint64_t but);
+/* The others may come to believe that it is not what it was, until it has started again; false: that cannot be borne now. */
+bool disk_doubted(struct run *r, uint64_t id);
 bool disk_truce(struct run *r, uint64_t id);
 void disk_truce_ends(struct run *r);
 /* Stops it in an orderly way. */
@@ -307,6 +315,11 @@ uint64_t members_pick(const struct run *r, uint64_t n);
 unsigned members_count(const struct run *r);
 void members_url(const struct member *m, char out[32]);
 const char *members_change_name(enum member_change what);
+
+/* twin.c */
+enum twin_how { TWIN_BESIDE, TWIN_WHILE_ASLEEP, TWIN_AT_START, TWIN_HOWS };
+void twin_start(struct run *r, uint64_t of, enum twin_how how, uint64_t us);
+void twin_stop(struct run *r);
 
 /* calm.c */
 void calm_trials(struct run *r);

@@ -128,7 +128,7 @@ static void change_done(void *data, int error)
 /* Its number, ready to be added; 0 if there is no more room. */
 static uint64_t next_member(struct run *r)
 {
-    if (r->top >= r->o.sim.members) return 0;
+    if (r->top + (r->twin.id != 0) >= r->o.sim.members) return 0;
     struct member *m = &r->members[r->top + 1];
     m->run = r;
     m->id = r->top + 1;
@@ -252,6 +252,7 @@ void members_start(struct run *r)
 {
     r->changes = mem_must_calloc(RUN_CHANGES_MAX, sizeof *r->changes);
     r->top = r->o.members;
+    r->twin.id = r->o.faults >> FAULT_TWIN & 1 ? r->o.sim.members : 0;
     for (uint64_t id = 1; id <= r->top; id++) {
         struct member *m = &r->members[id];
         m->run = r;

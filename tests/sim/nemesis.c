@@ -207,6 +207,7 @@ static void strike_member(struct armed *a)
     case FAULT_CHANGE: members_change(r, (enum member_change)f->a, a->id); break;
     case FAULT_TRANSFER: ask_transfer(a); break;
     case FAULT_SNAPSHOT: ask_snapshot(a); break;
+    case FAULT_TWIN: twin_start(r, a->id, (enum twin_how)f->a, f->lasts_us); break;
     default: break;
     }
 }
@@ -308,7 +309,7 @@ static void on_moment(void *ctx, enum sim_moment what, uint64_t id, uint64_t oth
 {
     struct run *r = ctx;
     if (what == SIM_HEARS && frame.len > 1) acquaint_heard(r, id, other, frame);
-    if (r->n_waiting == 0) return;
+    if (r->n_waiting == 0 || r->members[id].twin_of || r->members[other].twin_of) return;
     if (what == SIM_DISK) {
         enum disk_class class = disk_class_of(op, path);
         if (class != DISK_CLASSES) moment_comes(r, WHEN_DISK, class, id, other);

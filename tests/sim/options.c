@@ -33,7 +33,7 @@ static void choose_world(struct run_options *o, struct sim_random *r)
 static void choose_faults(struct run_options *o, struct sim_random *r)
 {
     unsigned share = (unsigned)ONE_OF(r, 100000, 250000, 350000, 500000);
-    for (unsigned k = 0; k < FAULT_KINDS; k++) o->faults |= sim_chance(r, share) ? 1u << k : 0;
+    for (unsigned k = 0; k < FAULT_TWIN; k++) o->faults |= sim_chance(r, share) ? 1u << k : 0;
     if (sim_chance(r, 500000)) {
         for (unsigned k = 0; k < PLAN_STORIES; k++) o->stories |= sim_chance(r, 400000) ? 1u << k : 0;
     }
@@ -79,6 +79,10 @@ void run_options_from_seed(struct run_options *o, uint64_t seed)
     o->retry_ppm = (unsigned)ONE_OF(r, 0, 500000, 900000);
     o->restores = sim_chance(r, 200000);
     o->quota_bytes = sim_chance(r, 150000) ? 5000 + 60 * (int64_t)o->value_bytes : 0;
+    if (o->faults && o->members > 1 && sim_chance(r, 150000)) {
+        if (!(o->faults >> FAULT_CHANGE & 1)) o->sim.members++;
+        o->faults |= 1u << FAULT_TWIN;
+    }
 }
 
 void run_options_print(const struct run_options *o, char *out, size_t size)

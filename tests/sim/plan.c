@@ -42,6 +42,7 @@ static const char *const kind_names[FAULT_KINDS] = {
     [FAULT_LOST_DISK] = "lost disk",
     [FAULT_TRANSFER] = "transfer of leadership",
     [FAULT_SNAPSHOT] = "snapshot",
+    [FAULT_TWIN] = "second process",
     [FAULT_CHANGE] = "change of members",
 };
 
@@ -215,6 +216,7 @@ static void choose_details(struct style *s, struct fault *f)
         break;
     case FAULT_TRANSFER: f->a = any_member(s); break;
     case FAULT_CHANGE: f->a = sim_random_below(r, MEMBERS_CHANGES); break;
+    case FAULT_TWIN: f->a = sim_random_below(r, TWIN_HOWS); break;
     default: break;
     }
 }

@@ -38,6 +38,7 @@ enum fault_kind {
     FAULT_TRANSFER,    /* of leadership, to member `a` */
     FAULT_CHANGE,      /* of the members, a: enum member_change */
     FAULT_SNAPSHOT,
+    FAULT_TWIN,        /* a second process on a copy of its disk, a: enum twin_how */
     FAULT_KINDS,
 };
 

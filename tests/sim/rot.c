@@ -100,6 +100,7 @@ bool disk_healed(struct run *r, uint64_t id)
 {
     struct member *m = &r->members[id];
     struct life *l = m->life;
+    if (r->twin.of == id) return false;
     if (!m->damaged) return true;
     if (!l || !l->core || life_gone(l) || l->applied < m->damaged_at) return false;
     struct consensus_status s;
@@ -198,6 +199,13 @@ static bool may_damage(struct run *r, uint64_t id)
     m->faced = false;
     m->damaged_at = model_last_index(r->model);
     return true;
+}
+
+bool disk_doubted(struct run *r, uint64_t id)
+{
+    if (!may_damage(r, id)) return false;
+    r->members[id].pending = false;
+    return r->members[id].unread = true;
 }
 
 /* It lies still: now. */

@@ -25,7 +25,7 @@ static void run_phase(struct run *r, uint64_t us)
 /* All members are up, have applied `last`, and know a leader. */
 static bool agreed(struct run *r, uint64_t last)
 {
-    if (!members_agree(r)) return false;
+    if (!members_agree(r) || r->twin.of) return false;
     for (uint64_t id = 1; id <= r->top; id++) {
         struct life *l = r->members[id].life;
         if (!r->members[id].wanted) continue;
@@ -169,6 +169,7 @@ static void final_checks(struct run *r)
 static void close_all(struct run *r)
 {
     r->ending = r->winding_down = true;
+    twin_stop(r);
     sim_run_for(r->sim, 1); /* what is being tried ends */
     for (uint64_t id = 1; id <= r->top; id++) {
         sim_pause(r->sim, id, 0);
