@@ -3,13 +3,6 @@
 #include "base/check.h"
 #include "base/mem.h"
 
-enum { LEASE_CHUNK = 256 };
-
-struct lease_chunk {
-    size_t n;
-    struct lease *leases[LEASE_CHUNK];
-};
-
 static void free_lease(struct lease *l)
 {
     index_release(&l->keys);

@@ -10,7 +10,12 @@ struct lease {
     struct index keys; /* the newest records of the keys that hold it */
 };
 
-struct lease_chunk;
+enum { LEASE_CHUNK = 256 };
+
+struct lease_chunk {
+    size_t n;
+    struct lease *leases[LEASE_CHUNK];
+};
 
 struct lease_table {
     struct lease_chunk **chunks; /* sorted, none empty */

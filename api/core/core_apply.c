@@ -94,6 +94,7 @@ static void finish_entry(struct core *c, uint64_t index, uint64_t tag)
     if (own) core_batch_fail(c, own, ERR_UNAVAILABLE); /* nothing is left in it but its memory */
     c->applied_index = index;
     c->applied_entries++;
+    if (c->events.applied) c->events.applied(c->ctx, index);
     core_lease_applied(c, index);
     publish_events(c);
     schedule_work(c);

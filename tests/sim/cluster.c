@@ -35,34 +35,9 @@ bool life_gone(const struct life *l)
 /* ---- what a member tells
  * ------------------------------------------------------------------------- */
 
-/* What the state is after entry `index`, at once to be had: the same on every member that gets there. */
-static void check_state(struct life *l)
+static void check_state(struct life *l, bool restored)
 {
-    struct run *r = l->run;
-    if (!l->core || l->applied == 0) return;
-    const struct store *s = core_store(l->core);
-    struct alarm alarms[2 * SIM_MEMBERS_MAX];
-    size_t n_alarms = store_alarms(s, alarms, sizeof alarms / sizeof *alarms);
-    int64_t size = model_size_at(r->model, l->applied);
-    bool no_space = false;
-    for (size_t i = 0; i < n_alarms; i++) no_space = no_space || alarms[i].alarm == ALARM_NOSPACE;
-    if (store_size_in_use(s) != size || (r->o.quota_bytes && no_space != model_no_space_at(r->model, l->applied))) {
-        verdict_fail(&r->verdict,
-                     "after entry %" PRIu64 " member %" PRIu64 " has %" PRId64 " bytes in use, not %" PRId64 ", the alarm is %s",
-                     l->applied, l->id, store_size_in_use(s), size, no_space ? "raised" : "not raised");
-    }
-    struct run_state now = {l->applied, store_revision(s), store_compact_revision(s), store_keys(s), l->id};
-    struct run_state *then = &r->states[l->applied % RUN_STATES_MAX];
-    if (then->index > now.index) return; /* too long ago */
-    if (then->index != now.index) {
-        *then = now;
-    } else if (then->revision != now.revision || then->compacted != now.compacted || then->keys != now.keys) {
-        verdict_fail(&r->verdict,
-                     "after entry %" PRIu64 " member %" PRIu64 " has revision %" PRId64 ", compacted at %" PRId64
-                     ", %" PRId64 " keys; member %" PRIu64 " had %" PRId64 ", %" PRId64 ", %" PRId64,
-                     now.index, now.member, now.revision, now.compacted, now.keys, then->member, then->revision,
-                     then->compacted, then->keys);
-    }
+    if (l->core) state_check(l, (struct store *)(uintptr_t)core_store(l->core), restored); /* else as soon as it is open */
 }
 
 static void on_applying(void *ctx, uint64_t index, uint64_t term, struct slice entry)
@@ -70,11 +45,17 @@ static void on_applying(void *ctx, uint64_t index, uint64_t term, struct slice e
     struct life *l = ctx;
     struct run *r = l->run;
     if (life_gone(l)) return;
-    check_state(l);
     model_apply(r->model, l->id, l->applied, index, term, entry, sim_now_us(r->sim));
     l->applied = index;
     run_trace(r, "m%" PRIu64 " applies %" PRIu64 " term %" PRIu64 " (%zu bytes)", l->id, index,
               term, entry.len);
+}
+
+static void on_applied(void *ctx, uint64_t index)
+{
+    struct life *l = ctx;
+    (void)index;
+    if (!life_gone(l)) check_state(l, false);
 }
 
 static void on_restored(void *ctx, uint64_t index)
@@ -94,6 +75,7 @@ static void on_restored(void *ctx, uint64_t index)
                   model_last_index(r->model));
     }
     l->applied = index;
+    check_state(l, true);
 }
 
 static void on_live(void *ctx, struct event_batch *batch)
@@ -180,6 +162,7 @@ static const struct core_events life_events = {
     .fatal = on_fatal,
     .leader_changed = on_leader,
     .applying = on_applying,
+    .applied = on_applied,
     .restored = on_restored,
 };
 
@@ -448,6 +431,7 @@ static struct life *life_open(struct run *r, uint64_t id, const struct join_clus
     struct core *core = NULL;
     *ret_code = core_open(&config, l->env, &life_events, l, &core, e);
     l->core = core;
+    if (l->applied && !life_gone(l)) check_state(l, true);
     return l;
 }
 

@@ -5,6 +5,7 @@
  *   options.c   what a seed stands for
  *   plan.c      which faults come when, as data; nemesis.c carries them out; rot.c: disks that lie
  *   cluster.c   lives of members: boot, crash, restart, what they tell
+ *   state.c     members' states against each other and the model, after each entry
  *   clients.c   requests with unknown outcomes, their answers against the model, the history for linear.h
  *   backup.c    a client that saves snapshots; reader.c: one that reads all keys in slices
  *   watchers.c  watches that move between members, their events against the model
@@ -35,7 +36,6 @@ enum {
     RUN_WATCHERS_MAX = 8,
     RUN_LEASES_MAX = 4,
     RUN_CHANGES_MAX = 64,
-    RUN_STATES_MAX = 8192,
     CALM_TRIALS = 5 /* of calm.c */
 };
 
@@ -73,7 +73,8 @@ struct run_options {
 /* All uint64_t, so that they can be added up. */
 struct run_counts {
     uint64_t calls, acked, unknown, refused, reads_checked, watch_events, watch_cancels, entries, snapshots_taken,
-        snapshots_sent, snapshots_installed, leader_changes, crashes, faults, undecided, masked_defects, damages,
+        snapshots_sent, snapshots_installed, states /* compared with another's */, whole_states /* with the model */,
+        leader_changes, crashes, faults, undecided, masked_defects, damages,
         damages_found, healed, changes, twins, backups, slices, retries, no_space, failovers /* the leader went silent in calm */;
 };
 
@@ -95,6 +96,7 @@ struct life {
     struct core *core; /* NULL while it opens */
     struct watch_hub *hub;
     uint64_t applied, leader_id;
+    int64_t seen; /* up to this revision state.c has looked at what it wrote */
     unsigned url; /* the newer one that it listens at */
     bool dead, fatal, closing;
     bool refusing; /* its clients: it is not to be believed, or heals */
@@ -147,11 +149,21 @@ struct run_hash {
     uint64_t member;
 };
 
-/* A member's state after an entry, as far as it is at once to be had. */
+/* A member's state after an entry, in digests. */
+enum state_part {
+    STATE_REVISION,
+    STATE_COMPACTED,
+    STATE_KEYS,
+    STATE_LEASES,
+    STATE_ALARMS,
+    STATE_MEMBERS,
+    STATE_CHECK,
+    STATE_HASH_KV,
+    STATE_PARTS
+};
 struct run_state {
-    uint64_t index;
-    int64_t revision, compacted, keys;
-    uint64_t member;
+    uint64_t member; /* 0 = nobody was there yet */
+    uint64_t parts[STATE_PARTS];
 };
 
 struct run {
@@ -179,7 +191,8 @@ struct run {
     int64_t leases[RUN_LEASES_MAX];
     struct run_hash hashes[RUN_HASHES_MAX]; /* the newest ones */
     unsigned n_hashes;
-    struct run_state states[RUN_STATES_MAX]; /* by index */
+    struct run_state *states; /* of whoever was there first, by how many entries of the log there are */
+    size_t states_size;
     unsigned *asked; /* by value: how often it may be written */
     size_t asked_size;
     int64_t next_lease;
@@ -247,6 +260,9 @@ struct life *cluster_by_serial(struct run *r, uint64_t serial);
 /* Starts it again, soon. */
 void cluster_again(struct run *r, uint64_t id);
 bool life_gone(const struct life *l);
+
+/* state.c: it has applied an entry, or taken in a snapshot. */
+void state_check(struct life *l, struct store *s, bool restored);
 
 /* clients.c */
 void clients_start(struct run *r);

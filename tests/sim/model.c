@@ -247,22 +247,47 @@ static void relax(struct model *m)
 /* ---- leases
  * -------------------------------------------------------------------------------------- */
 
+/* Where it is or would be: they are in order of their ids. */
+static size_t lease_place(const struct model *m, int64_t id)
+{
+    size_t lo = 0, hi = m->n_leases;
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+        if (m->leases[mid].id < id) lo = mid + 1;
+        else hi = mid;
+    }
+    return lo;
+}
+
 struct model_lease *model_lease(struct model *m, int64_t id)
 {
-    for (size_t i = 0; i < m->n_leases; i++) {
-        if (m->leases[i].id == id) return &m->leases[i];
-    }
-    return NULL;
+    size_t at = lease_place(m, id);
+    return at < m->n_leases && m->leases[at].id == id ? &m->leases[at] : NULL;
 }
 
 static struct model_lease *make_lease(struct model *m, int64_t id)
 {
     struct model_lease *l = model_lease(m, id);
     if (l) return l;
+    size_t at = lease_place(m, id);
     m->leases = mem_must_realloc(m->leases, (m->n_leases + 1) * sizeof *m->leases);
-    l = &m->leases[m->n_leases++];
+    l = m->leases + at;
+    memmove(l + 1, l, (m->n_leases++ - at) * sizeof *l);
     *l = (struct model_lease){.id = id};
     return l;
+}
+
+size_t model_leases(const struct model *m, const struct model_lease **ret)
+{
+    *ret = m->leases;
+    return m->n_leases;
+}
+
+size_t model_leased_keys(const struct model *m)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < m->n_keys; i++) n += m->keys[i].lease != 0;
+    return n;
 }
 
 void model_lease_asked(struct model *m, int64_t id)
@@ -426,6 +451,7 @@ static void do_grant(struct model *m, int64_t id, int64_t ttl)
     m->size += LEASE_COST;
     l->alive = true;
     l->ttl = ttl;
+    l->remaining = 0;
     l->granted_us = m->now_us;
     if (l->renewed_us < m->now_us) l->renewed_us = m->now_us;
 }
@@ -447,6 +473,14 @@ static bool do_revoke(struct model *m, int64_t id, uint32_t *sub)
     m->size -= LEASE_COST;
     delete_keys(m, on_lease, &id, sub);
     return true;
+}
+
+static void do_checkpoint(struct model *m, const struct command *c)
+{
+    for (size_t i = 0; i < c->checkpoint.count; i++) {
+        struct model_lease *l = model_lease(m, c->checkpoint.leases[i].id);
+        if (l && l->alive) l->remaining = c->checkpoint.leases[i].remaining_ttl;
+    }
 }
 
 /* Whether a put or txn changes the state, or is refused as a whole. */
@@ -487,7 +521,7 @@ static bool do_command(struct model *m, const struct command *c)
     case COMMAND_ALARM:
         if (c->alarm.alarm == ALARM_NOSPACE) m->no_space = c->alarm.activate ? ALARM_BY_CLIENT : ALARM_OFF;
         break;
-    case COMMAND_LEASE_CHECKPOINT:
+    case COMMAND_LEASE_CHECKPOINT: do_checkpoint(m, c); break;
     case COMMAND_MEMBER_ATTRIBUTES:
     case COMMAND_CHECK:
     case COMMAND_CHECK_REPORT:
@@ -605,6 +639,11 @@ bool model_apply(struct model *m, uint64_t member, uint64_t last, uint64_t index
 uint64_t model_last_index(const struct model *m)
 {
     return m->n_log ? m->log[m->n_log - 1].index : 0;
+}
+
+size_t model_entries(const struct model *m, uint64_t index)
+{
+    return log_upto(m, index);
 }
 
 uint64_t model_chain(const struct model *m, uint64_t index)

@@ -28,7 +28,7 @@ struct model_event {
 };
 
 struct model_lease {
-    int64_t id, ttl;
+    int64_t id, ttl, remaining; /* remaining: as the last checkpoint says; 0 = there is none */
     bool alive, asked; /* asked: some client wants it revoked */
     uint64_t granted_us;
     uint64_t renewed_us; /* the last renewal that was acknowledged was called then */
@@ -45,6 +45,8 @@ bool model_apply(struct model *m, uint64_t member, uint64_t last, uint64_t index
 /* The newest index, and the chain of hashes over all entries up to the newest index <= `index`. */
 uint64_t model_last_index(const struct model *m);
 uint64_t model_chain(const struct model *m, uint64_t index);
+/* How many entries there are up to that index. */
+size_t model_entries(const struct model *m, uint64_t index);
 
 int64_t model_revision(const struct model *m);
 int64_t model_compact_revision(const struct model *m);
@@ -69,6 +71,10 @@ size_t model_count(const struct model *m, struct slice key, struct slice range_e
 bool model_in_range(struct slice key, struct slice from, struct slice range_end);
 
 struct model_lease *model_lease(struct model *m, int64_t id); /* NULL if never granted */
+/* All that were ever heard of, in order of their ids, also those that are not alive. */
+size_t model_leases(const struct model *m, const struct model_lease **ret);
+/* How many keys hold one. */
+size_t model_leased_keys(const struct model *m);
 /* Told by the clients; a lease need not be in the log yet. */
 void model_lease_asked(struct model *m, int64_t id);
 void model_lease_renewed(struct model *m, int64_t id, uint64_t called_us);

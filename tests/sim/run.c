@@ -237,6 +237,7 @@ bool run(const struct run_options *o, struct run_result *ret)
     watchers_free(r);
     for (uint64_t id = 1; id <= r->top; id++) sim_disk_free(r->members[id].saved);
     nemesis_free(r);
+    mem_free(r->states);
     mem_free(r->changes);
     mem_free(r->surge);
     model_free(r->model);

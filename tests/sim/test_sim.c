@@ -196,8 +196,9 @@ static void print_totals(const struct totals *t)
            t->runs, hours, cpu_s, cpu_s > 0 ? hours / (cpu_s / 60) : 0, t->sum.events);
     printf("# %" PRIu64 " calls: %" PRIu64 " acknowledged, %" PRIu64 " unknown (%" PRIu64 " asked again), %" PRIu64
            " refused, %" PRIu64 " for want of room; %" PRIu64 " reads and %" PRIu64 " slices of long ones checked, %" PRIu64 " watch events checked, %" PRIu64
-           " watches compacted away\n",
-           c->calls, c->acked, c->unknown, c->retries, c->refused, c->no_space, c->reads_checked, c->slices, c->watch_events, c->watch_cancels);
+           " watches compacted away; %" PRIu64 " states compared with another member's, %" PRIu64 " wholly with the model\n",
+           c->calls, c->acked, c->unknown, c->retries, c->refused, c->no_space, c->reads_checked, c->slices, c->watch_events, c->watch_cancels,
+           c->states, c->whole_states);
     printf("# %" PRIu64 " faults, %" PRIu64 " crashes, %" PRIu64 " changes of leader, %" PRIu64
            " entries, snapshots: %" PRIu64 " taken, %" PRIu64 " sent, %" PRIu64 " installed, %" PRIu64
            " saved; disks damaged: %" PRIu64 ", found: %" PRIu64 ", healed: %" PRIu64 "; changes of members: %" PRIu64 "; second processes: %" PRIu64 "\n",
