@@ -5,7 +5,7 @@ import wire
 from wire import field, pack, unpack
 
 
-TWICE = "another process runs under the ID of this member"
+TWICE = "stopped, it cannot go on safely: another process runs under the ID of this member"
 
 
 class Job:
@@ -15,6 +15,7 @@ class Job:
         self.n, self.c, self.m, self.steps, self.next = nemesis, nemesis.c, m, list(steps), 0
         self.began = self.since = time.monotonic()
         self.last = ""
+        self.starts = m.starts
         self.log_began = {x: x.log_end() for x in (m, self.c.twin) if x}
 
     def tick(self):
@@ -145,7 +146,7 @@ def one_ends(job):
     other one. That one knows of no leader at any time, so it serves nothing that needs one."""
     m, t = job.m, job.c.twin
     m.pardon = (time.monotonic() + 15, "a second process under its id")
-    if t.up and TWICE not in job.said(m):
+    if t.up and not (m.starts > job.starts and TWICE in job.said(m)):
         return False
     if t.up:
         job.c.say(f"{m.name} itself was told, and ended: the other process is stopped")
