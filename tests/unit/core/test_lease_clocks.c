@@ -276,6 +276,17 @@ static bool has_checkpoint(void *arg)
     return true;
 }
 
+static void expect_renewed_at_the_next(void)
+{
+    struct node *next = cut_off_first();
+    struct ask left = {.request = {.type = CORE_LEASE_INFO, .lease_id = LEASE}};
+    submit(next, &left);
+    assert_int_equal(finish(&left), 0);
+    assert_true(left.request.ttl > 900);
+    sim_on_frame(sim, NULL, NULL);
+    close_all();
+}
+
 /* A long lease, of which all members know how much is left, is renewed here or there: the next leader does not go by what
  * was left before. */
 static void renewed_after_a_checkpoint(uint64_t at)
@@ -287,13 +298,7 @@ static void renewed_after_a_checkpoint(uint64_t at)
     submit(&nodes[at], &renew);
     assert_int_equal(finish(&renew), 0);
     assert_int_equal(renew.request.ttl, 1000);
-    struct node *next = cut_off_first();
-    struct ask left = {.request = {.type = CORE_LEASE_INFO, .lease_id = LEASE}};
-    submit(next, &left);
-    assert_int_equal(finish(&left), 0);
-    assert_true(left.request.ttl > 900);
-    sim_on_frame(sim, NULL, NULL);
-    close_all();
+    expect_renewed_at_the_next();
 }
 
 static void test_renewed_after_a_checkpoint(void **state)
@@ -349,13 +354,7 @@ static void test_renewed_behind_a_long_command(void **state)
     assert_true(delete.done);
     consensus_get_status(core_consensus(nodes[1].core), &s);
     assert_int_equal(s.last_index, secret);
-    struct node *next = cut_off_first();
-    struct ask left = {.request = {.type = CORE_LEASE_INFO, .lease_id = LEASE}};
-    submit(next, &left);
-    assert_int_equal(finish(&left), 0);
-    assert_true(left.request.ttl > 900);
-    sim_on_frame(sim, NULL, NULL);
-    close_all();
+    expect_renewed_at_the_next();
 }
 
 int main(void)
