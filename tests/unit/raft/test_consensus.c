@@ -192,6 +192,49 @@ static void test_transfer(void **state)
     }
 }
 
+static void move_lead(struct node *from, struct node *to)
+{
+    int result = 1;
+    struct transfer_wait w = {&result};
+    assert_int_equal(consensus_transfer(from->c, to->id, transfer_done, &result), 0);
+    assert_true(sim_run_until(from->cluster->sim, transferred, &w, 5 * SECOND));
+    assert_int_equal(result, 0);
+}
+
+static bool has_failed(void *arg)
+{
+    return ((struct node *)arg)->failed_tag != 0;
+}
+
+/* A proposal is on its way for long; meanwhile its leader loses the lead and has it again, in a later term. Who made it was told that
+ * it will never be there. */
+static void test_late_proposal(void **state)
+{
+    (void)state;
+    struct cluster k;
+    cluster_start(&k, 3, 11);
+    struct node *leader = cluster_wait_leader(&k), *n = &k.nodes[leader->id % 3 + 1], *other = &k.nodes[n->id % 3 + 1];
+    sim_run_for(k.sim, SECOND);
+    node_write(leader, 1);
+    assert_true(cluster_wait_value(&k, 1, 0));
+    sim_link_delay(k.sim, n->id, leader->id, 4 * SECOND);
+    assert_int_equal(node_propose(n, 99, 99), 0);
+    move_lead(leader, other);
+    node_write(other, 2);
+    move_lead(other, leader);
+    node_write(leader, 3);
+    assert_true(sim_run_until(k.sim, has_failed, n, 2 * SECOND));
+    assert_int_equal(n->failed_error, ERR_NO_LEADER);
+    sim_link_delay(k.sim, n->id, leader->id, 0);
+    sim_run_for(k.sim, 10 * SECOND);
+    assert_true(leader->leads);
+    node_write(n, 4);
+    assert_true(cluster_wait_value(&k, 4, 0));
+    assert_false(node_has(leader, 99));
+    assert_same_logs(&k);
+    cluster_stop(&k);
+}
+
 static void test_messages(void **state)
 {
     (void)state;
@@ -314,9 +357,9 @@ int main(void)
         cmocka_unit_test(test_forwarding),  cmocka_unit_test(test_reads),
         cmocka_unit_test(test_leader_dies), cmocka_unit_test(test_restart_all),
         cmocka_unit_test(test_no_leader),   cmocka_unit_test(test_transfer),
-        cmocka_unit_test(test_messages),    cmocka_unit_test(test_back_pressure),
-        cmocka_unit_test(test_disk_fails),  cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_ids),
+        cmocka_unit_test(test_late_proposal), cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_back_pressure), cmocka_unit_test(test_disk_fails),
+        cmocka_unit_test(test_flags), cmocka_unit_test(test_ids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
