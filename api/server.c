@@ -69,7 +69,12 @@ struct server {
     size_t n_listeners;
     sem_t done;
     atomic_int phase;
+    pthread_t main_thread;
+    _Atomic(const char *) again; /* why it has to start again */
+    atomic_bool stopping;
 };
+
+#define SIGNAL_AGAIN SIGUSR1 /* from another thread to the main one, which alone hears signals: none is lost between the two */
 
 static struct server server; /* the process's one */
 
@@ -410,6 +415,35 @@ static void stop(struct server *s)
     arena_release(&s->arena);
 }
 
+/* Who was told to stop does not start again: the next start does what this one would have done. */
+static void end_if_both(const struct server *s)
+{
+    if (!atomic_load(&s->stopping) || !atomic_load(&s->again)) return;
+    log_info("stopped; to be done at the next start: %s", atomic_load(&s->again));
+    _exit(0);
+}
+
+static void start_again(const char *why)
+{
+    struct server *s = &server;
+    if (pthread_equal(pthread_self(), s->main_thread)) process_restart(why);
+    atomic_store(&s->again, why);
+    end_if_both(s);
+    pthread_kill(s->main_thread, SIGNAL_AGAIN);
+    for (;;) pause();
+}
+
+/* Until it has to stop. */
+static void wait_for_signal(struct server *s, const sigset_t *signals)
+{
+    int sig = 0;
+    while (sigwait(signals, &sig) != 0 || sig == SIGNAL_AGAIN)
+        if (atomic_load(&s->again)) process_restart(atomic_load(&s->again));
+    log_info("stopping signal=%s", sig == SIGTERM ? "SIGTERM" : "SIGINT");
+    atomic_store(&s->stopping, true);
+    end_if_both(s);
+}
+
 /* As many open files as the system lets us have: a connection is a file. */
 static void raise_file_limit(void)
 {
@@ -423,8 +457,7 @@ int cmd_server(int argc, char **argv)
 {
     struct server *s = &server;
     struct err e = {0};
-    sigset_t stop_signals;
-    int sig;
+    sigset_t signals;
     log_set_name("server");
     set_defaults(&s->o);
     int rv = parse_options(&s->o, argc, argv);
@@ -432,12 +465,14 @@ int cmd_server(int argc, char **argv)
     if (rv != 0) return 2;
     raise_file_limit();
     signal(SIGPIPE, SIG_IGN);
-    sigemptyset(&stop_signals);
-    sigaddset(&stop_signals, SIGTERM);
-    sigaddset(&stop_signals, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &stop_signals, NULL);
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGNAL_AGAIN);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    s->main_thread = pthread_self();
     sem_init(&s->done, 0, 0);
-    core_thread_on_restart(process_restart);
+    core_thread_on_restart(start_again);
     rv = check_options(&s->o, &e);
     if (rv == 0) rv = start_core(s, &e);
     if (rv == ERR_RESTART) process_restart(e.text);
@@ -454,8 +489,7 @@ int cmd_server(int argc, char **argv)
              (unsigned long long)s->cluster.own_id, (unsigned long long)s->cluster.cluster_id, s->o.listen_client,
              s->o.kube_listen ? s->o.kube_listen : "-", s->o.data_dir, s->n_workers);
     run_workers(s);
-    while (sigwait(&stop_signals, &sig) != 0) continue;
-    log_info("stopping signal=%s", sig == SIGTERM ? "SIGTERM" : "SIGINT");
+    wait_for_signal(s, &signals);
     stop(s);
     log_info("stopped");
     return 0;

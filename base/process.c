@@ -1,9 +1,12 @@
 #include "base/process.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -50,13 +53,29 @@ static unsigned count_restart(void)
     return n < DOUBLINGS_MAX ? n : DOUBLINGS_MAX;
 }
 
+/* One that comes later, and is not taken by another thread, ends the process as soon as it is no longer blocked. */
+static bool told_to_stop(const sigset_t *signals, unsigned within_ms)
+{
+    struct timespec pause = {.tv_sec = within_ms / 1000, .tv_nsec = within_ms % 1000 * 1000000};
+    int sig;
+    while ((sig = sigtimedwait(signals, NULL, &pause)) < 0 && errno == EINTR) continue;
+    return sig > 0;
+}
+
 _Noreturn void process_restart(const char *why)
 {
     unsigned pause_ms = PAUSE_MS << count_restart();
-    log_error("starting again in %u ms: %s", pause_ms, why);
-    usleep(pause_ms * 1000);
-    sigset_t none;
+    sigset_t stop, none;
     sigemptyset(&none);
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGTERM);
+    sigaddset(&stop, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &stop, NULL);
+    log_error("starting again in %u ms: %s", pause_ms, why);
+    if (told_to_stop(&stop, pause_ms)) {
+        log_info("stopped");
+        _exit(0);
+    }
     pthread_sigmask(SIG_SETMASK, &none, NULL);
     if (read_arguments()) execv("/proc/self/exe", arguments);
     log_error("cannot start again");

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One of three members finds its files damaged, old or gone, sets them aside, and heals from the others while these take writes;
 every file, many places. What was acknowledged is there afterwards, on every member."""
-import os, random, re, shutil, sys, threading, urllib.error, urllib.request
+import os, random, re, shutil, signal, subprocess, sys, threading, time, urllib.error, urllib.request
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from tap import *
 
@@ -76,8 +76,8 @@ def whole_again(c, i, acked, what):
         return ok(False, what, f"{e}\n{open(c.log(i)).read()[-3000:]}")
 
 
-def new_cluster():
-    c = Cluster(3, flags=["--snapshot-log-bytes", "60000", "--wal-segment-bytes", "65536"]).start().wait_healthy()
+def new_cluster(*flags):
+    c = Cluster(3, flags=["--snapshot-log-bytes", "60000", "--wal-segment-bytes", "65536", *flags]).start().wait_healthy()
     for n in range(40):
         c.ctl("put", f"first/{n}", "x" * 3000)
     return c
@@ -123,6 +123,30 @@ def test_every_file():
             found += len(re.findall("damage found at start|healed member", open(c.log(i)).read())) > before
     ok(found >= 2, "damage that mattered was named and healed", found)
     note(f"{found} times set aside and healed")
+    c.stop()
+
+
+def test_stopped_meanwhile():
+    """Told to stop as it is about to start itself again: it does not come back until somebody starts it."""
+    c = new_cluster("--scrub-interval", "100ms")
+    i = random.randrange(3)
+    path = [f for f in files(c.data(i)) if f.endswith(".snap")][-1]
+    flip(path, written(path) // 2)
+    log = open(c.log(i))
+    deadline = time.monotonic() + 60
+    while "starting again in" not in log.read() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    c.procs[i].terminate()
+    try:
+        code = c.procs[i].wait(60)
+    except subprocess.TimeoutExpired:
+        code = None
+    log.seek(0)
+    ok("starting again in" in log.read() and code in (0, -signal.SIGTERM), "told to stop while it pauses before its new start: it ends", code)
+    if code is None:
+        c.kill(i)
+    c.start(i)
+    whole_again(c, i, [], "started later: it heals")
     c.stop()
 
 
@@ -238,4 +262,4 @@ def test_alarm():
     c.stop()
 
 
-main(test_every_file, test_old_and_lost, test_metric, test_alarm)
+main(test_every_file, test_stopped_meanwhile, test_old_and_lost, test_metric, test_alarm)
