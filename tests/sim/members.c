@@ -195,10 +195,11 @@ void members_change(struct run *r, enum member_change what, uint64_t id)
     ask(r, what, id);
 }
 
-/* All that it knows of have moved since, or are gone. */
-static bool knows_nobody(const struct run *r, const struct life *l)
+/* It has lost that it ever was a member, or all that it knows of have moved since, or are gone. */
+static bool cannot_be_told(const struct run *r, const struct life *l)
 {
     const struct consensus *c = core_consensus(l->core);
+    if (c->membership.committed_index == 0) return true;
     for (size_t i = 0; i < c->n_peers; i++) {
         const struct peer *p = &c->peers[i];
         const struct member *m = &r->members[p->id];
@@ -225,7 +226,7 @@ void members_settle(struct run *r)
         if (v.all >> id & 1) {
             if (m->joins) start_member(m);
         } else if ((m->joins && !m->may_be_removed) || /* it was never added after all: nobody can tell it */
-                   (m->life && m->life->core && !life_gone(m->life) && knows_nobody(r, m->life))) {
+                   (m->life && m->life->core && !life_gone(m->life) && cannot_be_told(r, m->life))) {
             m->wanted = false;
             cluster_stop(r, id, 3600000000);
         }
