@@ -325,6 +325,8 @@ bool members_agree(struct run *r);
 void members_change(struct run *r, enum member_change what, uint64_t id);
 /* After the faults: what was left open is decided. */
 void members_settle(struct run *r);
+/* All others that this life knows of have moved since, or are gone: it reaches none. */
+bool members_knows_nobody(const struct run *r, const struct life *l);
 void members_leave_old_urls(struct run *r);
 /* The nth of those that should run, counted round and round; and how many they are. */
 uint64_t members_pick(const struct run *r, uint64_t n);

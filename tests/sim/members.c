@@ -195,19 +195,23 @@ void members_change(struct run *r, enum member_change what, uint64_t id)
     ask(r, what, id);
 }
 
-/* It has lost that it ever was a member, or all that it knows of have moved since, or are gone. */
-static bool cannot_be_told(const struct run *r, const struct life *l)
+bool members_knows_nobody(const struct run *r, const struct life *l)
 {
     const struct consensus *c = core_consensus(l->core);
-    if (c->membership.committed_index == 0) return true;
     for (size_t i = 0; i < c->n_peers; i++) {
         const struct peer *p = &c->peers[i];
         const struct member *m = &r->members[p->id];
         unsigned url;
         CHECK(sscanf(p->url, "http://m%*u:%u", &url) == 1);
-        if (p->id != l->id && m->wanted && (url == m->url || url == m->old_url)) return false;
+        if (p->id != c->id && m->wanted && (url == m->url || url == m->old_url)) return false;
     }
     return true;
+}
+
+/* It knows nobody, or has lost that it ever was a member. */
+static bool cannot_be_told(const struct run *r, const struct life *l)
+{
+    return core_consensus(l->core)->membership.committed_index == 0 || members_knows_nobody(r, l);
 }
 
 void members_settle(struct run *r)

@@ -1,8 +1,9 @@
 /* A second process under a member's id, on a copy of its disk and at a place where nobody looks for that member. One of the
- * two must be refused by the others, and end: the second one, or the member itself where the others have come to believe the second (it
- * slept, was cut off or down). Then the second one is stopped, as its operator would do, and the member is started again. The second
- * one is never answered, so it may have no leader. Whoever the others have believed, they may doubt the member's disk until it has started
- * again: it is counted among the damaged ones. */
+ * two must be refused by the others, and end: the second one, or the member itself where the others have come to believe the
+ * second (it slept, was cut off or down). Then the second one is stopped, as its operator would do, and the member is started
+ * again; so it is when nobody is left who would refuse it. The second one is never answered, so it may have no leader.
+ * Whoever the others have believed, they may doubt the member's disk until it has started again: it is counted among the
+ * damaged ones. */
 #include <inttypes.h>
 
 #include "harness.h"
@@ -32,7 +33,8 @@ static void look(void *arg)
     struct member *t = &r->members[r->twin.id];
     if (r->ending) return;
     if (!t->life) return is_over(r);
-    if (r->twin.won || !r->members[r->twin.of].wanted) cluster_crash(r, t->id, SIM_KILL, 0);
+    bool unheard = t->life->core && !life_gone(t->life) && members_knows_nobody(r, t->life);
+    if (r->twin.won || unheard || !r->members[r->twin.of].wanted) cluster_crash(r, t->id, SIM_KILL, 0);
     sim_at(r->sim, LOOK_US, look, r);
 }
 
