@@ -348,6 +348,7 @@ static size_t flags_members(struct run *r, uint64_t id, struct consensus_member 
         out[n] = (struct consensus_member){.id = i, .name = member_names[i], .peer_url = urls[n], .learner = joins && i == id};
         n++;
     }
+    if (n == 1) out[0].learner = false; /* the others have gone since it joined */
     return n;
 }
 
