@@ -197,8 +197,9 @@ void core_check_restored(struct core *c);
 /* core_lease.c */
 void core_lease_open(struct core *c);
 void core_lease_close(struct core *c);
-/* The store of `c` was replaced, or leadership changed: clocks begin anew. */
+/* The store of `c` was replaced: clocks begin anew. */
 void core_lease_reset(struct core *c);
+/* So they do for a new leader, and run once all that is committed by now is applied. */
 void core_lease_leader_changed(struct core *c);
 void core_lease_applied(struct core *c, uint64_t index);
 void core_lease_tick(struct core *c);

@@ -297,13 +297,18 @@ static bool crashed_while_told(unsigned nth)
     return crashed;
 }
 
+static void at_each_operation(bool (*crashed_at)(unsigned nth))
+{
+    unsigned nth = 1;
+    while (crashed_at(nth)) nth++;
+    print_message("# %u\n", nth);
+    assert_true(nth > 3);
+}
+
 static void test_crash_while_told(void **state)
 {
     (void)state;
-    unsigned nth = 1;
-    while (crashed_while_told(nth)) nth++;
-    print_message("# %u\n", nth);
-    assert_true(nth > 3);
+    at_each_operation(crashed_while_told);
 }
 
 static void test_update(void **state)
@@ -565,10 +570,7 @@ static bool crashed_while_second_ends(unsigned nth)
 static void test_crash_while_second_ends(void **state)
 {
     (void)state;
-    unsigned nth = 1;
-    while (crashed_while_second_ends(nth)) nth++;
-    print_message("# %u\n", nth);
-    assert_true(nth > 3);
+    at_each_operation(crashed_while_second_ends);
 }
 
 static bool other_leads(void *arg)
