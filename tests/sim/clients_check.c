@@ -247,7 +247,9 @@ bool ask_check_refusal(struct ask *a)
             return true; /* this member is behind */
         break;
     case ERR_LEASE_NOT_FOUND:
-        if (a->kind == ASK_RENEW) return true; /* it may have run out, and end in a moment */
+        if (a->kind == ASK_RENEW) /* it may have run out, and end in a moment */
+            return !l || !l->alive || l->granted_us >= a->called_us || model_lease_may_end(r->model, l, sim_now_us(r->sim)) ||
+                   bad(a, "the lease has not run out", 0);
         if (a->kind != ASK_REVOKE && a->kind != ASK_LEASE_PUT) break;
         return !l || !l->alive || l->granted_us >= a->called_us || bad(a, "the lease is there", 0);
         break;

@@ -109,6 +109,7 @@ static bool may_stop(struct member *m, int error)
     if (error == ERR_RESTART && m->damaged && !m->pending) {
         m->faced = true;
         m->run->result->counts.damages_found++;
+        m->run->result->counts.rot_found += m->unread && m->run->twin.of != m->id;
         return true;
     }
     if (m->twin_of) return error == ERR_EXISTS || error == ERR_REMOVED;
@@ -309,6 +310,7 @@ static void run_core_tick(void *arg)
     if (life_gone(l)) return;
     sim_at_member(l->run->sim, l->id, CORE_TICK_US, run_core_tick, l);
     disk_truce_ends(l->run);
+    disk_settles(l);
     core_tick(l->core);
 }
 
@@ -423,6 +425,7 @@ static struct life *life_open(struct run *r, uint64_t id, const struct join_clus
     struct member *m = &r->members[id];
     m->life = l;
     m->unread = false;
+    if (m->disk_mended) m->disk_trouble = m->disk_mended = false;
     r->open_lives++;
     if (m->deaths && !m->rotting && --m->deaths > 0) {
         bool power = m->death_by == 2 ? m->deaths % 2 : m->death_by == SIM_POWER;

@@ -75,7 +75,7 @@ struct run_counts {
     uint64_t calls, acked, unknown, refused, reads_checked, watch_events, watch_cancels, entries, snapshots_taken,
         snapshots_sent, snapshots_installed, states /* compared with another's */, whole_states /* with the model */,
         leader_changes, crashes, faults, undecided, masked_defects, damages,
-        damages_found, healed, changes, twins, backups, slices, retries, no_space, failovers /* the leader went silent in calm */;
+        damages_found, rotted /* while their members ran */, rot_found /* and they still did */, healed, changes, twins, backups, slices, retries, no_space, failovers /* the leader went silent in calm */;
 };
 
 struct run_result {
@@ -110,7 +110,8 @@ struct member {
     uint64_t id;
     uint64_t twin_of; /* this is none, but another process of that member; 0 = no */
     struct life *life; /* NULL while it is down */
-    bool disk_trouble; /* a fault was put into its disk: it may stop by itself, now or later */
+    bool disk_trouble; /* a fault was put into its disk: it may stop by itself, until it starts again on one that is mended */
+    bool disk_mended;
     bool restarting, rotting;
     bool wanted;         /* it should run: it is a member, or may be one */
     bool held;           /* down until its replacement is decided */
@@ -202,7 +203,6 @@ struct run {
     struct told *told; /* by who has heard it, and of whom */
     uint64_t led_us; /* when somebody last began to lead */
     unsigned n_waiting; /* faults that wait for their moment */
-    uint64_t lease_tolerance_us;
     struct surge *surge;
     uint64_t top; /* the highest id that there is */
     uint64_t lives;
@@ -248,6 +248,8 @@ unsigned disk_unhealed(struct run *r, uint64_t but);
 bool disk_doubted(struct run *r, uint64_t id);
 bool disk_truce(struct run *r, uint64_t id);
 void disk_truce_ends(struct run *r);
+/* One that has healed is as good as any: it may say nothing of the kind any more. */
+void disk_settles(struct life *l);
 /* Stops it in an orderly way. */
 void cluster_stop(struct run *r, uint64_t id, uint64_t restart_us);
 void cluster_on_crash(void *ctx, uint64_t id);

@@ -27,6 +27,10 @@ struct key {
     int64_t lease;           /* attached now */
 };
 
+struct clock_jump {
+    uint64_t at_us, by_us;
+};
+
 struct model {
     struct verdict *verdict;
     struct log_entry *log;
@@ -39,7 +43,9 @@ struct model {
     size_t n_leases;
     int64_t revision, compact_revision, quota, size;
     enum { ALARM_OFF, ALARM_BY_QUOTA, ALARM_BY_CLIENT } no_space;
-    uint64_t lease_tolerance_us, now_us;
+    uint64_t lease_tolerance_us, lease_tolerance_ppm, now_us;
+    struct clock_jump *jumps; /* in order */
+    size_t n_jumps;
     struct arena arena;
     struct model_stats stats;
 };
@@ -78,6 +84,7 @@ void model_free(struct model *m)
     mem_free(m->keys);
     mem_free(m->log);
     mem_free(m->leases);
+    mem_free(m->jumps);
     arena_release(&m->arena);
     mem_free(m);
 }
@@ -301,9 +308,29 @@ void model_lease_renewed(struct model *m, int64_t id, uint64_t called_us)
     if (l && called_us > l->renewed_us) l->renewed_us = called_us;
 }
 
-void model_lease_tolerance(struct model *m, uint64_t us)
+void model_lease_tolerance(struct model *m, uint64_t us, uint64_t ppm)
 {
     m->lease_tolerance_us = us;
+    m->lease_tolerance_ppm = ppm;
+}
+
+void model_clock_jumped(struct model *m, uint64_t now_us, uint64_t by_us)
+{
+    m->jumps = mem_must_realloc(m->jumps, (m->n_jumps + 1) * sizeof *m->jumps);
+    m->jumps[m->n_jumps++] = (struct clock_jump){.at_us = now_us, .by_us = by_us};
+}
+
+/* The earliest time at which it may end. */
+static uint64_t lease_due(const struct model *m, const struct model_lease *l)
+{
+    uint64_t ttl_us = (uint64_t)l->ttl * 1000000, early = m->lease_tolerance_us + ttl_us / 1000000 * m->lease_tolerance_ppm;
+    for (size_t i = m->n_jumps; i > 0 && m->jumps[i - 1].at_us >= l->renewed_us; i--) early += m->jumps[i - 1].by_us;
+    return l->renewed_us + ttl_us > early ? l->renewed_us + ttl_us - early : 0;
+}
+
+bool model_lease_may_end(const struct model *m, const struct model_lease *l, uint64_t now_us)
+{
+    return now_us >= lease_due(m, l);
 }
 
 /* ---- commands
@@ -463,11 +490,10 @@ static bool do_revoke(struct model *m, int64_t id, uint32_t *sub)
         m->stats.refused++;
         return true;
     }
-    uint64_t due = l->renewed_us + (uint64_t)l->ttl * 1000000;
-    if (!l->asked && m->now_us + m->lease_tolerance_us < due) {
+    if (!l->asked && !model_lease_may_end(m, l, m->now_us)) {
         return verdict_fail(
             m->verdict, "lease %" PRId64 " (ttl %" PRId64 " s) ended %.3f s too early, at %.3f s",
-            id, l->ttl, (double)(due - m->now_us) / 1e6, (double)m->now_us / 1e6);
+            id, l->ttl, (double)(lease_due(m, l) - m->now_us) / 1e6, (double)m->now_us / 1e6);
     }
     l->alive = false;
     m->size -= LEASE_COST;

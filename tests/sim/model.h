@@ -78,8 +78,11 @@ size_t model_leased_keys(const struct model *m);
 /* Told by the clients; a lease need not be in the log yet. */
 void model_lease_asked(struct model *m, int64_t id);
 void model_lease_renewed(struct model *m, int64_t id, uint64_t called_us);
-/* A lease must not end sooner than its TTL after the last renewal, less this. */
-void model_lease_tolerance(struct model *m, uint64_t us);
+/* A lease must not end sooner than its TTL after the last renewal, less `us`, so many millionths of its TTL, and what any member's
+ * clock has jumped ahead since that renewal. */
+void model_lease_tolerance(struct model *m, uint64_t us, uint64_t ppm);
+void model_clock_jumped(struct model *m, uint64_t now_us, uint64_t by_us);
+bool model_lease_may_end(const struct model *m, const struct model_lease *l, uint64_t now_us);
 
 struct model_stats {
     uint64_t entries, commands, events, refused;

@@ -148,6 +148,13 @@ static void mend_disk(struct run *r, uint64_t id)
 {
     sim_disk_capacity(r->sim, id, 0);
     sim_disk_fail_nth(r->sim, id, 0);
+    r->members[id].disk_mended = true;
+}
+
+static void disk_in_trouble(struct member *m)
+{
+    m->disk_trouble = true;
+    m->disk_mended = false;
 }
 
 /* ---- a fault comes, and goes
@@ -196,7 +203,7 @@ static void strike_member(struct armed *a)
         if (!r->members[a->id].rotting) sim_pause(r->sim, a->id, f->lasts_us); /* what is only tried is looked at at once */
         break;
     case FAULT_CLOCK_JUMP:
-        model_lease_tolerance(r->model, r->lease_tolerance_us += f->a);
+        model_clock_jumped(r->model, sim_now_us(r->sim), f->a);
         sim_clock_jump(r->sim, a->id, f->a);
         break;
     case FAULT_CLOCK_DRIFT: sim_clock_drift(r->sim, a->id, (int64_t)f->a - 1000000); break;
@@ -218,7 +225,7 @@ static void strike_world(struct armed *a)
     const struct fault *f = a->f;
     struct member *m = &r->members[a->id];
     switch (f->kind) {
-    case FAULT_ISOLATE: cut_off(a, true, true, UINT64_MAX); break;
+    case FAULT_ISOLATE: cut_off(a, true, true, f->b); break;
     case FAULT_DEAF: cut_off(a, true, false, f->b); break;
     case FAULT_MUTE: cut_off(a, false, true, f->b); break;
     case FAULT_PARTITION: partition(a, false); break;
@@ -234,11 +241,11 @@ static void strike_world(struct armed *a)
     case FAULT_SLOW_DISK: sim_disk_slow(r->sim, a->id, (unsigned)f->a); break;
     case FAULT_STALL_DISK: sim_disk_stall(r->sim, a->id, f->a); break;
     case FAULT_DISK_ERROR:
-        m->disk_trouble = true;
+        disk_in_trouble(m);
         sim_disk_fail_nth(r->sim, a->id, (unsigned)f->a);
         break;
     case FAULT_DISK_FULL:
-        m->disk_trouble = true;
+        disk_in_trouble(m);
         sim_disk_capacity(r->sim, a->id, sim_disk_used(r->sim, a->id) + f->a);
         break;
     default: return;

@@ -185,12 +185,12 @@ static void choose_details(struct style *s, struct fault *f)
         break;
     case FAULT_BLACKOUT: f->a = crash_mode(s); break;
     case FAULT_CLOCK_JUMP: f->a = sim_random_range(r, 1000, 20000000); break;
-    case FAULT_CLOCK_DRIFT: f->a = sim_random_range(r, 900000, 1100000); break;
-    case FAULT_ISOLATE:
+    case FAULT_CLOCK_DRIFT: f->a = sim_random_range(r, 1000000 - PLAN_DRIFT_PPM, 1000000 + PLAN_DRIFT_PPM); break;
     case FAULT_FLAP:
         f->a = sim_random_below(r, 2);
         f->b = sim_random_range(r, 2, 12);
         break;
+    case FAULT_ISOLATE: /* from all, or from some that hear the rest */
     case FAULT_PARTITION:
     case FAULT_DEAF:
     case FAULT_MUTE:
@@ -235,7 +235,8 @@ static void add_some(struct style *s, enum fault_kind kind, uint64_t at_us)
 
 static struct fault fault_at(enum fault_kind kind, enum fault_who who, uint64_t at_us, uint64_t lasts_us)
 {
-    return (struct fault){.kind = kind, .who = who, .id = 1, .at_us = at_us, .lasts_us = lasts_us};
+    bool cuts = kind == FAULT_ISOLATE || kind == FAULT_DEAF || kind == FAULT_MUTE; /* off from all */
+    return (struct fault){.kind = kind, .who = who, .id = 1, .at_us = at_us, .lasts_us = lasts_us, .b = cuts ? UINT64_MAX : 0};
 }
 
 /* A follower's disk holds an append for longer than an election takes; meanwhile the leader is lost, and later
@@ -254,7 +255,6 @@ static void story_slow_append(struct style *s, uint64_t at)
                                  at + sim_random_range(s->r, 1000, 100000),
                                  sim_random_range(s->r, election_us, 4 * election_us));
     loss.a = sim_random_below(s->r, 2);
-    loss.b = UINT64_MAX;
     add(s, loss);
 }
 
@@ -289,10 +289,7 @@ static void story_stale_suffix(struct style *s, uint64_t at)
         uint64_t lasts = sim_random_range(s->r, election_us, 6 * election_us);
         struct fault cut = fault_at(FAULT_ISOLATE, WHO_LEADER, at, lasts);
         cut.a = sim_random_below(s->r, 2);
-        if (sim_chance(s->r, 300000)) {
-            cut.kind = FAULT_MUTE;
-            cut.b = UINT64_MAX;
-        }
+        if (sim_chance(s->r, 300000)) cut.kind = FAULT_MUTE;
         add(s, cut);
         at += sim_random_range(s->r, election_us, 3 * election_us);
     }
@@ -344,7 +341,6 @@ static void story_late_frames(struct style *s, uint64_t at)
     for (unsigned i = 0; i < 4; i++) {
         struct fault jam = fault_at(FAULT_DEAF, WHO_FOLLOWER, at + i * lasts / 4, lasts / 4);
         jam.id = any_member(s);
-        jam.b = UINT64_MAX;
         add(s, jam);
         struct fault snapshot = fault_at(FAULT_SNAPSHOT, WHO_FOLLOWER, jam.at_us + lasts / 8, 0);
         snapshot.id = jam.id;

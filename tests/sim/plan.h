@@ -19,7 +19,7 @@ enum fault_kind {
     FAULT_PAUSE,
     FAULT_CLOCK_JUMP,  /* a: us */
     FAULT_CLOCK_DRIFT, /* a: ppm + 1000000 */
-    FAULT_ISOLATE,     /* a: 1 = connections reset, 0 = they stall */
+    FAULT_ISOLATE,     /* hears nobody and is heard by nobody (of those in b); a: 1 = connections reset, 0 = they stall */
     FAULT_PARTITION,   /* b: the members on one side, a as above */
     FAULT_DEAF,        /* hears nobody (of those in b) */
     FAULT_MUTE,        /* is heard by nobody (of those in b) */
@@ -80,7 +80,7 @@ struct fault {
     uint64_t a, b;
 };
 
-enum { PLAN_FAULTS_MAX = 512, PLAN_SHAPES_MAX = 12, PLAN_STORIES = 7 };
+enum { PLAN_FAULTS_MAX = 512, PLAN_SHAPES_MAX = 12, PLAN_STORIES = 7, PLAN_DRIFT_PPM = 100000 };
 
 /* A stretch of time with its own load. */
 struct shape {

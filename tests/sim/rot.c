@@ -156,6 +156,15 @@ void disk_truce_ends(struct run *r)
     r->truce = 0;
 }
 
+void disk_settles(struct life *l)
+{
+    struct run *r = l->run;
+    struct member *m = &r->members[l->id];
+    if (!m->damaged || !m->faced || m->saved || r->lying == l->id || !disk_healed(r, l->id)) return;
+    run_trace(r, "** m%" PRIu64 " is whole", l->id);
+    m->damaged = false;
+}
+
 static unsigned voters_in(const struct raft_configuration *conf)
 {
     unsigned n = 0;
@@ -186,15 +195,12 @@ static bool is_borne(struct run *r, uint64_t id)
     return voters >= 3 && disk_unhealed(r, id) + 1 <= (voters - 1) / 2;
 }
 
-/* A minority at a time, and those who have healed are as good as any. */
+/* A minority at a time. */
 static bool may_damage(struct run *r, uint64_t id)
 {
     struct member *m = &r->members[id];
     if (r->truce || m->rotting || m->saved || m->disk_trouble || m->held) return false;
     if (!disk_healed(r, id) || !is_borne(r, id)) return false;
-    for (uint64_t other = 1; other <= r->top; other++) {
-        if (disk_healed(r, other)) r->members[other].damaged = false;
-    }
     m->damaged = m->pending = true;
     m->faced = false;
     m->damaged_at = model_last_index(r->model);
@@ -253,7 +259,7 @@ void disk_damage(struct run *r, uint64_t id, enum sim_damage how, bool while_it_
     if (!may_damage(r, id)) return;
     m->damage_how = how;
     if (while_it_runs) {
-        do_damage(m);
+        r->result->counts.rotted += do_damage(m);
         m->pending = false;
         m->unread = true;
     } else {

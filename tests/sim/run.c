@@ -199,8 +199,7 @@ bool run(const struct run_options *o, struct run_result *ret)
     r->result = ret;
     r->sim = sim_new(&o->sim);
     r->model = model_new(&r->verdict);
-    r->lease_tolerance_us = 2000ull * o->election_ms + 1000000;
-    model_lease_tolerance(r->model, r->lease_tolerance_us);
+    model_lease_tolerance(r->model, 2000ull * o->election_ms + 1000000, PLAN_DRIFT_PPM);
     model_quota(r->model, o->quota_bytes);
     sim_random_init(&r->random, o->seed, 4);
     sim_trace(r->sim, o->trace);

@@ -156,6 +156,18 @@ static void test_leases(void **state)
     assert_false(apply(m, 1, 2, 8, 1, &revoke)); /* a second early, and nobody asked */
     model_free(m);
     m = fresh();
+    assert_true(apply(m, 1, 0, 2, 1, &grant));
+    model_clock_jumped(m, 3000000, 60000000);
+    model_lease_renewed(m, 7, 4000000);
+    assert_false(model_lease_may_end(m, model_lease(m, 7), 8000000)); /* what jumped before the renewal counts no more */
+    model_clock_jumped(m, 4500000, 1000000);
+    assert_true(model_lease_may_end(m, model_lease(m, 7), 8000000));
+    assert_false(model_lease_may_end(m, model_lease(m, 7), 7999999));
+    model_lease_tolerance(m, 100000, 100000); /* and a tenth of its TTL */
+    assert_true(model_lease_may_end(m, model_lease(m, 7), 7400000));
+    assert_false(model_lease_may_end(m, model_lease(m, 7), 7399999));
+    model_free(m);
+    m = fresh();
     model_lease_asked(m, 7);
     assert_true(apply(m, 1, 0, 2, 1, &grant));
     assert_true(apply(m, 1, 2, 3, 1, &revoke));
