@@ -435,6 +435,7 @@ static int open_files(struct consensus *c, const struct consensus_config *config
                        "add a member (member add) and start it with an empty data folder");
     }
     if (!rv) rv = heal_open(c, e);
+    o.begun = c->meta.boots > 0 && !heal_recovering(c);
     if (!rv) rv = wal_open(&o, &c->wal, &c->loaded, e);
     if (!rv) rv = snapshots_open(c, e);
     if (rv) return rv;

@@ -33,6 +33,7 @@ struct wal_options {
     uint64_t cluster_id, member_id;
     size_t segment_bytes; /* 0 = 64 MiB */
     bool alone;           /* nobody to heal from: a lost mark is made again if the log ends in order */
+    bool begun;           /* there is a log already: one without any segment is lost, and not new */
     void (*fatal)(void *ctx, int error, const char *text);
     void *ctx;
 };

@@ -489,7 +489,9 @@ int wal_load(struct wal *w, struct wal_contents *c, struct err *e)
     } else if (mark_lost) {
         rv = replace_mark(&l, &why, e);
     } else if (l.mark.seq > 1) {
-        rv = err_set(e, ERR_CORRUPT, WAL_DIR ": no segment of the log is left, but " WAL_MARK " knows of records");
+        rv = err_set(e, ERR_CORRUPT, WAL_DIR ": offset 0: no segment of the log is left, but " WAL_MARK " knows of records");
+    } else if (w->o.begun) {
+        rv = err_set(e, ERR_CORRUPT, WAL_DIR ": offset 0: no segment of the log is left, although this member was started before");
     } else {
         rv = wal_segment_create_sync(w, e);
     }

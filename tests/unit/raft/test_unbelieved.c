@@ -223,6 +223,100 @@ static void test_lost_one_after_the_other(void **state)
     for (uint64_t seed = 1; seed <= 20; seed++) lost_one_after_the_other(seed);
 }
 
+/* ---- a log that is gone ------------------------------------------------------------------------------ */
+
+struct kept {
+    const char *lost;
+    char path[64][80];
+    struct buf bytes[64];
+    unsigned n;
+};
+
+static void keep_path(void *ctx, const char *path, uint64_t size)
+{
+    struct kept *f = ctx;
+    (void)size;
+    if (strncmp(path, f->lost, strlen(f->lost)) == 0) return;
+    assert_true(f->n < 64);
+    snprintf(f->path[f->n++], sizeof f->path[0], "%s", path);
+}
+
+/* A whole folder is gone: a disk of its own that was not mounted, say. */
+static void lose_folder(struct cluster *k, uint64_t id, const char *folder)
+{
+    struct kept f = {.lost = folder};
+    sim_disk_each(k->sim, id, keep_path, &f);
+    for (unsigned i = 0; i < f.n; i++) assert_int_equal(sim_disk_read(k->sim, id, f.path[i], &f.bytes[i]), 0);
+    sim_disk_wipe(k->sim, id);
+    for (unsigned i = 0; i < f.n; i++) {
+        sim_disk_write(k->sim, id, f.path[i], buf_slice(&f.bytes[i]));
+        buf_release(&f.bytes[i]);
+    }
+}
+
+/* The leader and one more have an entry; that one's log is gone, with all that says how long it was, and its newest snapshot is older.
+ * Nobody who is there remembers what it had: it must not help the third to lead. */
+static void log_is_gone(uint64_t snapshot_log_bytes, bool joined)
+{
+    struct cluster k;
+    struct err e = {{0}};
+    cluster_init(&k, 3, 64);
+    k.config.snapshot_log_bytes = snapshot_log_bytes;
+    cluster_boot(&k);
+    struct node *leader = cluster_wait_leader(&k), *n = &k.nodes[leader->id % 3 + 1], *third = &k.nodes[n->id % 3 + 1];
+    for (uint64_t v = 1; v <= 20; v++) node_write_sized(leader, v, 1000);
+    assert_true(cluster_wait_value(&k, 20, 0));
+    sim_run_for(k.sim, SECOND);
+    node_close(third);
+    node_write(leader, ACKED);
+    assert_true(cluster_wait_value(&k, ACKED, 0));
+    node_close(leader);
+    leader->leads = false;
+    node_close(n);
+    lose_folder(&k, n->id, "wal/");
+    node_boot(&k, third->id);
+    k.config.new_cluster = !joined;
+    for (int i = 0; i < 3; i++) {
+        if (!n->c && node_try_boot(&k, n->id, &e)) assert_non_null(strstr(e.text, "wal"));
+        (void)sim_run_until(k.sim, leads, third, 5 * SECOND);
+        if (n->fatal) node_close(n);
+    }
+    k.config.new_cluster = true;
+    node_boot(&k, leader->id);
+    nothing_is_lost(&k, n);
+}
+
+static void test_log_is_gone(void **state)
+{
+    (void)state;
+    log_is_gone(8000, false);
+    log_is_gone(8000, true);
+    log_is_gone(0, false);
+    log_is_gone(0, true);
+}
+
+/* Alone, with a snapshot that knows less: refused, and not only once. */
+static void test_only_log_is_gone(void **state)
+{
+    (void)state;
+    struct cluster k;
+    cluster_init(&k, 1, 65);
+    k.config.snapshot_log_bytes = 8000;
+    cluster_boot(&k);
+    for (uint64_t v = 1; v <= 20; v++) node_write_sized(&k.nodes[1], v, 1000);
+    sim_run_for(k.sim, SECOND);
+    node_write(&k.nodes[1], ACKED);
+    assert_true(status_of(&k.nodes[1]).snapshots_taken > 0);
+    node_close(&k.nodes[1]);
+    lose_folder(&k, 1, "wal/");
+    for (int i = 0; i < 2; i++) {
+        struct err e = {{0}};
+        assert_int_equal(node_try_boot(&k, 1, &e), ERR_CORRUPT);
+        assert_non_null(strstr(e.text, "no segment of the log is left"));
+    }
+    cluster_stop(&k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -230,6 +324,8 @@ int main(void)
         cmocka_unit_test(test_forgotten_promise),
         cmocka_unit_test(test_stranger),
         cmocka_unit_test(test_lost_one_after_the_other),
+        cmocka_unit_test(test_log_is_gone),
+        cmocka_unit_test(test_only_log_is_gone),
     };
     return cmocka_run_group_tests_name("unbelieved", tests, NULL, NULL);
 }
