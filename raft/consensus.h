@@ -179,7 +179,7 @@ bool consensus_heals(const struct consensus *c, uint64_t member_id);
 int consensus_snapshot(struct consensus *c) MUST_CHECK;
 
 /* Offline: fills an empty data folder so that a member of a new cluster starts from this state: a snapshot at
- * index 1, term 1, whose configuration is `config->members`. `read` brings the store's stream piece by piece
+ * index 2, term 1, whose configuration is `config->members`. `read` brings the store's stream piece by piece
  * (0 bytes = the end). */
 int consensus_write_restored(const struct consensus_config *config, struct env *env,
                              int (*read)(void *ctx, struct buf *out, struct err *e), void *ctx,

@@ -1,6 +1,9 @@
 /* Offline: the data folder of a member of a new cluster that starts from a state. A snapshot at
- * index 1, term 1 whose configuration is the new members, and a term; no log. The term's file comes
- * last: without it the folder is not taken for a member's. */
+ * index 2, term 1 whose configuration is the new members, and a term; no log. The term's file comes
+ * last: without it the folder is not taken for a member's.
+ *
+ * Index 2, because whoever begins with an empty folder has the members at index 1, term 1, and nothing: it must not match.
+ * No log has an entry of term 1 behind that. */
 #include <inttypes.h>
 
 #include "base/mem.h"
@@ -31,6 +34,8 @@ static int check_empty(struct env *env, struct err *e)
                ? 0
                : err_set(e, ERR_EXISTS, "the data folder is not empty: there is a file meta");
 }
+
+#define RESTORED_INDEX 2u
 
 struct writing {
     struct env *env;
@@ -63,7 +68,7 @@ static int write_header(struct writing *w, const struct consensus_config *config
     raft_configuration_close(&conf);
     if (rv) return err_set(e, ERR_NOMEM, "out of memory");
     struct snapfile_header h = {
-        .cluster_id = config->cluster_id, .index = 1, .term = 1, .configuration_index = 1};
+        .cluster_id = config->cluster_id, .index = RESTORED_INDEX, .term = 1, .configuration_index = 1};
     h.configuration = slice_make(buf.base, buf.len);
     snapfile_encode_header(&w->encoder, &h, &w->out);
     raft_free(buf.base);
@@ -131,7 +136,7 @@ int consensus_write_restored(const struct consensus_config *config, struct env *
         (void)env->ops->unlink_file(env, SNAP_TAKING, NULL);
         return rv;
     }
-    snap_path(path, 1, 1);
+    snap_path(path, RESTORED_INDEX, 1);
     io = (struct env_io){.op = ENV_IO_RENAME, .path = SNAP_TAKING, .path2 = path};
     rv = env->ops->io_sync(env, &io);
     if (rv) return err_set(e, rv, "%s: %.200s", path, io.err.text);

@@ -442,6 +442,36 @@ static void test_write_restored(void **state)
     cluster_stop(&k);
 }
 
+/* A member of the restored cluster whose folder is filled; the others' are empty. */
+static void restore_one(struct cluster *k, uint64_t id)
+{
+    struct err e = {{0}};
+    struct source good = {.next = 1, .last = 1000};
+    struct env *env = sim_boot(k->sim, id);
+    k->config.id = id;
+    assert_int_equal(consensus_write_restored(&k->config, env, read_source, &good, &e), 0);
+    sim_release(env);
+}
+
+/* One member of the restored cluster has an empty folder: its disk was lost before it ever ran, or it was forgotten. It is sent what the
+ * others have. */
+static void test_one_not_restored(void **state)
+{
+    (void)state;
+    for (uint64_t empty = 1; empty <= 3; empty++) {
+        struct cluster k;
+        cluster_init(&k, 3, 6);
+        for (uint64_t id = 1; id <= 3; id++)
+            if (id != empty) restore_one(&k, id);
+        cluster_boot(&k);
+        node_write(cluster_wait_leader(&k), 5000);
+        assert_true(cluster_wait_value(&k, 5000, 0));
+        assert_true(node_has(&k.nodes[empty], 500));
+        assert_same_logs(&k);
+        cluster_stop(&k);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -455,6 +485,7 @@ int main(void)
         cmocka_unit_test(test_older),
         cmocka_unit_test(test_crash_at_every_step),
         cmocka_unit_test(test_write_restored),
+        cmocka_unit_test(test_one_not_restored),
     };
     log_set_level(LOG_ERROR + 1);
     return cmocka_run_group_tests(tests, NULL, NULL);
