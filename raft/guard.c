@@ -147,6 +147,16 @@ static void cut_compacted(struct guard *g, struct raft_append_entries *a)
     g->masked++;
 }
 
+/* Another entry where the snapshot ends, in a leader's log: another history, and to cut that off would make one of the two. libraft
+ * stops where it sees the like (a different previous entry that is committed). */
+static bool contradicts_snapshot(const struct guard *g, const struct raft_append_entries *a)
+{
+    raft_index covered = g->r->log.snapshot.last_index;
+    if (a->term < g->r->current_term || a->prev_log_index >= covered || covered - a->prev_log_index > a->n_entries)
+        return false;
+    return a->entries[covered - a->prev_log_index - 1].term != g->r->log.snapshot.last_term;
+}
+
 /* GUARD_COMMIT_CLAMP: beyond prev + n libraft would commit whatever happens to lie in its own log.
  */
 static void clamp_commit(struct guard *g, struct raft_append_entries *a)
@@ -179,6 +189,11 @@ static void deliver_append(struct guard *g, struct raft_message *m)
     struct raft_append_entries *a = &m->append_entries;
     if (on(g, GUARD_SAME_TERM) && leads(g) && a->term == g->r->current_term) {
         g->masked++;
+        return drop_message(m);
+    }
+    if (contradicts_snapshot(g, a)) {
+        g->dead = true;
+        if (g->fatal) g->fatal(g->ctx, "the leader has another entry where this member's snapshot ends: this is not the same cluster");
         return drop_message(m);
     }
     cut_compacted(g, a);

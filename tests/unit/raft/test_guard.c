@@ -726,10 +726,10 @@ static void test_compacted_entries(void **state)
     struct rig *g = rig_new(GUARD_ALL, 1, 0, NULL);
     g->snapshot = 5;
     rig_started(g);
-    append_entries(g, 2, 2, 0, 0, 5, 3); /* all of it is in the snapshot */
+    append_entries(g, 2, 1, 0, 0, 5, 3); /* all of it is in the snapshot */
     assert_int_equal(
         last_sent(g, RAFT_IO_APPEND_ENTRIES_RESULT, 2)->append_entries_result.last_log_index, 5);
-    append_entries(g, 2, 2, 3, 1, 5, 4); /* half of it is */
+    append_entries(g, 2, 1, 3, 1, 5, 4); /* half of it is */
     assert_int_equal(raft_last_index(&g->raft), 7);
     append_done(g);
     assert_int_equal(

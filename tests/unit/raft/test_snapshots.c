@@ -472,6 +472,22 @@ static void test_one_not_restored(void **state)
     }
 }
 
+/* Only one was restored, and the others have begun without it: it does not take what they have for the continuation. */
+static void test_one_restored(void **state)
+{
+    (void)state;
+    struct cluster k;
+    cluster_init(&k, 3, 7);
+    restore_one(&k, 1);
+    node_boot(&k, 2);
+    node_boot(&k, 3);
+    node_write(cluster_wait_leader(&k), 5000);
+    node_boot(&k, 1);
+    assert_true(sim_run_until(k.sim, is_fatal, &k.nodes[1], 20 * SECOND));
+    assert_false(node_has(&k.nodes[1], 5000));
+    cluster_stop(&k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -486,6 +502,7 @@ int main(void)
         cmocka_unit_test(test_crash_at_every_step),
         cmocka_unit_test(test_write_restored),
         cmocka_unit_test(test_one_not_restored),
+        cmocka_unit_test(test_one_restored),
     };
     log_set_level(LOG_ERROR + 1);
     return cmocka_run_group_tests(tests, NULL, NULL);
