@@ -354,6 +354,7 @@ static int bootstrap(struct consensus *c, const struct consensus_config *config,
     }
     CHECK(raft_configuration_encode(&conf, &buf) == 0);
     c->meta.term = 1;
+    if (conf.n == 1) c->meta.flags |= META_ALONE;
     rv = meta_write(c->env, c->cluster_id, c->id, &c->meta, e);
     if (!rv) rv = wal_append_sync(c->wal, 1, 1, RAFT_CHANGE, slice_make(buf.base, buf.len), e);
     if (rv) {

@@ -103,6 +103,7 @@ enum {
     META_ROLLED_BACK = 4, /* term and vote may be old, too: nothing until every other voter was heard */
     META_REMOVED = 8,     /* the cluster goes on without this member, for good */
     META_RESTORED = 16,   /* made from a backup: what there was before does not count */
+    META_ALONE = 32,      /* its log began with this member alone */
 };
 /* What must survive everything: heal.c has the rules of all but term and vote. */
 struct meta {

@@ -136,8 +136,9 @@ void guard_members_release(struct guard *g);
 raft_index guard_committed_configuration(const struct guard *g, struct raft_configuration *ret);
 /* Whether the log has come to a configuration that was committed at that index. */
 bool guard_holds_configuration(const struct guard *g, raft_index index);
-/* Whether something else is committed there in this log. */
-bool guard_contradicts(const struct guard *g, raft_index index);
+/* Whether `member` became or stayed one by what is committed there: so this log says, or that something else is there, or nothing any more. */
+enum guard_history { GUARD_HISTORY_SAME, GUARD_HISTORY_OTHER, GUARD_HISTORY_UNKNOWN };
+enum guard_history guard_was_member(const struct guard *g, raft_index index, raft_id member);
 /* On a leader that may serve: makes `next` the configuration by one entry of the log. ERR_BUSY: one is under way, or a transfer. */
 int guard_change(struct guard *g, struct raft_change *req, const struct raft_configuration *next,
                  raft_change_cb cb) MUST_CHECK;

@@ -68,10 +68,15 @@ bool guard_holds_configuration(const struct guard *g, raft_index index)
     return index <= g->r->last_applied || (e && e->type == RAFT_CHANGE);
 }
 
-bool guard_contradicts(const struct guard *g, raft_index index)
+enum guard_history guard_was_member(const struct guard *g, raft_index index, raft_id member)
 {
-    const struct raft_entry *e = entry_at(g->r, index);
-    return index <= g->r->last_applied && e && e->type != RAFT_CHANGE;
+    struct raft_configuration conf;
+    bool is = false;
+    if (index > g->r->last_applied || (!entry_at(g->r, index) && index != g->base_index)) return GUARD_HISTORY_UNKNOWN;
+    read_at(g, index, &conf); /* empty where the entry is no configuration */
+    for (unsigned i = 0; i < conf.n; i++) is |= conf.servers[i].id == member;
+    raft_configuration_close(&conf);
+    return is ? GUARD_HISTORY_SAME : GUARD_HISTORY_OTHER;
 }
 
 /* The newest at or before `last` is what libraft goes by, and which one is committed is known to it. */

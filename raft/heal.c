@@ -113,7 +113,7 @@ static int set_aside(struct consensus *c, struct err *e)
     if (rv) return rv;
     log_warn("raft: log and snapshots set aside in " DAMAGED "/%s*, the others bring them back member=%" PRIx64,
              mine, c->id);
-    c->meta.flags = (c->meta.flags & ~(uint32_t)META_DISTRUSTED) | META_RECOVERING;
+    c->meta.flags = (c->meta.flags & ~(uint32_t)(META_DISTRUSTED | META_ALONE)) | META_RECOVERING;
     return save(c, e);
 }
 

@@ -250,12 +250,26 @@ static bool is_gone(const struct consensus *c, uint64_t peer_id, uint64_t known)
     return !c->dead && known && c->membership.committed_index > known && !member_of(c, peer_id);
 }
 
-/* Who is of a later membership than is known here says who the members are now; of those that are known here perhaps nobody is left.
- * Who is of one that this log knows nothing of is of another history, and must not be told anything for good. */
+static bool has_met(const struct consensus *c, uint64_t id)
+{
+    for (uint32_t i = 0; i < c->meta.n_seen; i++)
+        if (c->meta.seen[i].id == id) return true;
+    return false;
+}
+
+/* Who was no member where it says it was is of another history, and must not be told anything for good. Where the log does not go back
+ * that far any more, who has begun alone has met all that ran, and does not know the members of a cluster before that. */
+static bool is_of_this_history(const struct consensus *c, uint64_t peer_id, uint64_t known)
+{
+    enum guard_history h = guard_was_member(&c->guard, known, peer_id);
+    return h == GUARD_HISTORY_SAME || (h == GUARD_HISTORY_UNKNOWN && (!(c->meta.flags & META_ALONE) || has_met(c, peer_id)));
+}
+
+/* Who is of a later membership than is known here says who the members are now; of those that are known here perhaps nobody is left. */
 enum env_stranger membership_stranger(void *ctx, uint64_t peer_id, uint64_t known)
 {
     struct consensus *c = ctx;
-    if (is_gone(c, peer_id, known)) return guard_contradicts(&c->guard, known) ? ENV_STRANGER_UNKNOWN : ENV_STRANGER_REMOVED;
+    if (is_gone(c, peer_id, known)) return is_of_this_history(c, peer_id, known) ? ENV_STRANGER_REMOVED : ENV_STRANGER_UNKNOWN;
     bool news = !c->dead && known > c->membership.committed_index && !(c->meta.flags & META_RESTORED);
     return news ? ENV_STRANGER_HEARD : ENV_STRANGER_UNKNOWN;
 }

@@ -520,7 +520,75 @@ static void test_second_cluster(void **state)
     stop(&k);
 }
 
-/* As above, and nobody remembers more of the first one's life than how often it was started; power fails at the n-th disk operation
+static int change_at(struct cluster *k, struct node *n, struct consensus_change ch)
+{
+    for (int i = 0; i < 400; i++) {
+        struct change_wait w = {0};
+        int rv = consensus_change(n->c, &ch, change_done, &w);
+        if (rv == 0) {
+            assert_true(sim_run_until(k->sim, is_done, &w, 60 * SECOND));
+            rv = w.error;
+        }
+        if (rv != ERR_BUSY && rv != ERR_NOT_LEADER) return rv;
+        sim_run_for(k->sim, SECOND / 20);
+    }
+    return ERR_TIMEOUT;
+}
+
+/* The other cluster has grown before anybody of the first one reaches it: its members are of a later index, and those of the first one are
+ * not among them. They were never removed, though, whatever is at that index in the other one's log: another membership, or nothing any more. */
+static void second_cluster_grows(bool compacts)
+{
+    struct cluster k;
+    snapshot_log_bytes = compacts ? 2000 : 0;
+    begin(&k, 1, 54);
+    k.config.trailing_log_bytes = compacts ? 500 : 0;
+    for (uint64_t id = 2; id <= 3; id++) {
+        assert_int_equal(add(&k, id, false), 0);
+        join_at(&k, id, asked(&k, 1));
+        wait_voter(&k, id, id);
+    }
+    struct node *n = &k.nodes[1];
+    node_write(cluster_wait_leader(&k), 1);
+    assert_true(cluster_wait_value(&k, 1, 0));
+    uint64_t index = asked(&k, 2);
+    node_crash(n, SIM_KILL);
+    sim_disk_wipe(k.sim, 1);
+    for (uint64_t id = 2; id <= 3; id++)
+        for (uint64_t other = 1; other <= 4; other += 3) sim_cut(k.sim, id, other, true), sim_cut(k.sim, other, id, true);
+    node_boot(&k, 1);
+    sim_run_for(k.sim, 2 * SECOND);
+    assert_true(n->leads);
+    struct consensus_change ch = {CONSENSUS_ADD, {.id = 4, .peer_url = k.urls[3]}};
+    assert_int_equal(change_at(&k, n, ch), 0);
+    join_at(&k, 4, asked(&k, 1));
+    wait_voter(&k, 1, 4);
+    ch.op = CONSENSUS_UPDATE;
+    for (unsigned i = 0; asked(&k, 1) <= index; i++) {
+        ch.member.peer_url = i % 2 ? k.urls[3] : "http://10.0.9.9:1";
+        assert_int_equal(change_at(&k, n, ch), 0);
+    }
+    for (uint64_t v = 100; compacts && v < 120; v++) node_write_sized(n, v, 500);
+    assert_true(!compacts || status_of(n).snapshots_taken > 0);
+    sim_heal_all(k.sim);
+    sim_run_for(k.sim, 10 * SECOND);
+    for (uint64_t id = 2; id <= 3; id++) {
+        if (k.nodes[id].fatal) fail_msg("%s", k.nodes[id].fatal_text);
+        assert_true(node_has(&k.nodes[id], 1));
+    }
+    assert_true(k.nodes[2].leads || k.nodes[3].leads);
+    snapshot_log_bytes = 0;
+    stop(&k);
+}
+
+static void test_second_cluster_grows(void **state)
+{
+    (void)state;
+    second_cluster_grows(false);
+    second_cluster_grows(true);
+}
+
+/* Reached while it is alone, and nobody remembers more of the first one's life than how often it was started; power fails at the n-th disk operation
  * once it has been reached. */
 static bool crashed_while_second_ends(unsigned nth)
 {
@@ -810,7 +878,7 @@ int main(void)
         cmocka_unit_test(test_unknown_candidate),    cmocka_unit_test(test_moved_leader),
         cmocka_unit_test(test_removed_unheard),      cmocka_unit_test(test_second_cluster),
         cmocka_unit_test(test_nobody_left),          cmocka_unit_test(test_crash_while_told),
-        cmocka_unit_test(test_crash_while_second_ends),
+        cmocka_unit_test(test_crash_while_second_ends), cmocka_unit_test(test_second_cluster_grows),
         cmocka_unit_test(test_crash_at_each_operation), cmocka_unit_test(test_folder_lost_after_a_change),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
