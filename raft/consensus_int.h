@@ -100,7 +100,7 @@ void peers_send(struct consensus *c, uint64_t peer_id, enum env_channel channel,
 enum {
     META_DISTRUSTED = 1,  /* log and snapshots are not to be believed: set aside at the next open */
     META_RECOVERING = 2,  /* they were: no elections until all that was acknowledged is here again */
-    META_ROLLED_BACK = 4, /* term and vote may be old, too: nothing until every other voter was heard */
+    META_ROLLED_BACK = 4, /* term and vote may be old, too: nothing until every other member was heard */
     META_REMOVED = 8,     /* the cluster goes on without this member, for good */
     META_RESTORED = 16,   /* made from a backup: what there was before does not count */
     META_ALONE = 32,      /* its log began with this member alone */

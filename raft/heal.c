@@ -14,7 +14,7 @@
  * shares a member with each majority that ever acknowledged anything. The leader forgets what it believed to be stored there.
  *
  * Where term and vote may be lost too (ROLLED_BACK: an old copy, a damaged meta, an empty folder) it also takes no part in
- * anything until every other voter has told it what it knows, takes over the highest of their terms, and gives no vote in that term. */
+ * anything until every other member has told it what it knows, takes over the highest of their terms, and gives no vote in that term. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -369,12 +369,13 @@ static bool is_old(struct consensus *c, const struct peer *p, const struct frame
     return true;
 }
 
-/* Who has forgotten what it knew of the others must have been told that, too: it would take the next one that loses its disk for new. */
+/* Who has forgotten what it knew of the others must have been told that, too: it would take the next one that loses its disk for new. And
+ * by learners as well: one of them may be a voter in a log that it does not know, and have been promised its vote. */
 static bool heard_every_voter(const struct consensus *c)
 {
     for (size_t i = 0; i < c->n_peers; i++) {
         const struct peer *p = &c->peers[i];
-        if (p->id == c->id || p->learner) continue;
+        if (p->id == c->id || (p->learner && !has(c, META_ROLLED_BACK))) continue;
         if (!p->known || (has(c, META_ROLLED_BACK) && p->life == 0)) return false;
     }
     return c->n_peers > 1;
@@ -466,7 +467,7 @@ static void remind(struct consensus *c)
     c->heal.reminded_ms = now;
     log_warn("raft: still healing member=%" PRIx64 " applied=%" PRIu64 " needed=%" PRIu64 " %s", c->id,
              (uint64_t)c->raft.last_applied, c->heal.leader_last,
-             has(c, META_ROLLED_BACK) ? "(every other voter must be reachable once)"
+             has(c, META_ROLLED_BACK) ? "(every other member must be reachable once)"
              : c->heal.leader_term   ? ""
                                      : "(no leader; if most members are lost, restore a backup)");
 }

@@ -139,6 +139,109 @@ static void test_forgotten_promise(void **state)
     nothing_is_lost(&k, n);
 }
 
+/* ---- a promise to a learner ------------------------------------------------------------------------- */
+
+struct late_vote {
+    struct cluster *k;
+    bool elected; /* 1 */
+    bool lost;    /* the disk of 3 */
+    struct buf word; /* 4 asks 2 for its vote, and that is late */
+};
+
+/* 3 leads, and only 4 hears it; then 1 leads with the vote of 2, who does not hear it; then 4 stands. */
+static bool out_of_step(void *ctx, uint64_t from, uint64_t to, enum env_channel ch, struct slice bytes)
+{
+    struct late_vote *l = ctx;
+    struct frame f;
+    (void)ch;
+    if (frame_decode(bytes, &f, NULL) != 0) return true;
+    l->elected |= f.kind == FRAME_APPEND && from == 1;
+    if (f.kind == FRAME_APPEND) return (from == 3 && to == 4) || (from == 1 && to == 3 && l->lost);
+    if (f.kind != FRAME_VOTE) return true;
+    if (from == 1) return to == 2;
+    if (from != 4 || to == 1) return false;
+    if (to == 3 || f.vote.pre_vote || l->lost) return true;
+    buf_clear(&l->word);
+    return buf_append_slice(&l->word, bytes) != 0;
+}
+
+static void make_leader(struct cluster *k, struct node *n)
+{
+    struct node *now = cluster_wait_leader(k);
+    if (now != n) assert_int_equal(consensus_transfer(now->c, n->id, no_change, NULL), 0);
+    assert_true(sim_run_until(k->sim, leads, n, 20 * SECOND));
+}
+
+static bool is_elected(void *arg)
+{
+    return ((struct late_vote *)arg)->elected;
+}
+
+static bool has_promised(void *arg)
+{
+    const struct late_vote *l = arg;
+    return l->word.len > 0 && status_of(&l->k->nodes[3]).term > status_of(&l->k->nodes[1]).term;
+}
+
+static void late_word_sent(struct env_send *s)
+{
+    (void)s;
+}
+
+/* The leader, 3, makes a learner, 4, a voter, and only the two of them know. 1 leads next; then 4 stands, is promised the vote of 3, and
+ * 3 loses its disk. The members that 3 is told of have 4 as a learner: all the same it must hear 4 before it stores anything for 1. */
+static void test_promise_to_a_learner(void **state)
+{
+    (void)state;
+    struct cluster k;
+    struct late_vote late = {.k = &k};
+    cluster_init(&k, 4, 66);
+    k.members[3].learner = true;
+    for (uint64_t id = 1; id <= 4; id++) {
+        k.config.election_ms = id == 1 ? 60000 : id == 4 ? 20000 : 500; /* 1 does not see that it is deposed, 4 waits long for votes */
+        node_boot(&k, id);
+    }
+    k.config.election_ms = 500;
+    struct node *before = &k.nodes[1], *other = &k.nodes[2], *n = &k.nodes[3], *now = &k.nodes[4];
+    make_leader(&k, n);
+    node_write(n, 1);
+    assert_true(cluster_wait_value(&k, 1, 0));
+    sim_run_for(k.sim, 2 * SECOND);
+    sim_on_frame(k.sim, out_of_step, &late);
+    struct consensus_change ch = {CONSENSUS_PROMOTE, {.id = 4}};
+    assert_int_equal(consensus_change(n->c, &ch, no_change, NULL), 0);
+    sim_run_for(k.sim, SECOND);
+    sim_reset(k.sim, 3, 1);
+    assert_true(sim_run_until(k.sim, is_elected, &late, 120 * SECOND));
+    assert_true(sim_run_until(k.sim, has_promised, &late, 300 * SECOND));
+    sim_run_for(k.sim, SECOND / 50);
+    cut(&k, n, now);
+    node_crash(n, SIM_POWER);
+    n->leads = false;
+    sim_disk_wipe(k.sim, n->id);
+    late.lost = true;
+    for (int i = 0; i < 3; i++) {
+        if (!n->c) node_boot(&k, n->id);
+        (void)sim_run_until(k.sim, is_fatal, n, SECOND);
+        if (before->leads) (void)node_propose(before, ACKED, ACKED);
+        if (n->fatal) node_close(n);
+    }
+    bool acked = node_has(before, ACKED);
+    struct env_send word = {.peer_id = 2, .iov = {buf_slice(&late.word)}, .n_iov = 1, .done = late_word_sent};
+    now->env->ops->send(now->env, &word);
+    sim_run_for(k.sim, SECOND / 5);
+    assert_int_equal(status_of(other).term, status_of(now).term);
+    heal(&k, n, now);
+    sim_on_frame(k.sim, NULL, NULL);
+    assert_false(acked); /* the leader of the later term has nothing of it, and overwrites it */
+    assert_true(sim_run_until(k.sim, leads, now, 20 * SECOND));
+    before->leads = false;
+    keep_starting(&k, n);
+    node_write(now, ACKED);
+    buf_release(&late.word);
+    nothing_is_lost(&k, n);
+}
+
 /* ---- a stranger -------------------------------------------------------------------------------------- */
 
 static bool no_hello(void *ctx, uint64_t from, uint64_t to, enum env_channel ch, struct slice bytes)
@@ -322,6 +425,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_half_healed),
         cmocka_unit_test(test_forgotten_promise),
+        cmocka_unit_test(test_promise_to_a_learner),
         cmocka_unit_test(test_stranger),
         cmocka_unit_test(test_lost_one_after_the_other),
         cmocka_unit_test(test_log_is_gone),
