@@ -269,17 +269,19 @@ struct lease_clearing {
     void *asker;
 };
 
+static void renew(struct core *c, int64_t id, lease_answer answer, void *asker);
+
+/* The clock starts once more: who asked counts from the answer on. A checkpoint that came meanwhile is taken back in its turn. */
 static void cleared(struct core_request *r)
 {
     struct lease_clearing *n = container_of(r, struct lease_clearing, r);
     struct core *c = n->core;
     struct core_lease *l = map_get(&c->leases, (uint64_t)n->id);
-    int64_t ttl = 0;
     int code = r->code;
     if (code == 0 && l && l->checkpoint == n->checkpoint) l->checkpoint = 0;
-    if (code == 0) code = start_clock(c, n->id, &ttl);
     core_request_release(r);
-    n->answer(c, n->asker, code, ttl);
+    if (code == 0) renew(c, n->id, n->answer, n->asker);
+    else n->answer(c, n->asker, code, 0);
     buf_release(&n->command);
     mem_free(n);
 }

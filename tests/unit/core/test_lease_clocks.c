@@ -326,6 +326,33 @@ static void put_key(struct node *n, struct ask *a, int number)
     submit_command(n, a, &c);
 }
 
+/* A renewal takes back what a checkpoint has said, and while it waits for the disk the next checkpoint is due: that one is taken back,
+ * too, before the client is told that it has the whole time from then on. */
+static void test_checkpoint_during_a_renewal(void **state)
+{
+    (void)state;
+    struct ask put, left = {.request = {.type = CORE_LEASE_INFO, .lease_id = LEASE}};
+    struct ask renew = {.request = {.type = CORE_LEASE_RENEW, .lease_id = LEASE}};
+    begin(5, 1000);
+    sim_clock_jump(sim, 1, 400ull * SECOND);
+    assert_true(sim_run_until(sim, has_checkpoint, NULL, 20 * SECOND));
+    sim_clock_jump(sim, 1, 298ull * SECOND);
+    sim_disk_stall(sim, 1, SECOND);
+    put_key(&nodes[1], &put, 1);
+    submit(&nodes[1], &renew);
+    sim_run_for(sim, SECOND / 10);
+    sim_clock_jump(sim, 1, 3 * SECOND + SECOND / 2); /* a disk that stood still for longer, with all clocks, would be as good */
+    assert_int_equal(finish(&renew), 0);
+    uint64_t renewed_us = sim_now_us(sim);
+    struct node *next = cut_off_first();
+    submit(next, &left);
+    assert_int_equal(finish(&left), 0);
+    uint64_t passed_s = (sim_now_us(sim) - renewed_us) / SECOND;
+    assert_true((uint64_t)left.request.ttl + passed_s + 1 >= (uint64_t)renew.request.ttl);
+    sim_on_frame(sim, NULL, NULL);
+    close_all();
+}
+
 /* The same, and the next leader learns that the renewal and a deletion that is long to apply before it, in one entry, are committed as it
  * begins to lead: its clocks do not start before they are applied. */
 static void test_renewed_behind_a_long_command(void **state)
@@ -363,6 +390,7 @@ int main(void)
         cmocka_unit_test(test_decided_by_a_deposed_leader),
         cmocka_unit_test(test_renewed_by_a_deposed_leader),
         cmocka_unit_test(test_renewed_after_a_checkpoint),
+        cmocka_unit_test(test_checkpoint_during_a_renewal),
         cmocka_unit_test(test_renewed_behind_a_long_command),
     };
     return cmocka_run_group_tests_name("lease clocks", tests, NULL, NULL);
