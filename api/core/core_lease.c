@@ -126,7 +126,7 @@ void core_lease_changed(void *ctx, int64_t id, bool granted)
 
 void core_lease_open(struct core *c)
 {
-    c->next_message = 1;
+    c->next_message = c->env->ops->random(c->env); /* an answer to an earlier life of this member finds nobody */
 }
 
 void core_lease_close(struct core *c)

@@ -62,7 +62,13 @@ static void env_defer(struct env *e, struct env_task *t)
     list_push_back(&n->tasks, &t->node);
 }
 
-static const struct env_ops env_ops = {.now_ms = env_now, .defer = env_defer};
+static uint64_t env_random(struct env *e)
+{
+    (void)e;
+    return 1;
+}
+
+static const struct env_ops env_ops = {.now_ms = env_now, .random = env_random, .defer = env_defer};
 
 /* ---- the consensus ----------------------------------------------------------------------------------- */
 

@@ -384,6 +384,57 @@ static void test_renewed_behind_a_long_command(void **state)
     expect_renewed_at_the_next();
 }
 
+static bool keeps_acks; /* nobody confirms to a leader that it leads */
+
+static bool pass_no_ack(void *ctx, uint64_t from, uint64_t to, enum env_channel ch, struct slice bytes)
+{
+    (void)ctx, (void)from, (void)to, (void)ch;
+    return !keeps_acks || bytes.data[1] != FRAME_PROBE_ACK;
+}
+
+static void crash(struct node *n)
+{
+    struct core *c = n->core;
+    sim_crash(sim, n->id, SIM_KILL);
+    sim_forget_member(sim, n->id);
+    n->core = NULL;
+    core_close(c, set_closed, n);
+    assert_true(sim_run_until(sim, is_closed, n, 60 * SECOND));
+    sim_release(n->env);
+}
+
+static bool knows_leader(void *arg)
+{
+    struct consensus_status s;
+    consensus_get_status(core_consensus(((struct node *)arg)->core), &s);
+    return s.leader_id == 1;
+}
+
+/* A member asks the leader for a renewal, is started again, and asks for another one: the answer to the first is not taken for that to the
+ * second, of a lease that does not exist. */
+static void test_answer_to_an_earlier_life(void **state)
+{
+    (void)state;
+    struct node *n = &nodes[2];
+    struct ask first = {.request = {.type = CORE_LEASE_RENEW, .lease_id = LEASE}};
+    struct ask second = {.request = {.type = CORE_LEASE_RENEW, .lease_id = LEASE + 1}};
+    begin(6, 1000);
+    keeps_acks = true;
+    sim_on_frame(sim, pass_no_ack, NULL);
+    submit(n, &first);
+    sim_run_for(sim, SECOND / 10);
+    crash(n);
+    assert_int_equal(first.code, ERR_STOPPED);
+    open_node(2, 500);
+    assert_true(sim_run_until(sim, knows_leader, n, 3 * SECOND));
+    submit(n, &second);
+    sim_run_for(sim, SECOND / 10);
+    keeps_acks = false;
+    assert_int_equal(finish(&second), ERR_LEASE_NOT_FOUND);
+    sim_on_frame(sim, NULL, NULL);
+    close_all();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -392,6 +443,7 @@ int main(void)
         cmocka_unit_test(test_renewed_after_a_checkpoint),
         cmocka_unit_test(test_checkpoint_during_a_renewal),
         cmocka_unit_test(test_renewed_behind_a_long_command),
+        cmocka_unit_test(test_answer_to_an_earlier_life),
     };
     return cmocka_run_group_tests_name("lease clocks", tests, NULL, NULL);
 }
