@@ -346,12 +346,20 @@ static bool configuration_open(const struct consensus *c)
     return r->configuration_uncommitted_index != 0 || r->configuration_index > r->last_applied;
 }
 
+/* To libraft, who has an entry of a later term where a snapshot ends has all that is in it. That is so where its last entry was committed
+ * in its own term, and then this member is in that term still; an older entry may be committed long after a later leader, that
+ * did not have it, has put another one there (thesis 3.6.2). The next entry of this term will do. */
+static bool ends_in_own_term(const struct consensus *c, const struct raft_snapshot *pending)
+{
+    return pending->term == c->raft.current_term;
+}
+
 int snapshots_fsm_snapshot(struct consensus *c, struct raft_buffer **bufs, unsigned *n_bufs)
 {
     struct snapshots *s = c->snapshots;
     struct snap_taking *t = &s->taking;
     const struct raft_snapshot *pending = &c->raft.snapshot.pending;
-    if (c->dead || c->closing || snapshots_busy(c) || c->raft.transfer || configuration_open(c))
+    if (c->dead || c->closing || snapshots_busy(c) || c->raft.transfer || configuration_open(c) || !ends_in_own_term(c, pending))
         return RAFT_BUSY;
     void *handle;
     if (c->cb.snapshot_open(c->ctx, &handle)) return RAFT_BUSY;

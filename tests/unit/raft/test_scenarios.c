@@ -1,6 +1,6 @@
 /* Runs with every message and crash in its place, for mistakes that chance meets too seldom (docs/mutants.md). */
 #include "cluster.h"
-#include "raft/frames_int.h"
+#include "raft/consensus_int.h"
 
 /* ---- what only memory holds ------------------------------------------------------------------------ */
 
@@ -149,12 +149,80 @@ static void test_probe_of_an_older_term(void **state)
     cluster_stop(&k);
 }
 
+/* ---- a snapshot that ends with an entry of an older term ------------------------------------------------ */
+
+static bool elected(void *arg)
+{
+    const struct cluster *k = arg;
+    for (unsigned i = 1; i <= k->n; i++)
+        if (k->nodes[i].c && k->nodes[i].c->raft.state == RAFT_LEADER) return true;
+    return false;
+}
+
+static bool leads(void *arg)
+{
+    return ((const struct node *)arg)->leads;
+}
+
+/* Nobody hears the leader: so many entries come onto its own disk, and no further. */
+static void write_alone(struct node *n, uint64_t first, unsigned count)
+{
+    for (uint64_t v = first; v < first + count; sim_run_for(n->cluster->sim, SECOND / 4000)) {
+        assert_int_equal(n->c->raft.state, RAFT_LEADER);
+        v += node_propose_sized(n, v, v, 500) == 0;
+    }
+    sim_run_for(n->cluster->sim, SECOND / 50);
+    node_crash(n, SIM_KILL);
+}
+
+/* A leader's entries are only on its own disk when the next one is elected, whose entries in the same places are on its own only
+ * as well. The first leads again: now its old entries are committed. A member that catches up with them and takes a snapshot in
+ * the middle becomes the leader: who still has the second one's entries must not pass for having what is in that snapshot, although
+ * they are of the later term. */
+static void test_later_term_where_a_snapshot_ends(void **state)
+{
+    (void)state;
+    struct cluster k;
+    bool moved = false;
+    cluster_start(&k, 5, 47);
+    struct node *a = cluster_wait_leader(&k), *late = &k.nodes[a->id % 5 + 1], *c = NULL;
+    node_write(a, 1);
+    assert_true(cluster_wait_value(&k, 1, 0));
+    node_crash(late, SIM_KILL);
+    sim_on_frame(k.sim, drop_appends, NULL);
+    write_alone(a, 1001, 150);
+    assert_true(sim_run_until(k.sim, elected, &k, 20 * SECOND));
+    for (unsigned i = 1; i <= 5; i++) {
+        struct node *n = &k.nodes[i];
+        if (n->c && n->c->raft.state == RAFT_LEADER) c = n;
+        else if (n->c) node_crash(n, SIM_KILL);
+    }
+    write_alone(c, 2001, 190);
+    sim_on_frame(k.sim, NULL, NULL);
+    for (unsigned i = 1; i <= 5; i++)
+        if (&k.nodes[i] != c && &k.nodes[i] != late) node_boot(&k, i);
+    assert_ptr_equal(cluster_wait_leader(&k), a);
+    node_write(a, 2);
+    k.config.snapshot_log_bytes = 20000;
+    k.config.trailing_log_bytes = 2000;
+    node_boot(&k, late->id);
+    assert_true(cluster_wait_value(&k, 2, 0));
+    assert_int_equal(consensus_transfer(a->c, late->id, change_done, &moved), 0);
+    assert_true(sim_run_until(k.sim, leads, late, 5 * SECOND));
+    node_boot(&k, c->id);
+    node_write(late, 3);
+    assert_true(cluster_wait_value(&k, 3, 0));
+    assert_false(node_has(c, 2001));
+    cluster_stop(&k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_page_cache),
         cmocka_unit_test(test_new_leader_waits),
         cmocka_unit_test(test_probe_of_an_older_term),
+        cmocka_unit_test(test_later_term_where_a_snapshot_ends),
     };
     return cmocka_run_group_tests_name("scenarios", tests, NULL, NULL);
 }
