@@ -169,7 +169,7 @@ static void own_done(struct core_request *r)
 static bool served_when_refusing(const struct core_request *r)
 {
     return r->type == CORE_STATUS || r->type == CORE_ALARMS || r->type == CORE_MEMBERS || r->type == CORE_HASH_KV ||
-           r->type == CORE_MOVE_LEADER || r->done == own_done || always_taken(r);
+           r->type == CORE_MOVE_LEADER || r->own || always_taken(r);
 }
 
 void core_submit(struct core *c, struct core_request *r)
@@ -208,6 +208,7 @@ void core_propose_own(struct core *c, const struct command *command)
     r->type = CORE_COMMAND;
     r->command = buf_slice(bytes);
     r->done = own_done;
+    r->own = true;
     r->data = bytes;
     core_submit(c, r);
 }
@@ -266,7 +267,7 @@ static void drop_own(struct core *c)
 {
     list_for_each(node, &c->queued) {
         struct core_request *r = container_of(node, struct core_request, node);
-        if (r->done != own_done) continue;
+        if (!r->own) continue;
         list_remove(&r->node);
         core_answer(c, r, ERR_LEADER_CHANGED);
     }

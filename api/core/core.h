@@ -135,6 +135,7 @@ struct core_request {
     /* the core's */
     struct list node;
     uint64_t deadline_ms;
+    bool own; /* nobody else has asked for it */
     void *client;
     void (*client_done)(struct core_request *r);
     struct core_link link;

@@ -19,7 +19,17 @@ struct core_lease {
     int64_t id, ttl;
     uint64_t expiry_ms;
     uint64_t checkpoint; /* the number of this leader's last one that speaks of it and was not taken back; 0 = none */
+    struct lease_ending *ending; /* it has run out, and that is on its way into the log */
     size_t place;        /* in the heap */
+};
+
+/* The revocation of a lease that has run out. Who granted it anew must not lose that one by it: so there is one at a time, none that may
+ * be in the log is followed by another, and it does not go on waiting when somebody else has revoked the lease. */
+struct lease_ending {
+    struct core_request r;
+    struct buf command;
+    struct core *core;
+    struct core_lease *lease; /* NULL: gone */
 };
 
 /* ---- a heap ordered by expiry ------------------------------------------------------------------ */
@@ -74,12 +84,22 @@ static void lease_set_expiry(struct core *c, struct core_lease *l, uint64_t expi
 
 /* ---- following the store ----------------------------------------------------------------------- */
 
+static void lease_free(struct core_lease *l)
+{
+    if (l->ending) l->ending->lease = NULL;
+    mem_free(l);
+}
+
 static void forget(struct core *c, int64_t id)
 {
     struct core_lease *l = map_remove(&c->leases, (uint64_t)id);
     if (!l) return;
+    struct lease_ending *n = l->ending;
     heap_remove(c, l);
-    mem_free(l);
+    lease_free(l);
+    if (!n || list_empty(&n->r.node)) return; /* it is proposed: what is acknowledged from now on comes behind it in the log */
+    list_remove(&n->r.node);
+    core_answer(c, &n->r, ERR_CANCELED);
 }
 
 static void learn(struct core *c, int64_t id)
@@ -108,7 +128,7 @@ static void learn_all(struct core *c)
 
 static void forget_all(struct core *c)
 {
-    for (size_t i = 0; i < c->heap_len; i++) mem_free(c->heap[i]);
+    for (size_t i = 0; i < c->heap_len; i++) lease_free(c->heap[i]);
     c->heap_len = 0;
     map_release(&c->leases);
 }
@@ -164,14 +184,38 @@ void core_lease_applied(struct core *c, uint64_t index)
 
 /* ---- expiry and checkpoints --------------------------------------------------------------------- */
 
+/* Tried again only if it is not in the log. Where that is not known (ERR_TIMEOUT), it is in this leader's: it is applied, or clocks begin anew. */
+static void ended(struct core_request *r)
+{
+    struct lease_ending *n = container_of(r, struct lease_ending, r);
+    struct core_lease *l = n->lease;
+    if (l) l->ending = NULL;
+    if (l && r->code != ERR_TIMEOUT) lease_set_expiry(n->core, l, core_now(n->core) + LEASE_REVOKE_RETRY_MS);
+    core_request_release(r);
+    buf_release(&n->command);
+    mem_free(n);
+}
+
+static void end_lease(struct core *c, struct core_lease *l)
+{
+    struct lease_ending *n = mem_must_calloc(1, sizeof(*n));
+    struct command command = {.type = COMMAND_LEASE_REVOKE, .lease_revoke = {.id = l->id}};
+    *n = (struct lease_ending){.core = c, .lease = l};
+    l->ending = n;
+    command_encode(&n->command, &command);
+    n->r = (struct core_request){.type = CORE_COMMAND, .command = buf_slice(&n->command), .done = ended, .own = true, .code = ERR_NOMEM};
+    n->r.timeout_ms = UINT32_MAX; /* in the queue it can wait: a time-out is consensus' */
+    if (n->command.failed) ended(&n->r);
+    else core_submit(c, &n->r);
+}
+
 static void revoke_expired(struct core *c, uint64_t now)
 {
     for (int n = 0; n < LEASE_REVOKES_PER_TICK && c->heap_len > 0 && c->heap[0]->expiry_ms <= now; n++) {
         struct core_lease *l = c->heap[0];
-        struct command command = {.type = COMMAND_LEASE_REVOKE, .lease_revoke = {.id = l->id}};
-        lease_set_expiry(c, l, now + LEASE_REVOKE_RETRY_MS);
+        lease_set_expiry(c, l, UINT64_MAX);
         l->ttl = -1; /* it has run out: no renewal any more */
-        core_propose_own(c, &command);
+        end_lease(c, l);
     }
 }
 

@@ -435,6 +435,59 @@ static void test_answer_to_an_earlier_life(void **state)
     close_all();
 }
 
+static void grant(struct node *n, struct ask *a, int64_t ttl)
+{
+    submit_command(n, a, &(struct command){.type = COMMAND_LEASE_GRANT, .lease_grant = {.id = LEASE, .ttl = ttl}});
+}
+
+/* The end of a lease waits for the disk for so long that its leader would try again; who had it grants it anew at once. That one does not
+ * end by the second try. */
+static void test_granted_anew_behind_its_end(void **state)
+{
+    (void)state;
+    struct ask put, again;
+    begin(7, 5);
+    sim_disk_stall(sim, 1, 3 * SECOND / 2);
+    put_key(&nodes[1], &put, 1);
+    sim_run_for(sim, SECOND / 20);
+    sim_clock_jump(sim, 1, 6 * SECOND);
+    sim_run_for(sim, SECOND / 5);
+    grant(&nodes[1], &again, 1000);
+    sim_clock_jump(sim, 1, 3 * SECOND);
+    assert_int_equal(finish(&again), 0);
+    sim_run_for(sim, SECOND);
+    assert_true(all_have_lease(NULL));
+    close_all();
+}
+
+/* The end waits for room in the log, while others that have some end the lease and grant it anew. */
+static void test_granted_anew_before_its_end(void **state)
+{
+    (void)state;
+    struct ask puts[7], end, again;
+    begin(8, 5);
+    sim_disk_stall(sim, 1, SECOND);
+    put_key(&nodes[1], &puts[0], 0);
+    sim_run_for(sim, SECOND / 20);
+    submit_command(&nodes[2], &end, &(struct command){.type = COMMAND_LEASE_REVOKE, .lease_revoke = {.id = LEASE}});
+    for (int i = 1; i < 7; i++) {
+        sim_run_for(sim, SECOND / 50);
+        put_key(&nodes[2 + i / 4], &puts[i], i);
+    }
+    sim_run_for(sim, SECOND / 20);
+    sim_disk_slow(sim, 1, 20);
+    sim_clock_jump(sim, 1, 6 * SECOND);
+    sim_run_for(sim, SECOND / 5);
+    assert_int_equal(finish(&end), 0);
+    grant(&nodes[2], &again, 1000);
+    assert_int_equal(finish(&again), 0);
+    sim_disk_slow(sim, 1, 1);
+    sim_run_for(sim, SECOND);
+    assert_true(all_have_lease(NULL));
+    for (int i = 0; i < 7; i++) (void)finish(&puts[i]);
+    close_all();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -444,6 +497,8 @@ int main(void)
         cmocka_unit_test(test_checkpoint_during_a_renewal),
         cmocka_unit_test(test_renewed_behind_a_long_command),
         cmocka_unit_test(test_answer_to_an_earlier_life),
+        cmocka_unit_test(test_granted_anew_behind_its_end),
+        cmocka_unit_test(test_granted_anew_before_its_end),
     };
     return cmocka_run_group_tests_name("lease clocks", tests, NULL, NULL);
 }
