@@ -103,17 +103,36 @@ static int take_answer(struct arena *a, struct cluster *c, const struct join_clu
     return 0;
 }
 
-static int ask_once(struct arena *a, struct cluster *c, const char *name, const struct env_uv_options *tls, struct err *e)
+/* Names that another has heard of, and who knows the newest members has not yet. */
+static void add_names(struct join_cluster *to, const struct join_cluster *from)
 {
+    for (size_t i = 0; i < to->n; i++) {
+        for (size_t k = 0; k < from->n; k++)
+            if (to->members[i].id == from->members[k].id && !to->members[i].name[0]) to->members[i].name = from->members[k].name;
+    }
+}
+
+/* All are asked: any of them may be behind. The newest members count. */
+int cluster_join(struct arena *a, struct cluster *c, const char *name, cluster_ask_fn *ask, void *ctx, struct err *e)
+{
+    struct join_cluster answers[2], *newest = NULL, *next = answers;
     int rv = err_set(e, ERR_UNAVAILABLE, "--initial-cluster names no other member to ask");
     for (size_t i = 0; i < c->n; i++) {
-        struct join_cluster j;
         if (c->members[i].id == c->own_id) continue;
-        rv = join_ask(tls, c->members[i].peer_url, a, &j, e);
-        if (rv == 0) rv = take_answer(a, c, &j, name, e);
-        if (rv == 0 || rv == ERR_EXISTS) break;
+        rv = ask(ctx, &c->members[i], a, next, e);
+        if (rv) continue;
+        struct join_cluster *before = newest;
+        if (!newest || next->index > newest->index) newest = next;
+        if (before) add_names(newest, newest == next ? before : next);
+        next = newest == answers ? answers + 1 : answers;
     }
-    return rv;
+    return newest ? take_answer(a, c, newest, name, e) : rv;
+}
+
+static int ask_over_network(void *ctx, const struct consensus_member *member, struct arena *a, struct join_cluster *ret,
+                            struct err *e)
+{
+    return join_ask(ctx, member->peer_url, a, ret, e);
 }
 
 int cluster_identify(struct arena *a, struct cluster *c, const char *data_dir, const char *name, bool existing,
@@ -129,7 +148,7 @@ int cluster_identify(struct arena *a, struct cluster *c, const char *data_dir, c
     }
     if (!existing) return 0;
     for (bool told = false;; told = true) {
-        int rv = ask_once(a, c, name, tls, e);
+        int rv = cluster_join(a, c, name, ask_over_network, (void *)(uintptr_t)tls, e);
         if (rv == 0 || rv == ERR_EXISTS || rv == ERR_NOMEM) return rv;
         if (clock_mono_ms() - began >= ASK_MS)
             return rv;

@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "raft/consensus.h"
 #include "raft/env_uv.h"
+#include "raft/join.h"
 
 struct cluster {
     struct consensus_member *members;
@@ -25,5 +26,11 @@ int cluster_parse(struct arena *a, const char *text, const char *name, const cha
  * URL. Changes ids and members of `c`. */
 int cluster_identify(struct arena *a, struct cluster *c, const char *data_dir, const char *name, bool existing,
                      const struct env_uv_options *tls, struct err *e) MUST_CHECK;
+
+/* One round of that asking, without a folder and a network: `ask` brings what one member of `c` answers, or why there is no answer.
+ * ERR_EXISTS: this member must not start (its name is taken, or it has run before), whoever is asked again. */
+typedef int cluster_ask_fn(void *ctx, const struct consensus_member *member, struct arena *a, struct join_cluster *ret,
+                           struct err *e);
+int cluster_join(struct arena *a, struct cluster *c, const char *name, cluster_ask_fn *ask, void *ctx, struct err *e) MUST_CHECK;
 
 #endif
