@@ -8,12 +8,10 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "harness.h"
-#include "raft/folder_int.h"
-#include "raft/join.h"
 
 enum { CORE_TICK_US = 100000, RETRY_OPEN_US = 500000 };
 
-static const char *const member_names[SIM_MEMBERS_MAX + 1] = {"m0", "m1", "m2", "m3", "m4", "m5", "m6",
+const char *const member_names[SIM_MEMBERS_MAX + 1] = {"m0", "m1", "m2", "m3", "m4", "m5", "m6",
                                                               "m7", "m8", "m9", "m10", "m11", "m12"};
 
 void run_trace(struct run *r, const char *format, ...)
@@ -337,53 +335,13 @@ static void open_failed(struct run *r, struct life *l, int rv, const struct err 
     restart_in(r, m->id, RETRY_OPEN_US);
 }
 
-/* What a member's flags say: those of the beginning, and for one that joins those that are there, and itself. */
-static size_t flags_members(struct run *r, uint64_t id, struct consensus_member *out, char urls[][32])
-{
-    size_t n = 0;
-    bool joins = r->members[id].joins;
-    for (uint64_t i = 1; i <= (joins ? r->top : r->o.members) && n < SIM_MEMBERS_MAX - 1; i++) {
-        const struct member *m = &r->members[i];
-        if (joins && i != id && (!m->wanted || (m->joins && !m->life))) continue;
-        members_url(m, urls[n]);
-        if (!joins) snprintf(urls[n], 32, "http://m%u:1", (unsigned)i);
-        out[n] = (struct consensus_member){.id = i, .name = member_names[i], .peer_url = urls[n], .learner = joins && i == id};
-        n++;
-    }
-    if (n == 1) out[0].learner = false; /* the others have gone since it joined */
-    return n;
-}
-
-static bool has_file(struct run *r, uint64_t id, const char *path)
-{
-    struct buf b;
-    buf_init(&b, 64 * LIMIT_KiB);
-    bool there = sim_disk_read(r->sim, id, path, &b) == 0;
-    buf_release(&b);
-    return there;
-}
-
-/* Who has an empty folder and joins asks the others, and does not start before one of them names it. */
-static bool is_named(struct run *r, uint64_t id, struct arena *a, struct join_cluster *ret)
-{
-    bool named = false;
-    for (uint64_t other = 1; other <= r->top && !named; other++) {
-        struct buf b;
-        buf_init(&b, LIMIT_MiB);
-        if (other != id && sim_ask(r->sim, other, &b) && join_decode(buf_slice(&b), a, ret) == 0)
-            for (size_t i = 0; i < ret->n; i++) named = named || ret->members[i].id == id;
-        buf_release(&b);
-    }
-    return named;
-}
-
-static struct life *life_open(struct run *r, uint64_t id, const struct join_cluster *told, int *ret_code, struct err *e)
+static struct life *life_open(struct run *r, uint64_t id, const struct cluster *told, int *ret_code, struct err *e)
 {
     struct consensus_member members[SIM_MEMBERS_MAX];
     char urls[SIM_MEMBERS_MAX][32], url[32];
     struct member *self = &r->members[id];
     uint64_t as = self->twin_of ? self->twin_of : id;
-    size_t n_members = flags_members(r, as, members, urls);
+    size_t n_members = joining_flags(r, as, members, urls);
     bool joins = self->joins;
     members_url(self, url);
     sim_listen(r->sim, id, self->url == self->old_url ? url : NULL, NULL); /* at all of them until all know the newest */
@@ -439,17 +397,29 @@ static struct life *life_open(struct run *r, uint64_t id, const struct join_clus
     return l;
 }
 
+/* It joins, and is not told who it is: it ends, and its operator starts it again or, if it was removed, does not. */
+static void not_told(struct run *r, uint64_t id, int error, const struct err *e)
+{
+    struct member *m = &r->members[id];
+    struct members_view v;
+    run_trace(r, "m%" PRIu64 " does not start: %s: %s", id, err_name(error), e->text);
+    if (error == ERR_EXISTS && !joining_refused(r, id, e))
+        verdict_fail(&r->verdict, "member %" PRIu64 " may not start: %s", id, e->text);
+    bool gone = m->damaged ? members_in_force(r, &v) && !(v.all >> id & 1) : error != ERR_EXISTS; /* else it has never run, and members_settle knows */
+    if (m->may_be_removed && gone) m->wanted = false;
+    restart_in(r, id, RETRY_OPEN_US);
+}
+
 void cluster_boot(struct run *r, uint64_t id)
 {
     struct err e = {{0}};
     struct arena a = {0};
-    struct join_cluster told;
+    struct cluster told;
     int rv;
-    bool asks = r->members[id].joins && !has_file(r, id, "meta") && !has_file(r, id, MEMBERS_PATH);
-    if (asks && !is_named(r, id, &a, &told)) {
+    bool asks = joining_asks(r, id);
+    if (asks && (rv = joining_ask(r, id, &a, &told, &e)) != 0) {
         arena_release(&a);
-        if (r->members[id].may_be_removed) r->members[id].wanted = false; /* before it ever ran; else members_settle knows */
-        return restart_in(r, id, RETRY_OPEN_US);
+        return not_told(r, id, rv, &e);
     }
     struct life *l = life_open(r, id, asks ? &told : NULL, &rv, &e);
     arena_release(&a);

@@ -11,6 +11,7 @@
  *   watchers.c  watches that move between members, their events against the model
  *   acquaint.c  what members know of each other's earlier lives
  *   members.c   members that are added, promoted, removed, moved and replaced
+ *   joining.c   what who joins is told, and who may not: namesakes, lost folders
  *   twin.c      a second process under a member's id
  *   calm.c      what must hold when nothing fails
  *   restore.c   a backup becomes a new cluster
@@ -21,6 +22,7 @@
 #ifndef PINTLE_TESTS_SIM_HARNESS_H
 #define PINTLE_TESTS_SIM_HARNESS_H
 
+#include "api/cluster.h"
 #include "api/core/core.h"
 #include "base/map.h"
 #include "env_sim.h"
@@ -75,7 +77,8 @@ struct run_counts {
     uint64_t calls, acked, unknown, refused, reads_checked, watch_events, watch_cancels, entries, snapshots_taken,
         snapshots_sent, snapshots_installed, states /* compared with another's */, whole_states /* with the model */,
         leader_changes, crashes, faults, undecided, masked_defects, damages,
-        damages_found, rotted /* while their members ran */, rot_found /* and they still did */, healed, changes, twins, backups, slices, retries, no_space, failovers /* the leader went silent in calm */;
+        damages_found, rotted /* while their members ran */, rot_found /* and they still did */, healed, changes, twins,
+        namesakes /* refused */, backups, slices, retries, no_space, failovers /* the leader went silent in calm */;
 };
 
 struct run_result {
@@ -118,6 +121,7 @@ struct member {
     bool joins;          /* was not there from the beginning */
     bool may_be_removed; /* somebody asked for it */
     bool told;           /* that it was removed */
+    bool is_namesake;    /* was added, and is called like another: it never runs */
     unsigned url, old_url; /* where it listens: at both */
     uint64_t last_index;    /* of its log when its last life ended */
     uint64_t snapshot_index; /* what its newest snapshot covers */
@@ -213,6 +217,10 @@ struct run {
         uint64_t id, of; /* its place, 0 = there is none; whose twin runs there, 0 = nobody's */
         bool won;        /* the member was refused, and stops */
     } twin;
+    struct {
+        uint64_t id, of; /* a member that was added, 0 = there is none; whose name it bears */
+        bool refused;
+    } namesake;
     uint64_t lying; /* this member's memory is not what it was; 0 = none */
     uint64_t truce; /* for this member, whose disk is not what it left, until it has faced that; 0 = none */
 };
@@ -335,6 +343,24 @@ uint64_t members_pick(const struct run *r, uint64_t n);
 unsigned members_count(const struct run *r);
 void members_url(const struct member *m, char out[32]);
 const char *members_change_name(enum member_change what);
+
+/* The number of one more, ready to be added; 0 if there is no more room. */
+uint64_t members_next(struct run *r);
+extern const char *const member_names[SIM_MEMBERS_MAX + 1];
+
+/* joining.c */
+enum namesake_how { NAMESAKE_ADDED, NAMESAKE_SECOND, NAMESAKE_HOWS };
+/* What a member's flags say: those of the beginning, and for one that joins those that are there, and itself. */
+size_t joining_flags(struct run *r, uint64_t id, struct consensus_member *out, char urls[][32]);
+/* Whether it has to ask the others before it starts; what they say (strings in the arena), ERR_EXISTS: it may not start. */
+bool joining_asks(struct run *r, uint64_t id);
+int joining_ask(struct run *r, uint64_t id, struct arena *a, struct cluster *ret, struct err *e);
+/* It was: whether rightly so, because its folder is lost; then its removal is asked for. */
+bool joining_refused(struct run *r, uint64_t id, const struct err *e);
+/* A process with an empty folder is started under the name of a member: as one that was added, or at that member's own URL. */
+void joining_namesake(struct run *r, uint64_t of, enum namesake_how how);
+/* After the faults: one that is still there is removed. */
+void joining_settle(struct run *r, uint64_t id);
 
 /* twin.c */
 enum twin_how { TWIN_BESIDE, TWIN_WHILE_ASLEEP, TWIN_AT_START, TWIN_HOWS };

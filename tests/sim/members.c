@@ -125,8 +125,7 @@ static void change_done(void *data, int error)
     cluster_stop(r, c->id, 10000);
 }
 
-/* Its number, ready to be added; 0 if there is no more room. */
-static uint64_t next_member(struct run *r)
+uint64_t members_next(struct run *r)
 {
     if (r->top + (r->twin.id != 0) >= r->o.sim.members) return 0;
     struct member *m = &r->members[r->top + 1];
@@ -148,7 +147,7 @@ static void ask(struct run *r, enum member_change what, uint64_t id)
 {
     struct life *l = cluster_leader(r);
     bool adds = what == MEMBERS_ADD_VOTER || what == MEMBERS_ADD_LEARNER;
-    if (adds) id = next_member(r);
+    if (adds) id = members_next(r);
     struct member *m = &r->members[id];
     if (!l || !id || r->n_changes == RUN_CHANGES_MAX) {
         if (what == MEMBERS_REPLACE) give_up_replacement(m);
@@ -163,7 +162,7 @@ static void ask(struct run *r, enum member_change what, uint64_t id)
     static const enum consensus_change_op ops[] = {CONSENSUS_ADD,    CONSENSUS_ADD,    CONSENSUS_PROMOTE,
                                                    CONSENSUS_REMOVE, CONSENSUS_UPDATE, CONSENSUS_REMOVE};
     struct consensus_change change = {ops[what],
-                                      {.id = id, .name = "added", .peer_url = url, .learner = what == MEMBERS_ADD_LEARNER}};
+                                      {.id = id, .name = "", .peer_url = url, .learner = what == MEMBERS_ADD_LEARNER}};
     int rv = consensus_change((struct consensus *)(uintptr_t)core_consensus(l->core), &change, change_done, c);
     run_trace(r, "** m%" PRIu64 " is asked for the %s of m%" PRIu64 ": %s", l->id, members_change_name(what), id,
               rv ? err_name(rv) : "begun");
@@ -227,6 +226,10 @@ void members_settle(struct run *r)
     if (!members_in_force(r, &v)) return;
     for (uint64_t id = 1; id <= r->top; id++) {
         struct member *m = &r->members[id];
+        if (m->is_namesake) {
+            if (v.all >> id & 1) joining_settle(r, id);
+            continue;
+        }
         if (v.all >> id & 1) {
             if (m->joins) start_member(m);
         } else if ((m->joins && !m->may_be_removed) || /* it was never added after all: nobody can tell it */

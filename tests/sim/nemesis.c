@@ -215,6 +215,7 @@ static void strike_member(struct armed *a)
     case FAULT_TRANSFER: ask_transfer(a); break;
     case FAULT_SNAPSHOT: ask_snapshot(a); break;
     case FAULT_TWIN: twin_start(r, a->id, (enum twin_how)f->a, f->lasts_us); break;
+    case FAULT_NAMESAKE: joining_namesake(r, a->id, (enum namesake_how)f->a); break;
     default: break;
     }
 }

@@ -83,12 +83,13 @@ void run_options_from_seed(struct run_options *o, uint64_t seed)
         if (!(o->faults >> FAULT_CHANGE & 1)) o->sim.members++;
         o->faults |= 1u << FAULT_TWIN;
     }
+    if (o->faults >> FAULT_CHANGE & 1 && sim_chance(r, 400000)) o->faults |= 1u << FAULT_NAMESAKE;
 }
 
 void run_options_print(const struct run_options *o, char *out, size_t size)
 {
     snprintf(out, size,
-             "members=%u clients=%u keys=%u watchers=%u faults=%06x stories=%02x gap=%.1fs fault=%.1fs "
+             "members=%u clients=%u keys=%u watchers=%u faults=%08x stories=%02x gap=%.1fs fault=%.1fs "
              "length=%.0fs think=%.0fms value=%zu snapshot=%" PRIu64 " trailing=%" PRIu64
              " segment=%zu election=%ums appends=%u",
              o->members, o->clients, o->keys, o->watchers, o->faults, o->stories, (double)o->fault_gap_us / 1e6,

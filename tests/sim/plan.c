@@ -43,6 +43,7 @@ static const char *const kind_names[FAULT_KINDS] = {
     [FAULT_TRANSFER] = "transfer of leadership",
     [FAULT_SNAPSHOT] = "snapshot",
     [FAULT_TWIN] = "second process",
+    [FAULT_NAMESAKE] = "namesake",
     [FAULT_CHANGE] = "change of members",
 };
 
@@ -217,6 +218,7 @@ static void choose_details(struct style *s, struct fault *f)
     case FAULT_TRANSFER: f->a = any_member(s); break;
     case FAULT_CHANGE: f->a = sim_random_below(r, MEMBERS_CHANGES); break;
     case FAULT_TWIN: f->a = sim_random_below(r, TWIN_HOWS); break;
+    case FAULT_NAMESAKE: f->a = sim_random_below(r, NAMESAKE_HOWS); break;
     default: break;
     }
 }
@@ -452,6 +454,7 @@ void plan_make(struct plan *p, const struct run_options *o)
         } else {
             add_some(&s, allowed[sim_random_below(&random, n)], at);
             if (o->faults >> FAULT_CHANGE & 1 && sim_chance(&random, 300000)) add_some(&s, FAULT_CHANGE, at + 1);
+            if (o->faults >> FAULT_NAMESAKE & 1 && sim_chance(&random, 100000)) add_some(&s, FAULT_NAMESAKE, at + 2);
         }
     }
     choose_shapes(p, o, &random);

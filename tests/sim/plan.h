@@ -39,6 +39,7 @@ enum fault_kind {
     FAULT_CHANGE,      /* of the members, a: enum member_change */
     FAULT_SNAPSHOT,
     FAULT_TWIN,        /* a second process on a copy of its disk, a: enum twin_how */
+    FAULT_NAMESAKE,    /* a process with an empty folder under its name, a: enum namesake_how */
     FAULT_KINDS,
 };
 

@@ -203,9 +203,10 @@ static void print_totals(const struct totals *t)
            c->states, c->whole_states);
     printf("# %" PRIu64 " faults, %" PRIu64 " crashes, %" PRIu64 " changes of leader, %" PRIu64
            " entries, snapshots: %" PRIu64 " taken, %" PRIu64 " sent, %" PRIu64 " installed, %" PRIu64
-           " saved; disks damaged: %" PRIu64 ", found: %" PRIu64 " (while in use: %" PRIu64 " of %" PRIu64 "), healed: %" PRIu64 "; changes of members: %" PRIu64 "; second processes: %" PRIu64 "\n",
+           " saved; disks damaged: %" PRIu64 ", found: %" PRIu64 " (while in use: %" PRIu64 " of %" PRIu64 "), healed: %" PRIu64
+           "; changes of members: %" PRIu64 "; second processes: %" PRIu64 "; namesakes refused: %" PRIu64 "\n",
            c->faults, c->crashes, c->leader_changes, c->entries, c->snapshots_taken, c->snapshots_sent,
-           c->snapshots_installed, c->backups, c->damages, c->damages_found, c->rot_found, c->rotted, c->healed, c->changes, c->twins);
+           c->snapshots_installed, c->backups, c->damages, c->damages_found, c->rot_found, c->rotted, c->healed, c->changes, c->twins, c->namesakes);
     printf("# worst recovery %.2f s; a silent leader is followed after %.2f election timeouts (mean of %" PRIu64
            "); histories too hard to judge: %" PRIu64 "\n",
            (double)t->worst_recovery_us / 1e6, c->failovers ? t->sum.failover_share / (double)c->failovers : 0,
