@@ -254,9 +254,9 @@ int64_t watcher_progress(const struct watch_hub *h, const struct watcher *w)
     return w->state == SYNCED ? h->revision : w->next_rev - 1;
 }
 
-bool watcher_synced(const struct watcher *w)
+bool watcher_synced(const struct watch_hub *h, const struct watcher *w)
 {
-    return w->state == SYNCED;
+    return w->state == SYNCED && w->next_rev <= h->revision + 1;
 }
 
 /* ---- matching a batch ------------------------------------------------------------------------ */

@@ -82,7 +82,10 @@ void *watcher_data(const struct watcher *w);
 /* All revisions <= this were delivered, or hold nothing for this watcher: what a progress
  * notification or a bookmark says. */
 int64_t watcher_progress(const struct watch_hub *h, const struct watcher *w);
-bool watcher_synced(const struct watcher *w);
+/* Whether it stands where the hub does: not behind it, and not ahead of it either, as one that starts in the future, or that history
+ * has brought further than the live batches have come. Only then may its client be told the hub's revision, which would else be
+ * older than what it knows. */
+bool watcher_synced(const struct watch_hub *h, const struct watcher *w);
 /* Valid inside `events`: a number that is the same for calls with the very same events, one after
  * another (the watchers of one range), and never comes again for others: what was encoded for one
  * watcher serves the next. */

@@ -196,7 +196,7 @@ static void cancel(struct watch_stream *ws, int64_t id)
 /* Whether all of the watch's changes up to the hub's revision were sent. */
 static bool in_step(const struct watch_stream *ws, const struct etcd_watch *w)
 {
-    return w->watcher && watcher_synced(w->watcher) && w->start_revision <= now_revision(ws);
+    return w->watcher && watcher_synced(api_of(ws)->hub, w->watcher) && w->start_revision <= now_revision(ws);
 }
 
 /* Answered, with id -1, only if that is true of all watches of the stream. */

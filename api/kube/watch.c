@@ -245,7 +245,7 @@ void watch_release(struct kube_request *q)
 
 static void bookmark(struct kube_watch *w, uint64_t now_ms)
 {
-    if (now_ms < w->bookmark_at_ms || !w->watcher || !watcher_synced(w->watcher) || !http_writable(w->q->st)) return;
+    if (now_ms < w->bookmark_at_ms || !w->watcher || !watcher_synced(hub_of(w), w->watcher) || !http_writable(w->q->st)) return;
     int64_t revision = watcher_progress(hub_of(w), w->watcher);
     w->bookmark_at_ms = now_ms + BOOKMARK_MS - 5000 + kube_random(w->q->api) % 10000;
     if (revision <= w->bookmarked) return;

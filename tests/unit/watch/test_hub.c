@@ -334,7 +334,7 @@ static void settle_all(void)
         struct model_watcher *w = &m.watchers[k];
         if (!w->used) continue;
         stats.watchers--;
-        assert_true(watcher_synced(w->w));
+        assert_true(watcher_synced(m.hub, w->w) == (w->next <= m.revision + 1));
         assert_int_equal(watcher_progress(m.hub, w->w), m.revision);
         for (size_t at = 0; at < m.n; at++) assert_false(wants(w, m.records[at]));
     }
@@ -506,9 +506,9 @@ static void test_slow_sink_holds_nothing(void **state)
     s.ready = false;
     struct event_batch *b = one_event("a", 2);
     watch_hub_live(h, b);
-    assert_false(watcher_synced(hit));
+    assert_false(watcher_synced(h, hit));
     assert_int_equal(watcher_progress(h, hit), 1);
-    assert_true(watcher_synced(other)); /* nothing was for it */
+    assert_true(watcher_synced(h, other)); /* nothing was for it */
     assert_int_equal(watcher_progress(h, other), 2);
     assert_int_equal(asked.n, 0); /* no history for a stream that cannot take it */
     s.ready = true;
@@ -518,7 +518,7 @@ static void test_slow_sink_holds_nothing(void **state)
     assert_int_equal(asked.froms[0], 2);
     watch_hub_history(h, asked.ids[0], 0, b, 2, 0);
     assert_int_equal(s.events, 1);
-    assert_true(watcher_synced(hit));
+    assert_true(watcher_synced(h, hit));
     free_batch(b);
     watch_hub_free(h);
 }
@@ -537,10 +537,31 @@ static void test_canceled_when_compacted(void **state)
     assert_int_equal(asked.n, 2);
     assert_int_equal(asked.froms[1], 60);
     watch_hub_history(h, asked.ids[1], 0, NULL, 100, 0);
-    assert_true(watcher_synced(later) && watcher_synced(live));
+    assert_true(watcher_synced(h, later) && watcher_synced(h, live));
     watch_hub_history(h, asked.ids[1], ERR_COMPACTED, NULL, 0,
                       1000); /* an answer that nobody waits for */
     assert_int_equal(s.cancels, 1);
+    watch_hub_free(h);
+}
+
+/* A bookmark with the hub's revision would send these watchers' clients back. */
+static void test_ahead_of_the_hub_is_not_synced(void **state)
+{
+    (void)state;
+    struct watch_hub *h = new_hub(100);
+    struct counting_sink s = counting_sink();
+    watch_sink_init(&s.sink);
+    struct watcher *next = add(h, &s, "a", (struct slice){0}, 101),
+                   *future = add(h, &s, "a", (struct slice){0}, 103),
+                   *lagging = add(h, &s, "a", (struct slice){0}, 50);
+    assert_true(watcher_synced(h, next) && !watcher_synced(h, future) && !watcher_synced(h, lagging));
+    struct event_batch *b = one_event("a", 102); /* the core is there already; this worker was left out */
+    watch_hub_history(h, asked.ids[0], 0, b, 102, 0);
+    assert_int_equal(s.last_rev, 102);
+    assert_true(watcher_synced(h, next) && !watcher_synced(h, future) && !watcher_synced(h, lagging));
+    watch_hub_reset(h, 102);
+    assert_true(!watcher_synced(h, next) && watcher_synced(h, future) && watcher_synced(h, lagging));
+    free_batch(b);
     watch_hub_free(h);
 }
 
@@ -616,6 +637,7 @@ int main(void)
         cmocka_unit_test(test_lagging_watchers_share_requests),
         cmocka_unit_test(test_slow_sink_holds_nothing),
         cmocka_unit_test(test_canceled_when_compacted),
+        cmocka_unit_test(test_ahead_of_the_hub_is_not_synced),
         cmocka_unit_test(test_bad_start_is_refused),
         cmocka_unit_test(test_index_of_many_ranges),
     };
