@@ -50,6 +50,12 @@ static void end_with_error(struct kube_watch *w)
     end(w);
 }
 
+static void end_expired(struct kube_watch *w)
+{
+    status_expired(&w->q->status, "The resourceVersion for the provided watch is too old.");
+    end_with_error(w);
+}
+
 static void start_answer(struct kube_watch *w)
 {
     if (w->head_sent) return;
@@ -67,6 +73,10 @@ static void sink_events(struct watch_sink *sink, struct watcher *watcher, const 
     (void)last_rev;
     for (size_t i = 0; i < n && !w->ended; i++) {
         struct record *shown;
+        if (watch_lost_before(events[i])) {
+            end_expired(w);
+            return;
+        }
         enum watch_type type = watch_classify(w, events[i], &shown);
         if (type == WATCH_NOTHING) continue;
         struct blob *b = watch_encode(w, type, events[i]->record, shown);
@@ -86,10 +96,10 @@ static void sink_canceled(struct watch_sink *sink, struct watcher *watcher, int 
     (void)compact_rev;
     w->watcher = NULL;
     if (code == ERR_COMPACTED) {
-        status_expired(&w->q->status, "The resourceVersion for the provided watch is too old.");
-    } else {
-        status_core(&w->q->status, code, false);
+        end_expired(w);
+        return;
     }
+    status_core(&w->q->status, code, false);
     end_with_error(w);
 }
 

@@ -24,6 +24,13 @@ enum watch_type watch_classify(struct kube_watch *w, const struct event *e, stru
     return WATCH_NOTHING;
 }
 
+/* At the compact revision itself the store still has the change, but not what was there before it: whether an object went out of
+ * view, and which, cannot be told. */
+bool watch_lost_before(const struct event *e)
+{
+    return !e->prev && (e->record->tombstone || e->record->version > 1);
+}
+
 /* A number for the format, as a key of the cache. Columns make a different event. */
 static unsigned format_id(const struct kube_watch *w)
 {

@@ -27,6 +27,8 @@ struct kube_watch {
 
 /* What `e` means to this watch, and the object's bytes to show (borrowed). */
 enum watch_type watch_classify(struct kube_watch *w, const struct event *e, struct record **ret_shown);
+/* Whether that cannot be told, because what was there before was compacted: the client must list again. */
+bool watch_lost_before(const struct event *e);
 /* One event in the watch's format, from the cache if it is there; NULL: out of memory, or the object is no object (then
  * w->corrupt is set). The reference is the caller's. */
 struct blob *watch_encode(struct kube_watch *w, enum watch_type type, struct record *event, struct record *shown);

@@ -507,7 +507,21 @@ def through_etcd():
               e["object"]["message"] == "The resourceVersion for the provided watch is too old.", e)
     tap.equal("and its end", w.next(), None)
     w.close()
+    before = c.get(CM).json["metadata"]["resourceVersion"]
     c.delete(CM + "/by-hand")
+    gone = c.get(CM).json["metadata"]["resourceVersion"]
+    ctl("compact", gone)
+    w = c.watch(CM + "?watch=1&resourceVersion=" + before)
+    e = w.next()
+    tap.check("a deletion right at the compact revision, of what cannot be shown any more: ERROR 410, not silence",
+              e and e["type"] == "ERROR" and e["object"]["code"] == 410, (before, gone, e))
+    w.close()
+    w = c.watch(CM + "?watch=1&resourceVersion=" + gone)
+    c.post(CM, cm("later"))
+    e = w.next()
+    tap.check("from the compact revision on it goes", e and e["type"] == "ADDED" and e["object"]["metadata"]["name"] == "later", e)
+    w.close()
+    c.delete(CM + "/later")
 
 
 def restart():
