@@ -14,6 +14,7 @@
 #define SERVICE_STATIC 256u     /* the low part is left for addresses that are asked for */
 #define NODE_PORT_FIRST 30000
 #define NODE_PORT_LAST 32767
+#define NODE_PORTS (NODE_PORT_LAST - NODE_PORT_FIRST + 1)
 
 static const char *ip_key(struct kube_request *q, struct slice ip)
 {
@@ -184,13 +185,26 @@ static bool has_port(const struct json *ports, size_t upto, int64_t number)
     return false;
 }
 
+static void mark_ports(const struct json *ports, bool used[NODE_PORTS])
+{
+    for (size_t i = 0; ports && i < ports->count; i++) {
+        int64_t number = port_number(json_at(ports, i));
+        if (number >= NODE_PORT_FIRST && number <= NODE_PORT_LAST) used[number - NODE_PORT_FIRST] = true;
+    }
+}
+
+/* One that the service names nowhere; 0 if it names them all. */
 static int64_t draw_port(struct kube_request *q, const struct json *ports, const struct json *old_ports)
 {
-    int64_t number;
-    do {
-        number = NODE_PORT_FIRST + (int64_t)(kube_random(q->api) % (NODE_PORT_LAST - NODE_PORT_FIRST + 1));
-    } while (has_port(ports, SIZE_MAX, number) || has_port(old_ports, SIZE_MAX, number));
-    return number;
+    bool used[NODE_PORTS] = {0};
+    size_t start = (size_t)(kube_random(q->api) % NODE_PORTS);
+    mark_ports(ports, used);
+    mark_ports(old_ports, used);
+    for (size_t i = 0; i < NODE_PORTS; i++) {
+        size_t at = (start + i) % NODE_PORTS;
+        if (!used[at]) return NODE_PORT_FIRST + (int64_t)at;
+    }
+    return 0;
 }
 
 /* The port that this one, by name or number, had before: an update that leaves nodePort out keeps it. */
@@ -216,6 +230,7 @@ static int allocate_port(struct kube_request *q, const struct json *service, str
     if (!given) {
         number = former_port(old_ports, port);
         if (!number || has_port(ports, SIZE_MAX, number)) number = draw_port(q, ports, old_ports);
+        if (!number) return status_internal(&q->status, "no node port is left for port %zu of the service", i);
         if (json_set_str(&q->arena, port, "nodePort", json_int(&q->arena, number))) return status_nomem(&q->status);
     }
     if (has_port(old_ports, SIZE_MAX, number) || has_port(ports, i, number)) return 0; /* ours, or shared by two protocols */

@@ -300,6 +300,9 @@ def services():
     tap.check("a node port", port and 30000 <= port <= 32767, r)
     status_is("that is taken too", c.post(SVC, svc("np2", type="NodePort", ports=[{"port": 1, "nodePort": port}])), 422, "Invalid", "provided port is already allocated")
     status_is("out of range", c.post(SVC, svc("np2", type="NodePort", ports=[{"port": 1, "nodePort": 80}])), 422, "Invalid", "not in the valid range")
+    every = [{"name": "p%d" % i, "port": 2 + i, "nodePort": 30000 + i} for i in range(2768)]
+    status_is("a port to draw, and every one is named", c.post(SVC, svc("np2", type="NodePort", ports=[{"name": "a", "port": 1}] + every)),
+              500, "InternalError", "no node port is left")
     c.patch(SVC + "/np", {"spec": {"type": "ClusterIP"}})
     r = c.post(SVC, svc("np2", type="NodePort", ports=[{"port": 1, "nodePort": port}]))
     tap.equal("given back by a change of type", r.status, 201)
