@@ -111,7 +111,8 @@ static bool sink_ready(struct watch_sink *sink)
 
 static void go_live(struct kube_watch *w, int64_t from)
 {
-    struct watch_options o = {.key = w->key, .range_end = w->end, .start_rev = from + 1, .data = w};
+    struct watch_options o = {
+        .key = w->key, .range_end = w->end, .start_rev = from < INT64_MAX ? from + 1 : from, .data = w};
     start_answer(w);
     int code = watch_add(hub_of(w), &w->sink, &o, &w->watcher);
     if (!code) return;
