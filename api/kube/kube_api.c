@@ -256,12 +256,15 @@ static void on_body(struct http_stream *st, struct slice piece)
         status_nomem(&q->status);
     }
     respond_status(q);
+    request_drop_body(q);
 }
 
 static void on_end(struct http_stream *st)
 {
     struct kube_request *q = http_user(st);
+    if (q->verb == VERB_GET || q->verb == VERB_LIST || q->verb == VERB_WATCH) request_drop_body(q);
     if (!q->responded) dispatch(q);
+    if (q->responded) request_drop_body(q);
 }
 
 static void on_writable(struct http_stream *st)

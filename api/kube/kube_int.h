@@ -344,6 +344,8 @@ struct kube_api {
 void kube_api_unref(struct kube_api *api);
 void request_ref(struct kube_request *q);
 void request_unref(struct kube_request *q);
+/* Nobody needs it any more, nor what was parsed from it. */
+void request_drop_body(struct kube_request *q);
 /* Submits q->core; `done` on this thread, never from inside. */
 void request_core(struct kube_request *q, enum core_request_type type, void (*done)(struct kube_request *q));
 /* Drops the last core answer, so that q->core can be used again; an open cursor stays. */

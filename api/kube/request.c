@@ -20,15 +20,24 @@ void request_ref(struct kube_request *q)
     q->refs++;
 }
 
+void request_drop_body(struct kube_request *q)
+{
+    q->api->body_bytes -= q->body_counted;
+    q->body_counted = 0;
+    buf_release(&q->body);
+}
+
 void request_unref(struct kube_request *q)
 {
     CHECK(q->refs > 0);
-    if (--q->refs) return;
+    if (--q->refs) {
+        if (q->responded && q->refs == 1) request_drop_body(q); /* only the exchange is left, for as long as its client wants */
+        return;
+    }
     mutate_release(&q->mut);
     list_remove(&q->node);
     core_request_release(&q->core);
-    q->api->body_bytes -= q->body_counted;
-    buf_release(&q->body);
+    request_drop_body(q);
     arena_release(&q->arena);
     struct kube_api *api = q->api;
     struct kube_request *parent = q->parent;

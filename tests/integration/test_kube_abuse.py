@@ -115,6 +115,18 @@ r = c.get(CM + "?labelSelector=" + "a%2C" * 20000)
 tap.check("a selector of 80 KB", r.status in (400, 414, 431), r.status)
 tap.equal("garbage on the wire", c.get("/readyz").status, 200)
 tap.equal("a clean stop", c.stop(0), 0)
+
+# What is known of a request is not its body: watches that came with one, and would hold all the room there is for bodies.
+c = Cluster(extra=["--workers", "1"])
+open_watches = []
+for i in range(90):
+    conn = c.connect()
+    conn.request("GET", CM + "?watch=1&resourceVersion=1", b" " * 3000000, {"Content-Type": "application/json"})
+    open_watches.append((conn, conn.getresponse()))
+tap.equal("watches with bodies of 3 MB", {r.status for _, r in open_watches}, {200})
+r = c.request("POST", CM, json.dumps({"metadata": {"name": "big"}, "data": {"x": "y" * 1000000}}), {"Content-Type": "application/json"})
+tap.equal("leave room for those of others", r.status, 201)
+[conn.close() for conn, _ in open_watches]
 if tap.failed:
     print(c.logs())
 tap.done()
