@@ -10,7 +10,8 @@
  * that were read (of the object, and of its namespace), so a stale read can cost a second attempt and nothing else.
  *
  * When the leader changes under a write, it is not known whether it was applied. The same write is then sent again, with the same
- * guard: it is applied once at most, and if the object turns out to hold just our bytes, it was. */
+ * guard: it is applied once at most. If the guard fails then, what is there now tells whether our first attempt was the reason; where
+ * it does not, computing and writing again could do twice what was asked for once, and the client is told that nobody knows. */
 #include <stdio.h>
 
 #include "api/kube/kube_int.h"
@@ -142,30 +143,59 @@ static int build(struct kube_request *q, struct txn_op *txn)
     return 0;
 }
 
-static bool is_ours(const struct mutation *m, const struct record *now)
+/* ---- what became of an attempt whose answer was lost ------------------------------------------ */
+
+enum fate { FATE_APPLIED, FATE_NOT_APPLIED, FATE_UNKNOWN };
+
+static struct slice uid_of(struct kube_request *q, struct slice stored)
 {
-    if (m->action == MUTATE_DELETE) return now == NULL;
-    return now && slice_eq(record_value(now), m->value) && (!m->object || now->mod_rev > m->object->mod_rev);
+    struct json *object;
+    return object_parse(&q->arena, stored, 0, &object) ? (struct slice){0} : json_path_text(object, "metadata.uid");
 }
 
-/* Somebody was faster: take what the txn saw. Returns whether our own earlier attempt was that somebody. */
-static bool take_failure(struct kube_request *q, const struct op_result *r)
+/* Our uid is random: an object that has it was made by us, whoever has changed it since. */
+static enum fate fate_of_create(struct kube_request *q, const struct record *now)
 {
-    struct mutation *m = &q->mut;
+    if (!now) return FATE_UNKNOWN; /* made, and deleted again? */
+    struct slice uid = uid_of(q, q->mut.value);
+    return uid.len && slice_eq(uid_of(q, record_value(now)), uid) ? FATE_APPLIED : FATE_NOT_APPLIED;
+}
+
+/* The object that was to go is gone, or it is still there. */
+static enum fate fate_of_delete(const struct record *seen, const struct record *now)
+{
+    return now && now->create_rev == seen->create_rev ? FATE_NOT_APPLIED : FATE_APPLIED;
+}
+
+/* Versions are counted: the one behind what was seen is ours or it is not. */
+static enum fate fate_of_update(const struct mutation *m, const struct record *seen, const struct record *now)
+{
+    if (!now || now->create_rev != seen->create_rev) return FATE_UNKNOWN;
+    if (now->version > seen->version && slice_eq(record_value(now), m->value)) return FATE_APPLIED;
+    return now->version > seen->version + 1 ? FATE_UNKNOWN : FATE_NOT_APPLIED;
+}
+
+static enum fate fate_of(struct kube_request *q, const struct record *now)
+{
+    const struct mutation *m = &q->mut;
+    if (!m->object) return fate_of_create(q, now);
+    return m->action == MUTATE_DELETE ? fate_of_delete(m->object, now) : fate_of_update(m, m->object, now);
+}
+
+/* ---- the answer to the txn -------------------------------------------------------------------- */
+
+/* Somebody was faster: take what the txn saw. */
+static void take_failure(struct mutation *m, const struct op_result *r)
+{
     size_t i = 0;
-    struct record *now = first_record(&r[i++]);
-    if (m->uncertain && is_ours(m, now)) {
-        m->revision = now ? now->mod_rev : q->core.result.revision;
-        return true;
-    }
-    m->uncertain = false;
-    set_record(&m->object, now);
+    set_record(&m->object, first_record(&r[i++]));
     if (m->guard_key.len) set_record(&m->guard, first_record(&r[i++]));
     m->n_taken = 0;
     for (size_t n = 0; n < m->n_claims; n++) {
         if (first_record(&r[i++])) m->taken[m->n_taken++] = m->claims[n];
     }
-    return false;
+    m->fresh = true;
+    m->uncertain = false;
 }
 
 static void submit(struct kube_request *q);
@@ -180,9 +210,9 @@ static void write_failed(struct kube_request *q, int code)
         write_out(q);
         return;
     }
-    bool unknown = code == ERR_TIMEOUT || code == ERR_LEADER_CHANGED;
-    if (unknown) m->uncertain = true;
-    if ((unknown || code == ERR_NO_LEADER) && clock_mono_ms() + MUTATE_RETRY_MS < m->deadline_ms) {
+    bool again = code == ERR_TIMEOUT || code == ERR_LEADER_CHANGED;
+    if (again || code == ERR_STOPPED) m->uncertain = true;
+    if ((again || code == ERR_NO_LEADER) && clock_mono_ms() + MUTATE_RETRY_MS < m->deadline_ms) {
         request_later(q, MUTATE_RETRY_MS, submit);
         return;
     }
@@ -198,16 +228,25 @@ static void write_done(struct kube_request *q)
         write_failed(q, c->code);
         return;
     }
+    const struct op_result *r = c->result.op.txn.results;
     if (c->result.op.txn.succeeded) {
         m->revision = c->result.revision;
         m->finish(q);
         return;
     }
-    if (take_failure(q, c->result.op.txn.results)) {
+    struct record *now = first_record(&r[0]);
+    enum fate fate = m->uncertain ? fate_of(q, now) : FATE_NOT_APPLIED;
+    if (fate == FATE_APPLIED) {
+        m->revision = !now ? c->result.revision : m->object ? now->mod_rev : now->create_rev;
         m->finish(q);
         return;
     }
-    m->fresh = true;
+    if (fate == FATE_UNKNOWN) {
+        status_core(&q->status, ERR_TIMEOUT, true);
+        respond_status(q);
+        return;
+    }
+    take_failure(m, r);
     request_core_reset(q);
     if (++m->attempts >= m->max_attempts) {
         status_modified(&q->status, q->route.kind, q->route.name);

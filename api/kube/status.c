@@ -256,6 +256,7 @@ int status_core(struct status *s, int core_code, bool unknown_outcome)
     case ERR_COMPACTED: return status_expired(s, "The resourceVersion for the provided list is too old.");
     case ERR_TOO_MANY_REQUESTS:
     case ERR_BUSY:
+        if (unknown_outcome) return status_core(s, ERR_TIMEOUT, true);
         status_set(s, 429, "TooManyRequests", "Too many requests, please try again later.");
         break;
     case ERR_TIMEOUT:
@@ -268,6 +269,7 @@ int status_core(struct status *s, int core_code, bool unknown_outcome)
     case ERR_NOT_LEADER:
     case ERR_UNAVAILABLE:
     case ERR_STOPPED:
+        if (unknown_outcome) return status_core(s, ERR_TIMEOUT, true);
         status_set(s, 503, "ServiceUnavailable", "the server is currently unable to handle the request: %s", text);
         break;
     case ERR_NO_SPACE: return status_set(s, 507, "InternalError", "Internal error occurred: %s", text);

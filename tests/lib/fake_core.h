@@ -21,6 +21,7 @@ struct core_client {
     struct list requests, wishes;
     uint64_t leader;
     int fail_next; /* error of the next request that does not only close something */
+    int lose_next; /* what the next command is answered with, though it was applied */
 };
 
 static inline void fake_core_wish(void *ctx, uint64_t id, int64_t from)
@@ -195,6 +196,11 @@ static inline bool fake_core_step(struct core_client *c)
     bool closes = r->type == CORE_CURSOR_CLOSE || r->type == CORE_SNAPSHOT_CLOSE;
     r->code = c->fail_next && !closes ? c->fail_next : fake_core_serve(c, r);
     if (!closes) c->fail_next = 0;
+    if (c->lose_next && r->type == CORE_COMMAND) {
+        result_release(&r->result);
+        r->code = c->lose_next;
+        c->lose_next = 0;
+    }
     r->ret_revision = store_revision(c->store);
     r->ret_term = 5;
     struct event_batch *b = store_take_events(c->store);

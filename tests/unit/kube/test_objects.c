@@ -144,8 +144,13 @@ static void test_status_of_core(void **state)
         assert_int_equal(s.retry_after_s, want[i].retry);
         assert_string_equal(s.reason, want[i].reason);
     }
-    status_core(&s, ERR_TIMEOUT, true); /* nobody should blindly repeat a write that may have been done */
-    assert_int_equal(s.retry_after_s, 0);
+    static const int transport[] = {ERR_TIMEOUT, ERR_LEADER_CHANGED, ERR_NO_LEADER, ERR_STOPPED, ERR_TOO_MANY_REQUESTS};
+    for (size_t i = 0; i < sizeof(transport) / sizeof(*transport); i++) {
+        status_init(&s, &arena);
+        status_core(&s, transport[i], true); /* nobody should blindly repeat a write that may have been done */
+        assert_int_equal(s.code, 504);
+        assert_int_equal(s.retry_after_s, 0);
+    }
 }
 
 /* RFC 6902 appendix A and more. `want` NULL: refused, and the document may not be used. */
