@@ -86,7 +86,7 @@
 #define LIMIT_HTTP_LINGER_MS 2000          /* after our last word, for the peer to close */
 #define LIMIT_HTTP_DISCARD_BYTES (LIMIT_MiB) /* rest of a request body that nobody wants */
 #define LIMIT_HTTP2_WINDOW_BYTES (LIMIT_MiB) /* per stream; a connection has four times that */
-#define LIMIT_HTTP_SERVER_BYTES (512 * LIMIT_MiB) /* requests' heads and queued output, per worker; beyond it
+#define LIMIT_HTTP_SERVER_BYTES (512 * LIMIT_MiB) /* requests' heads, bodies that wait, queued output, per worker; beyond it
                                                      a connection with a request open gets no other one */
 #define LIMIT_KUBE_PARTIAL_BYTES (256 * LIMIT_MiB) /* request bodies of the Kubernetes API, per worker */
 #define LIMIT_GRPC_PARTIAL_BYTES (256 * LIMIT_MiB) /* messages still incomplete, per worker */

@@ -171,17 +171,19 @@ static int on_data_chunk(nghttp2_session *h2, uint8_t flags, int32_t id, const u
     (void)flags;
     struct http_conn *c = user;
     c->since_frame = 0;
-    nghttp2_session_consume_connection(h2, len);
     struct http_stream *st = find(c, id);
-    if (!st || st->malformed) return 0;
-    if (!h2_head_data(&st->head, len)) return malformed(h2, st);
-    if (!st->sent) {
+    bool fits = st && !st->malformed && h2_head_data(&st->head, len);
+    if (fits && !st->sent) {
         stream_body(st, slice_make(data, len));
-    } else if (!st->reset) {
-        st->discarded += len;
-        nghttp2_session_consume_stream(h2, id, len);
-        if (st->discarded > LIMIT_HTTP_DISCARD_BYTES) h2_enough(st);
+        return 0;
     }
+    nghttp2_session_consume_connection(h2, len);
+    if (!st || st->malformed) return 0;
+    if (!fits) return malformed(h2, st);
+    if (st->reset) return 0;
+    st->discarded += len;
+    nghttp2_session_consume_stream(h2, id, len);
+    if (st->discarded > LIMIT_HTTP_DISCARD_BYTES) h2_enough(st);
     return 0;
 }
 
@@ -215,7 +217,9 @@ void h2_input(struct http_conn *c, struct slice data)
 void h2_consume(struct http_stream *st, size_t n)
 {
     struct http_conn *c = st->conn;
-    if (c->proto != PROTO_H2 || !c->h2 || st->peer_done || st->finished) return;
+    if (c->proto != PROTO_H2 || !c->h2 || n == 0) return;
+    nghttp2_session_consume_connection(c->h2, n);
+    if (st->peer_done || st->finished) return;
     nghttp2_session_consume_stream(c->h2, st->id, n); /* fails only for a stream that is gone, or for want of memory */
 }
 

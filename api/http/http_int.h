@@ -128,7 +128,8 @@ struct http_conn {
     int error;              /* what the streams are told at the teardown */
     struct list streams, receiving, waiting, resuming;
     size_t n_streams;
-    size_t queued; /* bytes in all streams' queues */
+    size_t queued;  /* bytes in all streams' queues */
+    size_t holding; /* ... and of bodies that wait for a resume: for HTTP/2 at most its window */
     struct out_rest *rest;
     struct wheel_timer timer;
     uint64_t opened_ms, read_ms, write_ms, idle_since_ms, stalled_since_ms;
@@ -180,7 +181,7 @@ struct http_server {
     struct http_limits limits;
     struct list conns, dirty;
     size_t n_conns;
-    size_t held; /* streams, their heads and what is queued on them */
+    size_t held; /* streams, their heads, bodies that wait, and what is queued on them */
     struct list free_streams;
     size_t n_free_streams;
     nghttp2_session_callbacks *callbacks;
@@ -282,6 +283,7 @@ void h2_data(struct http_stream *st); /* there is more to send, or the end */
 void h2_reset(struct http_stream *st, uint32_t code);
 /* Ends the reading of a request whose answer is whole. */
 void h2_enough(struct http_stream *st);
+/* Body bytes are done with: the windows of the stream, as long as it is open, and of the connection may go on. */
 void h2_consume(struct http_stream *st, size_t n);
 void h2_shutdown(struct http_conn *c);
 void h2_terminate(struct http_conn *c, uint32_t code, const char *reason);

@@ -72,6 +72,26 @@ static void stream_free(struct http_stream *st)
     s->n_free_streams++;
 }
 
+/* Body that waits for a resume counts as what is queued does. */
+static int hold(struct http_stream *st, struct slice piece)
+{
+    struct http_conn *c = st->conn;
+    if (server_full(c->server) && c->holding + piece.len > HTTP_INPUT) return ERR_LIMIT;
+    int rc = buf_append_slice(&st->held, piece);
+    if (rc) return rc;
+    c->holding += piece.len;
+    c->server->held += piece.len;
+    return 0;
+}
+
+/* The body that was held is no more, or is about to be delivered; how much it is. */
+static size_t let_go(struct http_stream *st)
+{
+    st->conn->holding -= st->held.len;
+    st->conn->server->held -= st->held.len;
+    return st->held.len;
+}
+
 void stream_close(struct http_stream *st, int error)
 {
     struct http_conn *c = st->conn;
@@ -85,6 +105,7 @@ void stream_close(struct http_stream *st, int error)
     wheel_unset(&st->deadline);
     if (st->error) error = st->error;
     if (st->cb.closed) st->cb.closed(st, error);
+    h2_consume(st, let_go(st));
     c->queued -= st->q.bytes;
     s->held -= st->q.bytes;
     if (c->recent == st) c->recent = NULL;
@@ -212,9 +233,10 @@ static void stream_call_body(struct http_stream *st, struct slice piece)
 void http_unread(struct http_stream *st, size_t n)
 {
     CHECK(st->paused && n <= st->piece.len && st->unread == 0);
-    st->unread = n;
-    if (buf_append_slice(&st->held, slice_sub(st->piece, st->piece.len - n, n)) != 0)
-        http_reset(st, NGHTTP2_INTERNAL_ERROR);
+    if (hold(st, slice_sub(st->piece, st->piece.len - n, n)) != 0)
+        http_reset(st, NGHTTP2_ENHANCE_YOUR_CALM);
+    else
+        st->unread = n;
 }
 
 bool http_paused(const struct http_stream *st)
@@ -233,7 +255,9 @@ void stream_body(struct http_stream *st, struct slice piece)
         stream_call_body(st, piece);
         return;
     }
-    if (buf_append_slice(&st->held, piece) != 0) http_reset(st, NGHTTP2_INTERNAL_ERROR);
+    if (hold(st, piece) == 0) return;
+    http_reset(st, NGHTTP2_ENHANCE_YOUR_CALM);
+    h2_consume(st, piece.len);
 }
 
 void stream_end(struct http_stream *st)
@@ -264,6 +288,7 @@ void http_resume(struct http_stream *st)
 static void stream_deliver_held(struct http_stream *st)
 {
     struct buf held = st->held;
+    (void)let_go(st);
     buf_init(&st->held, 0);
     if (held.len) {
         if (st->cb.body && !st->reset)

@@ -587,6 +587,71 @@ static void test_server_queue(void **state)
     still_serves();
 }
 
+/* Bodies that are sent on to streams that take no more are kept up to the connection's window, whatever the windows of the streams
+ * allow, and delivered when those go on. */
+static void test_held_bodies(void **state)
+{
+    (void)state;
+    enum { N = 12, LEN = 1000000 };
+    struct h2_client c;
+    static struct h2_answer a[N];
+    static uint8_t body[LEN];
+    memset(a, 0, sizeof(a));
+    f.server->limits.out_bytes = 1000;
+    h2c_open(&c, &f);
+    c.hold_windows = true;
+    for (int i = 0; i < N; i++) h2c_request(&c, &a[i], "POST", "/echo", NULL, body, LEN);
+    for (int i = 0; i < 500; i++) h2c_turn(&c);
+    struct http_conn *conn = container_of(f.server->conns.next, struct http_conn, node);
+    assert_true(conn->holding > LIMIT_MiB && conn->holding <= 4 * LIMIT_HTTP2_WINDOW_BYTES);
+    assert_true(f.server->held >= conn->holding);
+    c.hold_windows = false;
+    for (int i = 0; i < N; i++)
+        if (a[i].body.len) nghttp2_session_consume(c.session, a[i].id, a[i].body.len);
+    for (int i = 0; i < N; i++) {
+        assert_true(h2c_wait(&c, &a[i].closed));
+        assert_int_equal(a[i].body.len, LEN);
+        answer_release(&a[i]);
+    }
+    assert_int_equal(conn->holding, 0);
+    h2c_close(&c);
+}
+
+/* While the server holds too much a connection may keep little of that; and what a lost stream held is given back to the window. */
+static void test_held_bodies_when_full(void **state)
+{
+    (void)state;
+    enum { N = 12, LEN = 1000000 };
+    struct h2_client c;
+    static struct h2_answer a[N];
+    static uint8_t body[LEN];
+    struct h2_answer b = {0};
+    memset(a, 0, sizeof(a));
+    f.server->limits.out_bytes = 1000;
+    h2c_open(&c, &f);
+    c.hold_windows = true;
+    for (int i = 0; i < N; i++) h2c_request(&c, &a[i], "POST", "/echo", NULL, body, LEN);
+    struct http_conn *conn = NULL;
+    while (!conn || conn->holding < LIMIT_MiB) {
+        h2c_turn(&c);
+        if (!list_empty(&f.server->conns)) conn = container_of(f.server->conns.next, struct http_conn, node);
+    }
+    f.server->limits.server_bytes = 1;
+    for (int i = 0; i < N; i++) {
+        assert_true(h2c_wait(&c, &a[i].closed));
+        assert_int_equal(a[i].close_code, NGHTTP2_ENHANCE_YOUR_CALM);
+        nghttp2_session_consume_connection(c.session, a[i].body.len);
+        answer_release(&a[i]);
+    }
+    assert_int_equal(conn->holding, 0);
+    c.hold_windows = false;
+    f.server->limits.server_bytes = http_default_limits.server_bytes;
+    h2c_request(&c, &b, "POST", "/count", NULL, body, LEN);
+    assert_true(h2c_wait(&c, &b.ended));
+    answer_release(&b);
+    h2c_close(&c);
+}
+
 /* ---- the end --------------------------------------------------------------------------------------- */
 
 static void test_graceful(void **state)
@@ -782,7 +847,7 @@ int main(void)
         T(test_slow_window),
         T(test_write_stall),
         T(test_connection_queue),
-        T(test_server_queue),
+        T(test_server_queue), T(test_held_bodies), T(test_held_bodies_when_full),
         T(test_graceful),
         T(test_grace_over),
         T(test_garbage),
