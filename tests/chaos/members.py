@@ -1,6 +1,6 @@
 """Members of a cluster as processes: each in a network namespace of its own behind the switch, with a disk of its own (ext4 on a loop
 device) and clocks and syncs under the control of shim.so. What this machine cannot do is left out, and `missing` says why."""
-import ctypes, fcntl, json, os, shutil, signal, struct, subprocess, time
+import ctypes, fcntl, json, os, re, shutil, signal, struct, subprocess, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 B = os.path.abspath(os.path.join(ROOT, os.environ.get("B", "build")))
@@ -10,6 +10,16 @@ SHIM_WORDS = ("wall_offset_ns", "drift_ppm", "drift_from_ns", "mono_offset_ns", 
               "counted_syncs", "failed")
 EXT4_IOC_SHUTDOWN, SHUTDOWN_NO_FLUSH = 0x8004587d, 2
 DISK_BYTES = 96 << 20
+TWICE = "stopped, it cannot go on safely: another process runs under the ID of this member"
+# {why a member may end by itself: what it says then}
+EXCUSES = {
+    "power loss": "input/output error|read-only file system",
+    "a full disk": "no space left on device|error=NO_SPACE",
+    "an I/O error": "input/output error|error=IO|no space left on device|error=NO_SPACE",
+    "removed": "this member was removed from the cluster",
+    "an empty folder": "has run before",
+    "a second process under its id": TWICE,
+}
 
 
 class Trouble(Exception):
@@ -188,8 +198,8 @@ class Member:
         self.log = os.path.join(cluster.dir, self.name + ".log")
         open(self.log, "ab").close()
         self.proc, self.wanted, self.paused, self.held = None, True, False, False
-        self.excuse = None          # why it may end by itself
-        self.pardon = (0, None)     # and until when it may still do so
+        self.excuse = None          # of EXCUSES
+        self.pardons = {}           # excuses that were, and until when they hold
         self.state, self.initial, self.moved = "new", None, False
         self.starts = 0
 
@@ -238,7 +248,14 @@ class Member:
 
     def forgive(self):
         """The fault is over; what it did may show a little later."""
-        self.excuse, self.pardon = None, (time.monotonic() + 15, self.excuse)
+        self.pardon(self.excuse)
+        self.excuse = None
+
+    def pardon(self, excuse):
+        self.pardons[excuse] = time.monotonic() + 15
+
+    def excuses(self):
+        return [x for x in EXCUSES if x == self.excuse or time.monotonic() < self.pardons.get(x, 0)]
 
     def pause(self):
         if self.up:
@@ -253,6 +270,11 @@ class Member:
     def last_lines(self, n=5):
         with open(self.log, errors="replace") as f:
             return "".join(f.readlines()[-n:]).strip()
+
+    def last_words(self):
+        """Of its log, without what other threads were just saying."""
+        said = re.findall(r"^(?:\S+ error |pintle server: ).*", self.last_lines(20), re.M)
+        return said[-1] if said else ""
 
     def log_end(self):
         return os.path.getsize(self.log)
@@ -318,16 +340,14 @@ class Cluster:
         return [m for m in self.members if m.wanted]
 
     def look(self):
-        """Members that ended by themselves: excused by a fault of the disk, or wrong. They stay down until somebody starts them."""
+        """Members that ended by themselves: with an excuse, and the words for it, or wrong. They stay down until somebody starts them."""
         for m in self.members:
             if m.proc is None or m.proc.poll() is None:
                 continue
             code, m.proc = m.proc.returncode, None
-            excuse = m.excuse or (m.pardon[1] if time.monotonic() < m.pardon[0] else None)
-            if not excuse:
-                self.wrong(f"{m.name} ended by itself ({code}): {m.last_lines()}")
-            elif code not in (0, 1):
-                self.wrong(f"{m.name} ended with {code} after {excuse}: {m.last_lines()}")
+            excuses, said = m.excuses(), m.last_words()
+            if code != 1 or not any(re.search(EXCUSES[x], said, re.I) for x in excuses):
+                self.wrong(f"{m.name} ended by itself ({code}), and not for {' or '.join(excuses) or 'a fault'}: {m.last_lines()}")
 
     def revive(self):
         """Starts what is down and has nothing that holds it down."""

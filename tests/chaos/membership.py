@@ -2,10 +2,8 @@
 import os, re, signal, sys, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import wire
+from members import TWICE
 from wire import field, pack, unpack
-
-
-TWICE = "stopped, it cannot go on safely: another process runs under the ID of this member"
 
 
 class Job:
@@ -145,7 +143,7 @@ def one_ends(job):
     """Of two processes of one id: who is told by another member that there are two, ends. If that is the member itself, its operator stops the
     other one. That one knows of no leader at any time, so it serves nothing that needs one."""
     m, t = job.m, job.c.twin
-    m.pardon = (time.monotonic() + 15, "a second process under its id")
+    m.pardon("a second process under its id")
     if t.up and not (m.starts > job.starts and TWICE in job.said(m)):
         return False
     if t.up:
