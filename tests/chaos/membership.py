@@ -5,6 +5,8 @@ import wire
 from members import TWICE
 from wire import field, pack, unpack
 
+TOLD_S = 30  # of a whole network: by then a removed member knows
+
 
 class Job:
     """`steps`: functions of a job that return True when they are done; called every half second."""
@@ -80,17 +82,24 @@ def removed(job):
 
 
 def gone(job):
-    """A removed member stops by itself once it is told; one that nobody can tell is stopped."""
+    """A removed member says so and ends, as soon as somebody can tell it; one that was down is started to be told. From then on it refuses to start."""
     m = job.m
     job.c.look()
-    if m.proc and time.monotonic() - job.since < 30:
-        return False
-    if m.proc:
-        job.c.say(f"{m.name} was not told")
+    if m.proc and min(job.n.calm(), time.monotonic() - job.since) > TOLD_S:
+        job.c.wrong(f"{m.name} was removed, and runs on: {m.last_lines()}")
         m.kill()
-    m.excuse = None
-    m.disk.wipe()
-    job.n.forget(m)
+        return True
+    if m.proc or "removed from the cluster and cannot come back" in job.said(m):
+        return not m.proc
+    job.since = time.monotonic()
+    m.start()
+    return False
+
+
+def wiped(job):
+    job.m.excuse = None
+    job.m.disk.wipe()
+    job.n.forget(job.m)
     return True
 
 
@@ -173,10 +182,11 @@ def healthy(job):
     return job.m.up and job.c.ctl("endpoint", "health", endpoints=[job.m]).returncode == 0
 
 
-REPLACE = (removed, gone, added, started, healthy)
 GROW = (added, started, healthy)
+REPLACE = (removed, gone, wiped, *GROW)
+REPLACE_LOST = (refused, removed, wiped, *GROW)
 GROW_BY_LEARNER = (added_as_learner, started, promoted, healthy)
-SHRINK = (removed, gone)
+SHRINK = (removed, gone, wiped)
 MOVE = (stopped, moved, started, healthy)
 TWIN = (one_ends, healthy)
 NAMESAKE = (added, namesake_refused, removed)

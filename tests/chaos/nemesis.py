@@ -47,6 +47,7 @@ class Nemesis:
         self.healing = None  # Damage
         self.job = None      # a change of membership
         self.copy = None     # whose data folder there is an old copy of
+        self.cut_at = 0      # when the network was last seen with a fault
 
     # ---- choosing
 
@@ -90,6 +91,8 @@ class Nemesis:
 
     def tick(self):
         now = time.monotonic()
+        if any(r[2] == "net" for r in self.running):
+            self.cut_at = now
         for item in [r for r in self.running if r[0] <= now]:
             self.running.remove(item)
             again = item[1]()
@@ -99,7 +102,12 @@ class Nemesis:
         if self.job and self.job.tick():
             self.job = None
 
+    def calm(self):
+        """For how many seconds the network has had no fault."""
+        return time.monotonic() - self.cut_at
+
     def end(self, item):
+        self.cut_at = time.monotonic() if item[2] == "net" else self.cut_at
         self.running.remove(item)
         again = item[1]()
         while again:
@@ -360,7 +368,7 @@ class Nemesis:
         m.kill()
         shutil.rmtree(m.data)
         f["fault"] = "lostjoined"
-        self.change(m, (refused, *REPLACE))
+        self.change(m, REPLACE_LOST)
 
     def do_old(self, f, m):
         """Takes a copy now, and puts it back the next time."""
