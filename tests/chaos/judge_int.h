@@ -4,7 +4,7 @@
  *   judge_parse.c     lines of the history into the structs below
  *   judge_timeline.c  what happened at each revision, as the watchers of everything were told; the state at any revision
  *   judge_kv.c        each request and its answer against the timeline, in real time
- *   judge_linear.c    the same requests without any revision: tests/sim/linear.h, key by key
+ *   judge_linear.c    the same requests by values and moments alone: tests/sim/linear.h, key by key
  *   judge_watch.c     each watcher's stream against the timeline
  *   judge_lease.c     leases: none lost early, none dead and used
  *

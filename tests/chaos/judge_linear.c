@@ -1,4 +1,5 @@
-/* Key by key, and without a look at revisions: the checker of the simulation. */
+/* Key by key, the checker of the simulation, which knows of no revisions. Here they are only looked at to say which value a compare of one
+ * asks for, and which keys were far from being written when a range was read. */
 #include <inttypes.h>
 #include <stdlib.h>
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The judge of `make chaos` itself: a history that is right passes, and each of many that are wrong in one place is found out."""
+"""The judge of `make chaos` itself: histories that are right pass, and each of many that are wrong in one place is found out."""
 import copy, json, os, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from tap import *
@@ -18,6 +18,15 @@ def put(t0, t1, rev, key, value, s="ok", lease=0, **more):
 
 def get(t0, t1, rev, key, kv, **more):
     return op(t0, t1, "range", rev, then=[["r", key, "", 0, 0, 0, 0, 0, 0]], res=[["r", [kv] if kv else [], 0, 1 if kv else 0]], **more)
+
+
+def hashed(t0, t1, rev, value):
+    return op(t0, t1, "hash", 7, arg=rev, hash=value, crev=-1)
+
+
+def refused(t0, t1, rev, text):
+    """A read of an old revision, or of one that is none yet."""
+    return op(t0, t1, "range", 0, "error", then=[["r", "k/b", "", rev, 0, 0, 0, 0, 0]], res=[], code=11, text="etcdserver: mvcc: required revision " + text)
 
 
 def told(w, t, rev, *events, **more):
@@ -65,6 +74,34 @@ def swap_kv(i, j=0, kv=None):
     return change(i, lambda l: l["res"].__setitem__(0, ["r", [kv] if kv else [], 0, 1 if kv else 0]))
 
 
+def at_end(*lines):
+    """Before the last read, when everybody was told everything."""
+    def apply(h):
+        h[25:25] = lines
+    return apply
+
+
+def two_deletes(asked):
+    """Reads saw k/a away twice; so many deletes of it are of unknown outcome."""
+    def apply(h):
+        gone = [1, ["k/a", "", 0, 8, 0, 0]]
+        at_end(*(copy.copy(h[11]) for _ in range(asked - 1)), *(told(w, 4 * S + 2, 8, gone) for w in (0, 1)), told(2, 4 * S + 2, 8, gone + [A6]),
+               get(4 * S + 3, 4 * S + 4, 8, "k/a", None))(h)
+        h.insert(14, get(72, 79, 4, "k/a", None))
+        for x in h[-3:]:
+            x.update(rev=8)
+    return apply
+
+
+COMPACT = op(4 * S + 2, 4 * S + 3, "compact", 7, arg=3)
+OLD, NEW = "has been compacted", "is a future revision"
+GOODS = {
+    "a right history": lambda h: None,
+    "equal hashes in the middle": at_end(hashed(4 * S + 2, 4 * S + 3, 3, 9), hashed(4 * S + 4, 4 * S + 5, 3, 9)),
+    "a refusal as compacted": at_end(COMPACT, refused(4 * S + 4, 4 * S + 5, 2, OLD)),
+    "a refusal as of the future": at_end(refused(4 * S + 4, 4 * S + 5, 8, NEW)),
+    "two deletes of unknown outcome": two_deletes(2),
+}
 BAD = {
     "a read of what was overwritten before it was asked": lambda h: (swap_kv(10, kv=A2)(h), h[10].update(rev=2)),
     "a read of nothing, where there is something": swap_kv(25),
@@ -94,6 +131,12 @@ BAD = {
     "a lease that is not found while it lives": lambda h: h.insert(17, put(1 * S + 21, 1 * S + 22, 0, "l/1", "v11", s="error", lease=7, code=5,
                                                                           text="etcdserver: requested lease not found")),
     "two hashes at the end": change(-1, lambda l: l.update(hash=6)),
+    "two hashes in the middle": at_end(hashed(4 * S + 2, 4 * S + 3, 3, 9), hashed(4 * S + 4, 4 * S + 5, 3, 8)),
+    "a refusal as compacted of what was kept": at_end(COMPACT, refused(4 * S + 4, 4 * S + 5, 3, OLD)),
+    "a compaction refused as done that was not": at_end(COMPACT, op(4 * S + 4, 4 * S + 5, "compact", 0, "error", arg=4, code=11,
+                                                                     text="etcdserver: mvcc: required revision " + OLD)),
+    "a refusal as of the future of what was there": at_end(refused(4 * S + 4, 4 * S + 5, 7, NEW)),
+    "a delete of unknown outcome that happened twice": two_deletes(1),
     "no end": lambda h: (h.pop(), h.pop()),
     "a compaction that was never asked for": lambda h: h.insert(24, {"e": "w", "w": 2, "m": 2, "t": 4 * S, "k": "canceled", "crev": 7, "rev": 7, "ev": []}),
     "an answer of the past on one connection": lambda h: h.insert(25, get(4 * S + 5, 4 * S + 6, 6, "k/b", B3, n=1)),
@@ -102,10 +145,12 @@ BAD = {
 
 SAID = {"a key that goes without its lease": "but not with a lease", "a key on a dead lease": "after its end", "a lease that ends early": "lives on",
         "a bookmark past an event": "bookmark", "a write that was refused and happened": "was refused", "a value that nobody wrote": "nobody wrote",
-        "a revision that is left out": "another one", "two hashes at the end": "two hashes", "an event that is left out of a part": "not told"}
+        "a revision that is left out": "another one", "two hashes at the end": "two hashes", "two hashes in the middle": "two hashes of revision 3", "a refusal as compacted of what was kept": "refused as compacted",
+        "a compaction refused as done that was not": "refused as compacted", "a refusal as of the future of what was there": "refused as of the future",
+        "a delete of unknown outcome that happened twice": "is not linearizable", "an event that is left out of a part": "not told"}
 
 
-def judge(history, name):
+def judge(history):
     path = os.path.join(temp_dir(), "h.jsonl")
     with open(path, "w") as f:
         f.writelines(json.dumps(l) + "\n" for l in history)
@@ -113,16 +158,21 @@ def judge(history, name):
 
 
 def good():
-    p = judge(GOOD, "good")
-    ok(p.returncode == 0, "a right history is right", p.stdout + p.stderr)
+    for name, change_it in GOODS.items():
+        h = copy.deepcopy(GOOD)
+        change_it(h)
+        p = judge(h)
+        ok(p.returncode == 0, f"right: {name}", p.stdout + p.stderr)
 
 
 def bad():
     for name, spoil in BAD.items():
         h = copy.deepcopy(GOOD)
         spoil(h)
-        p = judge(h, name)
+        p = judge(h)
         ok(p.returncode == 1 and SAID.get(name, "") in p.stdout, f"found: {name}", p.stdout + p.stderr)
+        if "not linearizable" in SAID.get(name, ""):
+            ok("\n1 violations\n" in p.stdout, f"found by the checker of the simulation alone: {name}", p.stdout)
         note(next((l for l in p.stdout.split("\n") if l.startswith("violation")), "?"))
 
 
