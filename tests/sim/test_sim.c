@@ -34,8 +34,8 @@ enum { SANITIZED = 0, SEEDS_DEFAULT = 300 };
 #endif
 
 enum { FAILURES_MAX = 10, SHRINK_TRIES = 400, FAILOVERS_FEW = 40, STEP_LENGTH_US = 4000000 };
-/* Most of it: the member may be started again first, or the damage be to what counts no more. */
-enum { ROTTED_FEW = 20, ROT_FOUND_SHARE = 5 };
+/* A third to a half of it: the member may be started again first, or the damage be to what counts no more. */
+enum { ROTTED_FEW = 30, ROT_FOUND_SHARE = 20 };
 /* The mean of many: about 1.3 with three members, 1.2 with five. */
 #define FAILOVER_SHARE_MAX 1.6
 
