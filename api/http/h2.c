@@ -13,6 +13,7 @@ enum {
     TURN_BYTES = 1024 * 1024, /* a connection's share of a turn */
     RESET_BURST = 5,          /* seconds' worth */
     CONN_WINDOWS = 4,         /* the connection's window, in those of streams */
+    STREAM_FRAMES = 4,        /* most that wait for one stream: head, body or trailers, window, reset */
 };
 
 /* Debian's 1.52 carries these limits of later versions; with an older build ours are alone. */
@@ -197,6 +198,15 @@ static int on_stream_close(nghttp2_session *h2, int32_t id, uint32_t code, void 
     return 0;
 }
 
+/* Who provokes answers (resets, above all) and reads none of them: a GOAWAY would not get through either. */
+static void check_queue(struct http_conn *c)
+{
+    size_t most = STREAM_FRAMES * c->n_streams + c->server->limits.control_frames;
+    if (c->dead || nghttp2_session_get_outbound_queue_size(c->h2) <= most) return;
+    server_log(c, "too many frames that the peer does not take");
+    conn_kill(c, ERR_CLOSED);
+}
+
 void h2_input(struct http_conn *c, struct slice data)
 {
     ssize_t n = nghttp2_session_mem_recv(c->h2, data.data, data.len);
@@ -212,6 +222,7 @@ void h2_input(struct http_conn *c, struct slice data)
                    !container_of(c->receiving.prev, struct http_stream, receiving)->dispatched;
     size_t most = in_head ? 4 * c->server->limits.header_bytes : CONN_WINDOWS * LIMIT_HTTP2_WINDOW_BYTES;
     if (c->since_frame > most + HTTP_INPUT) h2_terminate(c, NGHTTP2_ENHANCE_YOUR_CALM, "bytes that become no request");
+    check_queue(c);
 }
 
 void h2_consume(struct http_stream *st, size_t n)

@@ -231,6 +231,34 @@ static void test_provoked_resets(void **state)
     still_serves();
 }
 
+/* The same from one that takes nothing of what we say, and has not agreed to our settings. */
+static void test_provoked_resets_unread(void **state)
+{
+    (void)state;
+    struct raw r;
+    static const uint8_t window[] = {0, 4, 0x7f, 0xff, 0xff, 0xff}, more[] = {0x7f, 0, 0, 0};
+    static const uint8_t get_much[] = "\x82\x86\x41\x01x\x04\x0e/size?90000000";
+    raw_open(&r, &f);
+    raw_preface(&r);
+    raw_frame(&r, 4, 0, 0, window, sizeof(window));
+    raw_frame(&r, 8, 0, 0, more, sizeof(more));
+    raw_frame(&r, 1, 5, 1, get_much, sizeof(get_much) - 1);
+    uint64_t end = clock_mono_ms() + CLIENT_WAIT_MS;
+    size_t sent = 0;
+    for (uint32_t id = 3; !app_counts.closed && clock_mono_ms() < end;) {
+        const uint8_t frame[10] = {0, 0, 1, 1, 5, (uint8_t)(id >> 24), (uint8_t)(id >> 16), (uint8_t)(id >> 8), (uint8_t)id, 0x82};
+        if (send(r.fd, frame, sizeof(frame), MSG_NOSIGNAL) == (ssize_t)sizeof(frame)) {
+            id += 2;
+            sent++;
+        }
+        if (id % 64 == 1 || app_counts.requests == 0) fixture_turn(&f);
+    }
+    assert_int_equal(app_counts.closed, 1);
+    assert_true(sent < 100000);
+    raw_close(&r);
+    still_serves();
+}
+
 static void flood(uint8_t type, uint8_t flags, uint32_t stream, const void *payload, size_t len, bool with_stream)
 {
     struct raw r;
@@ -830,7 +858,7 @@ int main(void)
         T(test_malformed_heads),
         T(test_authority_with_scheme),
         T(test_reset_flood),
-        T(test_provoked_resets),
+        T(test_provoked_resets), T(test_provoked_resets_unread),
         T(test_ping_flood),
         T(test_settings_flood),
         T(test_priority_flood),
