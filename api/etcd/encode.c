@@ -240,22 +240,29 @@ static uint8_t *txn_write(uint8_t *p, struct txn_heads *heads, const struct head
 /* ---- whole answers -----------------------------------------------------------------------------
  */
 
+/* Room for one gRPC message, which says its length in four bytes. */
+static uint8_t *reserve(struct buf *out, size_t size)
+{
+    if (size > UINT32_MAX && !out->failed) out->failed = ERR_LIMIT;
+    return buf_reserve(out, size);
+}
+
 void encode_put_response(struct buf *out, const struct header *h, const struct record *prev)
 {
-    uint8_t *p = buf_reserve(out, put_size(h, prev));
+    uint8_t *p = reserve(out, put_size(h, prev));
     if (p) out->len += (size_t)(put_write(p, h, prev) - p);
 }
 
 void encode_delete_response(struct buf *out, const struct header *h, const struct op_result *r)
 {
-    uint8_t *p = buf_reserve(out, delete_size(h, r));
+    uint8_t *p = reserve(out, delete_size(h, r));
     if (p) out->len += (size_t)(delete_write(p, h, r) - p);
 }
 
 void encode_range_response(struct buf *out, const struct header *h, const struct range_result *r,
                            bool keys_only)
 {
-    uint8_t *p = buf_reserve(out, range_size(h, r, keys_only));
+    uint8_t *p = reserve(out, range_size(h, r, keys_only));
     if (p) out->len += (size_t)(range_write(p, h, r, keys_only) - p);
 }
 
@@ -266,7 +273,7 @@ void encode_txn_response(struct buf *out, const struct header *h, const struct t
     struct txn_heads start = {.before = changed ? h->revision - 1 : h->revision,
                               .after = h->revision},
                      heads = start;
-    uint8_t *p = buf_reserve(out, txn_size(&heads, h, request, r));
+    uint8_t *p = reserve(out, txn_size(&heads, h, request, r));
     heads = start;
     if (p) out->len += (size_t)(txn_write(p, &heads, h, request, r) - p);
 }

@@ -64,8 +64,7 @@ static void txn_answer(struct grpc_call *c, struct core_call *cc)
 {
     struct txn_call *t = (struct txn_call *)cc;
     struct header h = answer_head(c, cc);
-    struct buf out;
-    buf_init(&out, UINT32_MAX);
+    struct buf out = {0};
     encode_txn_response(&out, &h, &t->txn, &cc->r.result.op);
     grpc_reply_buf(c, &out);
 }

@@ -91,8 +91,9 @@ static void ttl_reply(struct grpc_call *c, struct core_call *cc, int64_t ttl, in
 {
     struct header h = answer_head(c, cc);
     const struct core_request *r = &cc->r;
-    struct buf out = {0};
+    struct buf out;
     size_t size = SMALL_ANSWER_MAX;
+    buf_init(&out, UINT32_MAX);
     for (size_t i = 0; i < r->n_keys; i++) size += pb_len_size(r->keys[i].len);
     uint8_t *p = buf_reserve(&out, size);
     if (p) {

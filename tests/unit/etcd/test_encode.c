@@ -295,6 +295,23 @@ static void test_events(void **state)
     arena_release(&arena);
 }
 
+/* A message that gRPC has no length for is refused before there is memory for it. */
+static void test_too_large(void **state)
+{
+    (void)state;
+    struct record r = {.key_len = 1, .value_len = 1u << 30, .mod_rev = 2, .create_rev = 2, .version = 1};
+    struct record *five[] = {&r, &r, &r, &r, &r};
+    struct header h = {.revision = 3};
+    struct op_result del = {.type = OP_DELETE, .del = {.deleted = 5, .prevs = five, .n_prevs = 5}};
+    struct range_result range = {.records = five, .n = 5, .count = 5};
+    struct buf out = {0};
+    encode_delete_response(&out, &h, &del);
+    assert_int_equal(out.failed, ERR_LIMIT);
+    out = (struct buf){0};
+    encode_range_response(&out, &h, &range, false);
+    assert_int_equal(out.failed, ERR_LIMIT);
+}
+
 static void test_control(void **state)
 {
     (void)state;
@@ -324,6 +341,7 @@ int main(void)
         cmocka_unit_test(test_answers),
         cmocka_unit_test(test_record_in_two_parts),
         cmocka_unit_test(test_events),
+        cmocka_unit_test(test_too_large),
         cmocka_unit_test(test_control),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
