@@ -78,7 +78,7 @@ void join_encode(struct buf *out, uint64_t cluster_id, uint64_t index, const str
 static const char *get_text(struct reader *r, struct arena *a)
 {
     struct slice s = reader_bytes(r, reader_u32(r));
-    return r->failed ? NULL : arena_strdup(a, s);
+    return r->failed ? "" : arena_strdup(a, s);
 }
 
 int join_decode(struct slice in, struct arena *a, struct join_cluster *ret)
@@ -97,7 +97,8 @@ int join_decode(struct slice in, struct arena *a, struct join_cluster *ret)
         m->promote = flags & JOIN_PROMOTE;
         m->peer_url = get_text(&r, a);
         m->name = get_text(&r, a);
-        if (r.failed || !m->peer_url || !m->name || m->id == 0 || flags & ~(JOIN_LEARNER | JOIN_PROMOTE)) return ERR_CORRUPT;
+        if (!m->peer_url || !m->name) return ERR_NOMEM;
+        if (r.failed || m->id == 0 || flags & ~(JOIN_LEARNER | JOIN_PROMOTE)) return ERR_CORRUPT;
     }
     return reader_left(&r) ? ERR_CORRUPT : 0;
 }
@@ -160,11 +161,20 @@ static bool get_all(int fd, SSL *ssl, uint8_t *p, size_t n)
     return true;
 }
 
+static int no_memory(struct err *e, const char *url)
+{
+    return err_set(e, ERR_NOMEM, "%s: %s", url, err_text(ERR_NOMEM));
+}
+
 static int converse(int fd, SSL *ssl, const char *url, struct arena *a, struct join_cluster *ret, struct err *e)
 {
     uint8_t welcome[WELCOME_BYTES], head[FRAME_HEADER_BYTES], *body = NULL;
     struct buf hello = {0};
     hello_encode(&hello, &(struct hello){.channel = HELLO_CHANNEL_ASK});
+    if (hello.failed) {
+        buf_release(&hello);
+        return no_memory(e, url);
+    }
     bool ok = put_some(fd, ssl, hello.data, hello.len) == (ssize_t)hello.len && get_all(fd, ssl, welcome, sizeof welcome);
     buf_release(&hello);
     if (!ok) return unreachable(e, url, "no answer");
@@ -174,11 +184,13 @@ static int converse(int fd, SSL *ssl, const char *url, struct arena *a, struct j
     if (!get_all(fd, ssl, head, sizeof head)) return unreachable(e, url, "no answer");
     struct reader r = reader_make(slice_make(head, sizeof head));
     uint32_t len = reader_u32(&r), crc = reader_u32(&r);
-    if (len <= LIMIT_MiB) body = mem_alloc(len + 1);
-    ok = body && get_all(fd, ssl, body, len) && crc32c(0, body, len) == crc &&
-         join_decode(slice_make(body, len), a, ret) == 0;
+    int rv = len <= LIMIT_MiB ? 0 : ERR_CORRUPT;
+    if (!rv && !(body = mem_alloc(len + 1))) rv = ERR_NOMEM;
+    if (!rv && !(get_all(fd, ssl, body, len) && crc32c(0, body, len) == crc)) rv = ERR_CORRUPT;
+    if (!rv) rv = join_decode(slice_make(body, len), a, ret);
     mem_free(body);
-    return ok ? 0 : unreachable(e, url, "its answer cannot be read");
+    if (rv == ERR_NOMEM) return no_memory(e, url);
+    return rv ? unreachable(e, url, "its answer cannot be read") : 0;
 }
 
 static int ask_over_tls(const struct env_uv_options *o, int fd, const struct url *url, const char *text, struct arena *a,
@@ -193,7 +205,7 @@ static int ask_over_tls(const struct env_uv_options *o, int fd, const struct url
         bool up = named && SSL_set_fd(ssl, fd) == 1 && SSL_connect(ssl) == 1;
         rv = up ? converse(fd, ssl, text, a, ret, e) : unreachable(e, text, "TLS handshake failed");
     } else if (rv == 0) {
-        rv = ERR_NOMEM;
+        rv = no_memory(e, text);
     }
     SSL_free(ssl);
     peer_tls_close(&u);

@@ -18,7 +18,7 @@ struct join_cluster {
 };
 
 /* Asks the member at a peer URL who the members are. `tls`: whose certificate, key and CA to use for https. ERR_UNAVAILABLE: it cannot
- * be reached or does not know. */
+ * be reached or does not know; ERR_NOMEM. */
 int join_ask(const struct env_uv_options *tls, const char *url, struct arena *a, struct join_cluster *ret,
              struct err *e) MUST_CHECK;
 

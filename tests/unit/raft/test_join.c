@@ -7,8 +7,13 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <arpa/inet.h>
 #include <cmocka.h>
+#include <pthread.h>
+#include <sys/socket.h>
 
+#include "base/crc32c.h"
+#include "base/mem.h"
 #include "raft/env_uv_hello_int.h"
 #include "raft/join.h"
 
@@ -99,6 +104,9 @@ static void test_folder(void **state)
     put(dir, "meta2", head, sizeof head); /* who it is can be said though the rest is lost */
     assert_int_equal(join_folder(dir, &cluster, &member), 0);
     assert_true(cluster == 77 && member == 88);
+    mem_fail_nth(1); /* one of three that cannot be read */
+    assert_int_equal(join_folder(dir, &cluster, &member), 0);
+    assert_true(mem_fail_nth(0));
     for (const char *const *f = (const char *const[]){"members", "meta", "meta2", NULL}; *f; f++) {
         snprintf(path, sizeof path, "%s/%s", dir, *f);
         unlink(path);
@@ -120,6 +128,64 @@ static void test_ask(void **state)
     arena_release(&a);
 }
 
+/* A member that says to whoever asks who the members are. */
+static void *answer(void *listener)
+{
+    struct buf body = {0}, out = {0};
+    uint8_t hello[HELLO_BYTES];
+    join_encode(&body, 99, 17, members, 2);
+    welcome_encode(&out, &(struct welcome){WELCOME_OK, 99, 7});
+    (void)buf_append_u32(&out, (uint32_t)body.len);
+    (void)buf_append_u32(&out, crc32c(0, body.data, body.len));
+    (void)buf_append_slice(&out, buf_slice(&body));
+    for (int fd; (fd = accept(*(int *)listener, NULL, NULL)) >= 0; close(fd)) {
+        if (recv(fd, hello, sizeof hello, MSG_WAITALL) == sizeof hello) (void)!send(fd, out.data, out.len, MSG_NOSIGNAL);
+    }
+    buf_release(&body);
+    buf_release(&out);
+    return NULL;
+}
+
+/* Each allocation of who asks fails once: it is told so, and the next time gets the answer. */
+static void test_out_of_memory(void **state)
+{
+    (void)state;
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof at;
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(listener, 8), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &len), 0);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, answer, &listener), 0);
+    char url[64];
+    snprintf(url, sizeof url, "http://127.0.0.1:%d", ntohs(at.sin_port));
+    bool fired = true;
+    uint64_t nth = 1;
+    for (; fired; nth++) {
+        struct arena a = {0};
+        struct join_cluster j;
+        struct err e = {{0}};
+        struct env_uv_options none = {0};
+        mem_fail_nth(nth);
+        int rv = join_ask(&none, url, &a, &j, &e);
+        fired = mem_fail_nth(0);
+        if (fired) {
+            assert_int_equal(rv, ERR_NOMEM);
+            assert_non_null(strstr(e.text, "out of memory"));
+            rv = join_ask(&none, url, &a, &j, &e);
+        }
+        assert_int_equal(rv, 0);
+        assert_true(j.n == 2 && j.index == 17 && j.cluster_id == 99);
+        assert_string_equal(j.members[1].peer_url, members[1].peer_url);
+        arena_release(&a);
+    }
+    assert_true(nth > 4); /* the question, the answer, what is kept of it */
+    shutdown(listener, SHUT_RDWR);
+    pthread_join(thread, NULL);
+    close(listener);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -127,6 +193,7 @@ int main(void)
         cmocka_unit_test(test_hello),
         cmocka_unit_test(test_folder),
         cmocka_unit_test(test_ask),
+        cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
