@@ -122,17 +122,15 @@ static int node_snapshot_next(void *ctx, void *snapshot, size_t max, struct buf 
     struct node *n = ctx;
     struct node_snapshot *s = snapshot;
     size_t start = out->len;
-    while (s->at < s->n && out->len - start < max) {
-        assert_int_equal(buf_append_u64(out, s->log[s->at].index), 0);
-        assert_int_equal(buf_append_u64(out, s->log[s->at].value), 0);
-        for (size_t i = 0; i < n->padding; i++) {
-            assert_int_equal(
-                buf_append_byte(out, (uint8_t)((s->at * 2654435761u + i * 40503u) >> 7)), 0);
-        }
+    while (s->at < s->n && out->len - start < max && !out->failed) {
+        (void)buf_append_u64(out, s->log[s->at].index);
+        (void)buf_append_u64(out, s->log[s->at].value);
+        for (size_t i = 0; i < n->padding; i++)
+            (void)buf_append_byte(out, (uint8_t)((s->at * 2654435761u + i * 40503u) >> 7));
         s->at++;
     }
     *done = s->at == s->n;
-    return 0;
+    return out->failed;
 }
 
 static void node_snapshot_close(void *ctx, void *snapshot)
@@ -153,8 +151,9 @@ static int node_restore_begin(void *ctx, void **ret)
 
 static int node_restore_feed(void *ctx, void *restore, struct slice piece, struct err *e)
 {
-    (void)ctx, (void)e;
-    return buf_append_slice(&((struct node_restore *)restore)->bytes, piece);
+    (void)ctx;
+    int rv = buf_append_slice(&((struct node_restore *)restore)->bytes, piece);
+    return rv ? err_set(e, rv, "%s", err_text(rv)) : 0;
 }
 
 static void node_restore_abort(void *ctx, void *restore)
