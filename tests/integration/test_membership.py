@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Members that come, go and move while clients write: real processes, changed by `pintle ctl member`. What a client was told to be written is on
+"""Members that come, go and move while clients write: real processes, changed by `pintle ctl member`, and once by etcdctl. What a client was told to be written is on
 every member at the end; no write fails but through a change of leader."""
 import json, os, re, shutil, signal, sys, threading, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -19,6 +19,7 @@ class Town:
         self.client = dict(zip(self.names, ports[:most]))
         self.peer = {n: f"http://127.0.0.1:{p}" for n, p in zip(self.names, ports[most:])}
         self.initial, self.state, self.procs, self.id = {}, {}, {}, {}
+        self.program = [PINTLE, "ctl"]
         first = self.names[:count]
         for n in first:
             self.start(n, ",".join(f"{m}={self.peer[m]}" for m in first), "new")
@@ -48,7 +49,7 @@ class Town:
 
     def ctl(self, *args, at=None, timeout=30):
         names = at or self.live()
-        return run(PINTLE, "ctl", *args, "--endpoints", ",".join(self.url(n) for n in names), timeout=timeout)
+        return run(*self.program, *args, "--endpoints", ",".join(self.url(n) for n in names), timeout=timeout)
 
     def healthy(self, *names):
         return self.ctl("endpoint", "health", at=names).returncode == 0
@@ -331,6 +332,56 @@ def test_update():
     town.stop()
 
 
+def test_etcdctl():
+    """Each change once by etcdctl, on members that start and catch up."""
+    if not ETCDCTL:
+        return skip("learner added, promoted; voter added, moved, removed by etcdctl", "etcdctl is not installed")
+    town = Town(3)
+    town.program = [ETCDCTL]
+    keys = {b"/w/0/%d" % i for i in range(300)}
+    for k in sorted(keys):
+        assert Kv(town.client["n1"]).put(k, b"v" * 200)
+    out = town.add("n4", "--learner")
+    ok(out.returncode == 0 and town.members()[town.peer["n4"]].get("isLearner") is True, "etcdctl member add --learner", out.stdout)
+    town.start("n4")
+    wait_for("the learner to have it all", lambda: stored(town, "n4") == keys)
+    out = town.change("promote", "%x" % town.id["n4"])
+    ok(out.returncode == 0 and "promoted in cluster" in out.stdout, "etcdctl member promote", out.stdout + out.stderr)
+    ok(not town.members()["n4"].get("isLearner"), "... it is a voter", town.members())
+    wait_for("the new voter", lambda: town.healthy("n4"))
+    ok(town.ctl("put", "a", "b", at=["n4"]).stdout == "OK\n", "... that serves writes")
+
+    out = town.add("n5")
+    ok(out.returncode == 0, "etcdctl member add", out.stdout + out.stderr)
+    town.start("n5")
+    wait_for("n5 to be a voter", lambda: "n5" in town.members() and not town.members()["n5"].get("isLearner") and town.healthy("n5"))
+    town.kill("n1")
+    town.kill("n2")
+    ok(wait_for("a majority with both", lambda: town.healthy("n3", "n4", "n5")), "... with those two and one of the first three there is a majority")
+    town.start("n1")
+    town.start("n2")
+    wait_for("all of them", lambda: town.healthy("n1", "n2", "n3", "n4", "n5"))
+
+    town.kill("n5", signal.SIGTERM)
+    out = town.change("update", "%x" % town.id["n5"], "--peer-urls", town.peer["n8"])
+    ok(out.returncode == 0 and "updated in cluster" in out.stdout, "etcdctl member update", out.stdout + out.stderr)
+    town.initial["n5"] = town.initial["n5"].replace(town.peer["n5"], town.peer["n8"])
+    town.peer["n5"] = town.peer["n8"]
+    town.start("n5")
+    wait_for("n5 at its new place", lambda: town.healthy("n5"))
+    ok(town.members()["n5"]["peerURLs"] == [town.peer["n8"]], "... it serves at its new place", town.members())
+
+    out = town.remove("n5")
+    ok(out.returncode == 0 and "removed from cluster" in out.stdout, "etcdctl member remove", out.stdout + out.stderr)
+    code = town.exits("n5")
+    ok(code > 0 and "removed from the cluster" in town.log("n5"), "... it is told, and ends", (code, town.log("n5")[-600:]))
+    rest = ["n1", "n2", "n3", "n4"]
+    ok(sorted(town.members()) == rest, "four members are left", town.members())
+    all_there(town, rest, keys, "what was acknowledged is on all of them")
+    agree(town, rest, "they agree")
+    town.stop()
+
+
 def test_kills_during_changes():
     town = Town(3)
     dead = set()
@@ -371,4 +422,4 @@ def test_kills_during_changes():
     town.stop()
 
 
-main(test_one_three_five_three, test_learner, test_joining, test_removed_while_down, test_update, test_kills_during_changes)
+main(test_one_three_five_three, test_learner, test_joining, test_removed_while_down, test_update, test_etcdctl, test_kills_during_changes)
