@@ -61,7 +61,7 @@ help:
 	@echo "make chaos-mutants  etcd's known bugs put in, which their scenarios must find: [MUTANT=issue]"
 	@echo "make mutants      deliberate bugs that the tests must find: [MUTANT=name] [SEEDS=n] [SEED=first,first] [QUICK=1] [CHECK=1]"
 	@echo "make fuzz         libFuzzer targets, SECONDS=n each"
-	@echo "make faults       every system call and allocation made to fail once"
+	@echo "make faults       every system call and allocation made to fail once; every file damaged in many places"
 	@echo "make overload     many times the clients that saturate it, and clients that do harm; prints figures"
 	@echo "make bench        Debian's etcd and Pintle side by side: ROWS=put,range,watch [ETCD=path]"
 	@echo "make tidy         include rules, house rules"
@@ -188,15 +188,18 @@ chaos-mutants: export MUTANT_LIBS := $(LDFLAGS) $(LIBS)
 chaos-mutants: all $(CHAOS_BIN)
 	@B=$(B) tests/chaos/mutants $(MUTANT)
 
-# A minute of overload, a million watchers, 10,000 connections; prints what it measures.
+# Three minutes of overload, a million watchers, 10,000 connections; prints what it measures.
 overload: all
 	@PINTLE_LONG=1 PINTLE=$(abspath $(B)/pintle) tests/integration/test_overload.py
 
-# Every single call and allocation, not a sample.
+# Every single call and allocation, and many places of every file, not a sample.
 faults: all tests
 	@PINTLE_LONG=1 B=$(B) PINTLE=$(abspath $(B)/pintle) tests/integration/test_iofail.py
 	@PINTLE_LONG=1 $(B)/tests/unit/core/test_memory
+	@PINTLE_LONG=1 $(B)/tests/unit/raft/test_memory
 	@PINTLE_LONG=1 B=$(B) tests/fuzz/replay
+	@PINTLE_LONG=1 PINTLE=$(abspath $(B)/pintle) tests/integration/test_corruption.py
+	@PINTLE_LONG=1 PINTLE=$(abspath $(B)/pintle) tests/integration/test_heal.py
 
 SECONDS ?= 60
 fuzz:
