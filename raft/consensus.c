@@ -451,6 +451,7 @@ static int open_files(struct consensus *c, const struct consensus_config *config
         return err_set(e, ERR_CORRUPT, "meta: missing, although there is a log or a snapshot");
     if (empty && heal_recovering(c)) return 0; /* the leader sends all of it */
     if (empty && (c->meta.term > 1 || c->membership.committed_index) && config->new_cluster) {
+        *ret_meta_lost = no_meta; /* a new cluster's members are noted when term and vote are there */
         return err_set(e, ERR_CORRUPT, "wal: empty, although this member has been in term %" PRIu64,
                        c->meta.term);
     }

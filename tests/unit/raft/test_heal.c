@@ -1,6 +1,7 @@
 /* Damaged, old and lost states: found, set aside, brought back by the others; and what a member must not do meanwhile. */
 #include "cluster.h"
 #include "base/limits.h"
+#include "raft/consensus_int.h"
 #include "raft/frames_int.h"
 
 #define VALUES 60u
@@ -509,6 +510,35 @@ static void test_both_metas_damaged(void **state)
     cluster_stop(&k);
 }
 
+/* Nothing is left but the members: term and vote are lost as well, whether or not those who are reached first remember it. */
+static void test_only_members_are_left(void **state)
+{
+    (void)state;
+    struct cluster k;
+    struct err e = {{0}};
+    struct buf members, meta;
+    struct slice flags;
+    cluster_start(&k, 3, 14);
+    struct node *leader = cluster_wait_leader(&k), *n = &k.nodes[leader->id % 3 + 1];
+    write_many(leader, 1, 20, 100);
+    assert_true(cluster_wait_value(&k, 20, 0));
+    node_close(n);
+    buf_init(&members, LIMIT_MiB);
+    buf_init(&meta, LIMIT_MiB);
+    assert_int_equal(sim_disk_read(k.sim, n->id, "members", &members), 0);
+    sim_disk_wipe(k.sim, n->id);
+    sim_disk_write(k.sim, n->id, "members", buf_slice(&members));
+    assert_int_equal(node_try_boot(&k, n->id, &e), ERR_RESTART);
+    assert_int_equal(sim_disk_read(k.sim, n->id, "meta", &meta), 0);
+    flags = slice_sub(buf_slice(&meta), 56, 60);
+    assert_int_equal(flags.data[0], META_DISTRUSTED | META_ROLLED_BACK);
+    keep_starting(&k, n);
+    assert_same_logs(&k);
+    buf_release(&members);
+    buf_release(&meta);
+    cluster_stop(&k);
+}
+
 /* One that is damaged, with a crash at the disk operation `nth` of its start number `start`; whether it came to that. */
 static bool crashed_while_healing(unsigned start, unsigned nth)
 {
@@ -569,6 +599,7 @@ int main(void)
         cmocka_unit_test(test_lost_folder),
         cmocka_unit_test(test_others_know),
         cmocka_unit_test(test_both_metas_damaged),
+        cmocka_unit_test(test_only_members_are_left),
         cmocka_unit_test(test_crash_anywhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
