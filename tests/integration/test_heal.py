@@ -120,8 +120,8 @@ def damage_one(c, i, kind, part):
 
 
 def noticed(c, i):
-    """How often it has said so: set aside and healed, or healed by itself, from a second copy."""
-    return len(re.findall("damage found at start|healed member|written again from the other", open(c.log(i)).read()))
+    """How often it has said so: set aside and healed, or mended from what it has twice (a second copy; the snapshot before, and the log)."""
+    return len(re.findall("damage found at start|healed member|written again from the other|the one before it and the log have it all", open(c.log(i)).read()))
 
 
 MUST_BE_NOTICED = {"wal/N.wal", "wal/mark", "snap/N-N.snap"}
@@ -145,7 +145,7 @@ def test_every_file():
                 return
             if noticed(c, i) > before:
                 found.setdefault(kind, []).append(where)
-    ok(MUST_BE_NOTICED <= set(found), "damage to the log, its mark and the newest snapshot was named and healed", found)
+    ok(MUST_BE_NOTICED <= set(found), "damage to the log, its mark and the newest snapshot each was named and healed", found)
     note("named and healed: " + ", ".join(f"{kind} {len(found[kind])}" for kind in sorted(found)))
     c.stop()
 
