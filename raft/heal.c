@@ -69,15 +69,16 @@ static void names_release(struct names *l)
     mem_free(l->name);
 }
 
-/* What an earlier damage has left; only the last is kept. */
-static int drop_older(struct consensus *c, const char *mine, struct err *e)
+/* Removes what is in a folder, but for names that begin like this. */
+static int drop(struct consensus *c, const char *dir, const char *but, struct err *e)
 {
     struct names l = {0};
     char path[300];
-    int rv = c->env->ops->list(c->env, DAMAGED, add_name, &l, e);
+    int rv = c->env->ops->list(c->env, dir, add_name, &l, e);
+    if (rv == ERR_NOT_FOUND) rv = 0;
     for (size_t i = 0; i < l.n && !rv; i++) {
-        if (strncmp(l.name[i], mine, strlen(mine)) == 0) continue;
-        snprintf(path, sizeof path, DAMAGED "/%s", l.name[i]);
+        if (but && strncmp(l.name[i], but, strlen(but)) == 0) continue;
+        snprintf(path, sizeof path, "%s/%s", dir, l.name[i]);
         rv = c->env->ops->unlink_file(c->env, path, e);
     }
     names_release(&l);
@@ -101,18 +102,32 @@ static int move_dir(struct consensus *c, const char *dir, const char *mine, stru
     return rv;
 }
 
-/* Again after a crash in the middle: what was moved is no longer there. */
-static int set_aside(struct consensus *c, struct err *e)
+/* Of what an earlier damage has left only the last is kept. */
+static int keep_for_a_look(struct consensus *c, struct err *e)
 {
     char mine[32];
     snprintf(mine, sizeof mine, "%" PRIu64 "-", c->meta.boots);
     int rv = c->env->ops->mkdir(c->env, DAMAGED, e);
-    if (!rv) rv = drop_older(c, mine, e);
+    if (!rv) rv = drop(c, DAMAGED, mine, e);
     if (!rv) rv = move_dir(c, "wal", mine, e);
     if (!rv) rv = move_dir(c, "snap", mine, e);
+    if (!rv)
+        log_warn("raft: log and snapshots set aside in " DAMAGED "/%s*, the others bring them back member=%" PRIx64, mine, c->id);
+    return rv;
+}
+
+/* Again after a crash in the middle: what was moved is no longer there. What a member that heals has got until it has to begin once more
+ * came from the others; what it began to heal for is to be looked at. */
+static int set_aside(struct consensus *c, struct err *e)
+{
+    int rv;
+    if (heal_recovering(c)) {
+        rv = drop(c, "wal", NULL, e);
+        if (!rv) rv = drop(c, "snap", NULL, e);
+    } else {
+        rv = keep_for_a_look(c, e);
+    }
     if (rv) return rv;
-    log_warn("raft: log and snapshots set aside in " DAMAGED "/%s*, the others bring them back member=%" PRIx64,
-             mine, c->id);
     c->meta.flags = (c->meta.flags & ~(uint32_t)(META_DISTRUSTED | META_ALONE)) | META_RECOVERING;
     return save(c, e);
 }
@@ -156,6 +171,13 @@ int heal_open(struct consensus *c, struct err *e)
     return rv;
 }
 
+/* The reason stays that of what lies in damaged/. */
+static void note_distrust(struct consensus *c, uint32_t flags, const char *why)
+{
+    if (!heal_recovering(c)) snprintf(c->meta.why, sizeof c->meta.why, "%.127s", why);
+    c->meta.flags |= flags;
+}
+
 int heal_damaged(struct consensus *c, bool meta_lost, struct err *e)
 {
     if (heal_alone(c)) return ERR_CORRUPT;
@@ -163,8 +185,7 @@ int heal_damaged(struct consensus *c, bool meta_lost, struct err *e)
     if (meta_lost) {
         c->meta = (struct meta){.voted_for = c->id, .flags = META_ROLLED_BACK};
     }
-    c->meta.flags |= META_DISTRUSTED;
-    snprintf(c->meta.why, sizeof c->meta.why, "%.127s", e->text);
+    note_distrust(c, META_DISTRUSTED, e->text);
     struct err why = *e;
     int rv = save(c, e);
     return rv ? rv : err_set(e, ERR_RESTART, "%s", why.text);
@@ -174,7 +195,7 @@ int heal_opened(struct consensus *c, struct err *e)
 {
     struct heal *h = &c->heal;
     h->open_term = c->meta.term;
-    h->open_ms = consensus_now(c);
+    h->open_ms = h->reminded_ms = consensus_now(c);
     uint64_t term;
     h->open_index = c->loaded.n ? c->loaded.first_index + c->loaded.n - 1 : snapshots_restored_index(c, &term);
     h->began_recovering = heal_recovering(c);
@@ -189,8 +210,7 @@ static void distrust(struct consensus *c, uint32_t flags, const char *why)
 {
     struct err e = {{0}};
     if (c->dead || c->closing) return;
-    c->meta.flags |= META_DISTRUSTED | flags;
-    snprintf(c->meta.why, sizeof c->meta.why, "%.127s", why);
+    note_distrust(c, META_DISTRUSTED | flags, why);
     int rv = save(c, &e);
     if (rv) return consensus_fatal(c, rv, "%s; and that cannot be noted: %s", why, e.text);
     consensus_fatal(c, heal_alone(c) ? ERR_CORRUPT : ERR_RESTART, "%s", why);

@@ -168,7 +168,7 @@ static void own_done(struct core_request *r)
 /* What a member still does whose state is not to be believed: it says what it is, and gives back what it lent. */
 static bool served_when_refusing(const struct core_request *r)
 {
-    return r->type == CORE_STATUS || r->type == CORE_ALARMS || r->type == CORE_MEMBERS || r->type == CORE_HASH_KV ||
+    return r->type == CORE_STATUS || r->type == CORE_ALARMS || (r->type == CORE_MEMBERS && r->serializable) || r->type == CORE_HASH_KV ||
            r->type == CORE_MOVE_LEADER || r->own || always_taken(r);
 }
 
