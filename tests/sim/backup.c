@@ -1,6 +1,6 @@
 /* One more client: it streams snapshots of some member's store, as `snapshot save` does, piece by
- * piece while writes go on, loads them into a store of its own, and compares that with the model at
- * the revision it is of. */
+ * piece while writes go on, loads them into a store of its own, and compares all of that - keys, history,
+ * leases with their keys, alarms, what members published - with what the log makes of it. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -15,6 +15,7 @@ struct backup {
     struct core_snapshot *snapshot;
     struct store_loader *loader;
     int64_t revision_before;
+    uint64_t from, to; /* entries: the stream is of the state after one of these */
     struct buf bytes, last; /* of this stream, as it comes; of the last whole one */
     int64_t last_revision;  /* 0 = there is none */
     bool asking;
@@ -48,15 +49,16 @@ static void backup_end(struct backup *b)
     }
 }
 
-static bool check_store(struct run *r, struct life *l, struct store *s, int64_t at_least)
+static bool check_store(struct run *r, const struct backup *b, struct store *s)
 {
+    struct life *l = b->life;
     int64_t rev = store_revision(s);
     if (r->lying == l->id) return true;
-    if (rev < at_least || rev > model_revision(r->model)) {
+    if (rev < b->revision_before || rev > model_revision(r->model)) {
         return verdict_fail(&r->verdict, "a backup of member %" PRIu64 " is of revision %" PRId64,
                             l->id, rev);
     }
-    return clients_check_store(r, s, rev, "a backup", l->id);
+    return clients_check_store(r, s, rev, "a backup", l->id) && state_backup(l, s, b->from, b->to);
 }
 
 static void backup_finish(struct backup *b)
@@ -69,7 +71,7 @@ static void backup_finish(struct backup *b)
         verdict_fail(&r->verdict, "a backup of member %" PRIu64 " does not load: %s: %s",
                      b->life->id, err_name(rv), e.text);
     } else {
-        if (check_store(r, b->life, s, b->revision_before) && r->lying != b->life->id) {
+        if (check_store(r, b, s) && r->lying != b->life->id) {
             struct buf old = b->last;
             b->last = b->bytes;
             b->bytes = old;
@@ -95,7 +97,10 @@ static void on_piece(struct core_request *q)
     }
     struct err e = {{0}};
     int rv = q->code;
-    if (rv == 0 && q->type == CORE_SNAPSHOT_OPEN) b->snapshot = q->snapshot;
+    if (rv == 0 && q->type == CORE_SNAPSHOT_OPEN) {
+        b->snapshot = q->snapshot;
+        b->to = b->life->applied;
+    }
     if (rv == 0 && q->piece) rv = store_loader_feed(b->loader, blob_slice(q->piece), &e);
     if (rv == 0 && q->piece) CHECK(buf_append_slice(&b->bytes, blob_slice(q->piece)) == 0);
     bool done = rv == 0 && q->type == CORE_SNAPSHOT_NEXT && q->done_all;
@@ -124,7 +129,10 @@ static void backup_step(void *arg)
     b->request.snapshot = b->snapshot;
     b->request.done = on_piece;
     b->asking = true;
-    if (!b->snapshot) b->revision_before = core_revision(b->life->core);
+    if (!b->snapshot) {
+        b->revision_before = core_revision(b->life->core);
+        b->from = b->life->compared;
+    }
     core_submit(b->life->core, &b->request);
 }
 
@@ -134,7 +142,7 @@ static void backup_begin(void *arg)
     struct run *r = b->run;
     if (b->life || r->ending) return;
     struct life *l = cluster_some(r, &r->random);
-    struct store_options options = {0};
+    struct store_options options = {.quota_bytes = r->o.quota_bytes};
     if (!l) {
         later(b);
         return;

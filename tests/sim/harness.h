@@ -99,6 +99,7 @@ struct life {
     struct core *core; /* NULL while it opens */
     struct watch_hub *hub;
     uint64_t applied, leader_id;
+    uint64_t compared; /* the newest entry that it has wholly applied */
     int64_t seen; /* up to this revision state.c has looked at what it wrote */
     unsigned url; /* the newer one that it listens at */
     bool dead, fatal, closing;
@@ -273,6 +274,11 @@ bool life_gone(const struct life *l);
 
 /* state.c: it has applied an entry, or taken in a snapshot. */
 void state_check(struct life *l, struct store *s, bool restored);
+/* A backup of it holds, in all, what members held after one of the entries from..to, and what the model makes of the log. */
+bool state_backup(struct life *l, struct store *s, uint64_t from, uint64_t to);
+/* A member of a cluster that was made from a backup, and that is so old: the leases are those, except for any that has run out; and so are
+ * the alarms that clients have raised. */
+bool state_restored(struct run *r, uint64_t id, const struct store *s, const struct store *backup, uint64_t since_us);
 
 /* clients.c */
 void clients_start(struct run *r);

@@ -1,12 +1,13 @@
 /* What a backup is for: the members of a new cluster are made from the last one that was saved, in a world of its own; the power
- * fails as soon as that is done; they are started, must elect a leader and hold what the model held at the backup's revision. */
+ * fails as soon as that is done; they are started, must elect a leader and hold what the model held at the backup's revision. The leases are
+ * those of the backup; none ends before its time, then all do. */
 #include <inttypes.h>
 
 #include "base/check.h"
 #include "base/mem.h"
 #include "harness.h"
 
-enum { RESTORED_MEMBERS = 3, RESTORED_CLUSTER = 78, START_US = 30000000, SLICE_US = 10000 };
+enum { RESTORED_MEMBERS = 3, RESTORED_CLUSTER = 78, START_US = 30000000, SLICE_US = 10000, TICK_US = 100000, LOOK_US = 250000, LEASES_US = 60000000 };
 
 struct restored {
     struct run *run;
@@ -16,6 +17,12 @@ struct restored {
     struct core *cores[RESTORED_MEMBERS];
     struct env *envs[RESTORED_MEMBERS];
     unsigned closed;
+    struct store *backup; /* what the file holds */
+    uint64_t began_us;
+    struct ticking {
+        struct restored *of;
+        uint64_t id;
+    } ticking[RESTORED_MEMBERS];
 };
 
 struct reading {
@@ -91,13 +98,25 @@ static void flush(void *ctx, uint64_t id)
     if (n->cores[id - 1]) core_flush(n->cores[id - 1]);
 }
 
+static void tick(void *arg)
+{
+    struct ticking *t = arg;
+    struct restored *n = t->of;
+    if (!n->cores[t->id - 1]) return;
+    sim_at_member(n->sim, t->id, TICK_US, tick, t);
+    core_tick(n->cores[t->id - 1]);
+}
+
 static void start(struct restored *n, uint64_t id)
 {
     struct core_config c = config_of(n, id);
     struct err e = {{0}};
     n->envs[id - 1] = sim_boot(n->sim, id);
     int rv = core_open(&c, n->envs[id - 1], &restored_events, n, &n->cores[id - 1], &e);
-    if (rv == 0) return;
+    if (rv == 0) {
+        n->ticking[id - 1] = (struct ticking){n, id};
+        return tick(&n->ticking[id - 1]);
+    }
     n->cores[id - 1] = NULL;
     verdict_fail(&n->run->verdict, "a restored member %" PRIu64 " does not open: %s: %s", id, err_name(rv), e.text);
 }
@@ -111,6 +130,44 @@ static bool all_ready(void *ctx)
         if (!s.ready || !s.leader_id) return false;
     }
     return true;
+}
+
+static struct store *load(struct run *r, struct slice bytes)
+{
+    struct store_options options = {.quota_bytes = r->o.quota_bytes};
+    struct store_loader *l = store_loader_new(&options);
+    struct store *out = NULL;
+    struct err e = {{0}};
+    CHECK(store_loader_feed(l, bytes, &e) == 0 && store_loader_finish(l, &out, &e) == 0); /* it was loaded when it was saved */
+    store_loader_free(l);
+    return out;
+}
+
+static struct store *store_of(const struct restored *n, unsigned i)
+{
+    return (struct store *)(uintptr_t)core_store(n->cores[i]);
+}
+
+/* Whether all are as they should be by now; false: there are leases left. */
+static bool leases_ended(struct restored *n)
+{
+    bool ended = true;
+    int64_t id;
+    for (unsigned i = 0; i < RESTORED_MEMBERS && !run_failed(n->run); i++) {
+        state_restored(n->run, i + 1, store_of(n, i), n->backup, sim_now_us(n->sim) - n->began_us);
+        ended = ended && store_leases(store_of(n, i), 0, &id, 1) == 0;
+    }
+    return ended;
+}
+
+static void wait_for_leases(struct restored *n)
+{
+    uint64_t began = sim_now_us(n->sim);
+    while (!leases_ended(n) && !run_failed(n->run)) {
+        if (sim_now_us(n->sim) - began > LEASES_US)
+            verdict_fail(&n->run->verdict, "in a restored cluster the leases do not end in %.0f s", LEASES_US / 1e6);
+        sim_run_for(n->sim, LOOK_US);
+    }
 }
 
 static void on_closed(void *ctx)
@@ -148,14 +205,17 @@ void restore_check(struct run *r, struct slice backup, int64_t revision)
         n.members[i] = (struct consensus_member){.id = i + 1, .name = names[i], .peer_url = urls[i]};
     run_trace(r, "** a cluster is made from a backup of revision %" PRId64, revision);
     for (uint64_t id = 1; id <= RESTORED_MEMBERS && !run_failed(r); id++) make_folder(&n, id);
+    n.backup = load(r, backup);
+    n.began_us = sim_now_us(n.sim);
     for (uint64_t id = 1; id <= RESTORED_MEMBERS && !run_failed(r); id++) start(&n, id);
     if (!run_failed(r) && !sim_run_until(n.sim, all_ready, &n, START_US))
         verdict_fail(&r->verdict, "a restored cluster has no leader after %.0f s", START_US / 1e6);
     for (unsigned i = 0; i < RESTORED_MEMBERS && !run_failed(r); i++) {
-        struct store *s = (struct store *)(uintptr_t)core_store(n.cores[i]);
-        clients_check_store(r, s, revision, "a restored cluster", i + 1);
+        clients_check_store(r, store_of(&n, i), revision, "a restored cluster", i + 1);
     }
+    if (!run_failed(r)) wait_for_leases(&n);
     close_all(&n);
+    store_free(n.backup);
     sim_forget(n.sim);
     sim_free(n.sim);
 }

@@ -22,12 +22,19 @@
 
 enum { ALL_EVERY = 100 /* entries of the log */ };
 
-static bool wrong(struct life *l, const struct store *s, const char *what)
+/* Whose state is looked at. */
+struct whose {
+    struct run *run;
+    uint64_t id, applied;
+    bool backup; /* that was made of the member's then */
+};
+
+static bool wrong(const struct whose *w, const struct store *s, const char *what)
 {
-    return verdict_fail(&l->run->verdict,
-                        "after entry %" PRIu64 " member %" PRIu64 " (revision %" PRId64
+    return verdict_fail(&w->run->verdict,
+                        "%safter entry %" PRIu64 " member %" PRIu64 " (revision %" PRId64
                         ", compacted at %" PRId64 "): %s",
-                        l->applied, l->id, s->revision, s->compact_rev, what);
+                        w->backup ? "a backup: " : "", w->applied, w->id, s->revision, s->compact_rev, what);
 }
 
 /* ---- digests --------------------------------------------------------------------------------- */
@@ -151,21 +158,21 @@ static struct run_state *first_at(struct run *r, size_t entries)
     return &r->states[entries];
 }
 
-static bool as_the_first(struct life *l, struct store *s, struct run_state *first, bool all)
+static bool as_the_first(const struct whose *w, struct store *s, struct run_state *first, bool all)
 {
-    struct run_state now = {.member = l->id};
+    struct run_state now = {.member = w->id};
     take(s, all, now.parts);
     if (!first->member) {
         *first = now;
         return true;
     }
-    l->run->result->counts.states++;
+    w->run->result->counts.states++;
     for (unsigned i = 0; i < STATE_PARTS; i++) {
         if (now.parts[i] == first->parts[i]) continue;
         char what[128];
         snprintf(what, sizeof what, "its %s: %016" PRIx64 ", member %" PRIu64 " had %016" PRIx64,
                  part_names[i], now.parts[i], first->member, first->parts[i]);
-        return wrong(l, s, what);
+        return wrong(w, s, what);
     }
     return true;
 }
@@ -197,19 +204,19 @@ static bool step(void *ctx, const struct model_event *ev)
 }
 
 /* The history behind revision `after`: what compaction leaves whole. */
-static bool history_as_modelled(struct life *l, const struct store *s, int64_t after)
+static bool history_as_modelled(const struct whose *w, const struct store *s, int64_t after)
 {
     const struct slice all = SLICE_LIT("\0");
-    struct lockstep k = {.model = l->run->model, .log = &s->log};
+    struct lockstep k = {.model = w->run->model, .log = &s->log};
     k.next = rlog_seek(&s->log, after + 1, 0, &k.it);
     if (model_events(k.model, all, all, after + 1, s->revision, step, &k) && !k.next) return true;
-    return wrong(l, s, "its history is not what the log makes");
+    return wrong(w, s, "its history is not what the log makes");
 }
 
 /* All keys as they are at a revision, found in the index. */
-static bool keys_as_modelled(struct life *l, const struct store *s, int64_t rev)
+static bool keys_as_modelled(const struct whose *w, const struct store *s, int64_t rev)
 {
-    const struct model *m = l->run->model;
+    const struct model *m = w->run->model;
     const struct slice all = SLICE_LIT("\0");
     struct index_path path;
     size_t n = 0;
@@ -218,11 +225,11 @@ static bool keys_as_modelled(struct life *l, const struct store *s, int64_t rev)
         const struct record *at = version_at(r, rev);
         if (!at || at->tombstone) continue;
         const struct model_event *ev = model_get(m, record_key(at), rev);
-        if (!ev || !same(at, ev)) return wrong(l, s, "a key does not hold what the log makes");
+        if (!ev || !same(at, ev)) return wrong(w, s, "a key does not hold what the log makes");
         n++;
     }
     return n == model_count(m, all, all, rev) ||
-           wrong(l, s, "it does not have the keys that the log makes");
+           wrong(w, s, "it does not have the keys that the log makes");
 }
 
 static bool lease_as_modelled(const struct store *s, const struct model_lease *as, size_t *keys)
@@ -239,44 +246,44 @@ static bool lease_as_modelled(const struct store *s, const struct model_lease *a
     return true;
 }
 
-static bool leases_as_modelled(struct life *l, const struct store *s)
+static bool leases_as_modelled(const struct whose *w, const struct store *s)
 {
     const struct model_lease *all;
-    size_t n = model_leases(l->run->model, &all), alive = 0, keys = 0;
+    size_t n = model_leases(w->run->model, &all), alive = 0, keys = 0;
     for (size_t i = 0; i < n; i++) {
         if (!all[i].alive) continue;
         if (!lease_as_modelled(s, &all[i], &keys))
-            return wrong(l, s, "a lease is not what the log makes");
+            return wrong(w, s, "a lease is not what the log makes");
         alive++;
     }
-    return (s->leases.n == alive && keys == model_leased_keys(l->run->model)) ||
-           wrong(l, s, "it does not have the leases, or keys of leases, that the log makes");
+    return (s->leases.n == alive && keys == model_leased_keys(w->run->model)) ||
+           wrong(w, s, "it does not have the leases, or keys of leases, that the log makes");
 }
 
-static bool all_as_modelled(struct life *l, const struct store *s)
+static bool all_as_modelled(const struct whose *w, const struct store *s)
 {
     int64_t from = s->compact_rev > 1 ? s->compact_rev : 1; /* itself is there for watches, too */
-    l->run->result->counts.whole_states++;
-    return history_as_modelled(l, s, from - 1) && keys_as_modelled(l, s, s->revision) &&
-           keys_as_modelled(l, s, from) &&
-           (l->applied < model_last_index(l->run->model) || leases_as_modelled(l, s));
+    w->run->result->counts.whole_states++;
+    return history_as_modelled(w, s, from - 1) && keys_as_modelled(w, s, s->revision) &&
+           keys_as_modelled(w, s, from) &&
+           (w->applied < model_last_index(w->run->model) || leases_as_modelled(w, s));
 }
 
 /* What counts against the quota, and whether that is used up. */
-static bool size_as_modelled(struct life *l, const struct store *s)
+static bool size_as_modelled(const struct whose *w, const struct store *s)
 {
-    struct run *r = l->run;
-    int64_t size = model_size_at(r->model, l->applied);
+    struct run *r = w->run;
+    int64_t size = model_size_at(r->model, w->applied);
     bool no_space = false;
     for (size_t i = 0; i < s->n_alarms; i++)
         no_space = no_space || s->alarms[i].alarm.alarm == ALARM_NOSPACE;
     if (store_size_in_use(s) == size &&
-        (!r->o.quota_bytes || no_space == model_no_space_at(r->model, l->applied)))
+        (!r->o.quota_bytes || no_space == model_no_space_at(r->model, w->applied)))
         return true;
     return verdict_fail(&r->verdict,
                         "after entry %" PRIu64 " member %" PRIu64 " has %" PRId64
                         " bytes in use, not %" PRId64 ", the alarm is %s",
-                        l->applied, l->id, store_size_in_use(s), size,
+                        w->applied, w->id, store_size_in_use(s), size,
                         no_space ? "raised" : "not raised");
 }
 
@@ -285,12 +292,71 @@ static bool size_as_modelled(struct life *l, const struct store *s)
 void state_check(struct life *l, struct store *s, bool restored)
 {
     struct run *r = l->run;
+    const struct whose w = {.run = r, .id = l->id, .applied = l->applied};
     size_t entries = model_entries(r->model, l->applied);
     bool all = entries % ALL_EVERY == 0;
+    l->compared = l->applied;
     if (run_failed(r) || r->lying == l->id) return;
     int64_t from = l->seen > s->compact_rev ? l->seen : s->compact_rev;
     l->seen = s->revision;
-    if (!size_as_modelled(l, s) || !as_the_first(l, s, first_at(r, entries), all)) return;
-    if (all || restored) all_as_modelled(l, s);
-    else history_as_modelled(l, s, from);
+    if (!size_as_modelled(&w, s) || !as_the_first(&w, s, first_at(r, entries), all)) return;
+    if (all || restored) all_as_modelled(&w, s);
+    else history_as_modelled(&w, s, from);
+}
+
+/* ---- backups --------------------------------------------------------------------------------- */
+
+/* In which part it differs from the state after so many entries; STATE_CHECK: in none. */
+static unsigned differs_in(const uint64_t parts[STATE_PARTS], const struct run_state *first)
+{
+    unsigned i = 0;
+    while (i < STATE_CHECK && parts[i] == first->parts[i]) i++;
+    return i;
+}
+
+bool state_backup(struct life *l, struct store *s, uint64_t from, uint64_t to)
+{
+    struct run *r = l->run;
+    struct whose w = {.run = r, .id = l->id, .backup = true};
+    uint64_t parts[STATE_PARTS], nearest = to;
+    unsigned same = 0;
+    char what[160];
+    take(s, false, parts);
+    for (uint64_t index = from; index <= to; index++) {
+        const struct run_state *first = first_at(r, model_entries(r->model, index));
+        if (!first->member) return true; /* nobody has compared that yet */
+        unsigned part = differs_in(parts, first);
+        w.applied = index;
+        if (part == STATE_CHECK) return size_as_modelled(&w, s) && all_as_modelled(&w, s);
+        if (part >= same) same = part, nearest = index;
+    }
+    w.applied = nearest;
+    snprintf(what, sizeof what, "its %s are not those of any entry from %" PRIu64 " to %" PRIu64, part_names[same], from, to);
+    return wrong(&w, s, what);
+}
+
+static bool same_lease(const struct lease *a, const struct lease *b)
+{
+    return digest_lease(a) == digest_lease(b);
+}
+
+bool state_restored(struct run *r, uint64_t id, const struct store *s, const struct store *backup, uint64_t since_us)
+{
+    for (const struct lease *l = lease_after(&backup->leases, 0); l; l = lease_after(&backup->leases, l->id)) {
+        const struct lease *has = lease_find(&s->leases, l->id);
+        int64_t left = l->remaining_ttl ? l->remaining_ttl : l->ttl;
+        if (has ? same_lease(has, l) : since_us >= (uint64_t)left * 1000000) continue;
+        return verdict_fail(&r->verdict, "member %" PRIu64 " of a restored cluster, %.3f s old: lease %" PRId64 " (ttl %" PRId64 " s, %" PRId64
+                                         " s left) %s", id, (double)since_us / 1e6, l->id, l->ttl, left, has ? "is another" : "is gone");
+    }
+    for (const struct lease *l = lease_after(&s->leases, 0); l; l = lease_after(&s->leases, l->id))
+        if (!lease_find(&backup->leases, l->id))
+            return verdict_fail(&r->verdict, "member %" PRIu64 " of a restored cluster has a lease %" PRId64 " that the backup lacks", id, l->id);
+    for (size_t i = 0; i < backup->n_alarms; i++) {
+        const struct alarm_record *a = &backup->alarms[i];
+        bool there = a->automatic || a->alarm.member_id; /* the quota's may go by itself, and a member's with it */
+        for (size_t k = 0; k < s->n_alarms; k++) there = there || s->alarms[k].alarm.alarm == a->alarm.alarm;
+        if (!there) return verdict_fail(&r->verdict, "member %" PRIu64 " of a restored cluster has lost alarm %d", id, (int)a->alarm.alarm);
+    }
+    return true;
 }

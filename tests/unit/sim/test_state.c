@@ -319,6 +319,102 @@ static void test_written(void **state)
     release(w);
 }
 
+/* Whether a backup that is made now and then harmed counts as one of the entries from..to. */
+static bool backup_passes(struct world *w, void (*harm)(struct store *s), uint64_t from, uint64_t to)
+{
+    struct store *s = copy(w->stores[1]);
+    if (harm) harm(s);
+    bool ok = state_backup(&w->lives[1], s, from, to);
+    store_free(s);
+    return ok;
+}
+
+static void test_backup(void **state)
+{
+    (void)state;
+    static const struct {
+        void (*harm)(struct store *s);
+        const char *what;
+    } harms[] = {
+        {remaining, "its leases"}, {ttl, "its leases"},     {lease_key, "its leases"}, {one_key_more, "its leases"},
+        {alarm_kind, "its alarms"}, {alarm_lost, "its alarms"}, {url, "its members"},   {version, "its keys"},
+        {value, "does not hold"},  {older_version, "its history"},
+    };
+    for (size_t i = 0; i < sizeof harms / sizeof *harms; i++) {
+        struct world *w = fresh();
+        fill(w);
+        uint64_t now = w->lives[1].applied;
+        assert_true(backup_passes(w, NULL, now, now));
+        assert_true(backup_passes(w, NULL, now - 3, now));
+        assert_false(backup_passes(w, harms[i].harm, now - 3, now));
+        assert_non_null(strstr(w->run.verdict.text, harms[i].what));
+        assert_non_null(strstr(w->run.verdict.text, "a backup"));
+        release(w);
+    }
+}
+
+/* What is not there yet, or any more, is no backup of now: a lease makes no revision. */
+static void test_backup_of_another_time(void **state)
+{
+    (void)state;
+    struct world *w = fresh();
+    const struct command grant = {.type = COMMAND_LEASE_GRANT, .lease_grant = {.id = LEASE + 2, .ttl = 60}};
+    fill(w);
+    uint64_t before = w->lives[1].applied;
+    assert_true(apply(w, &grant));
+    assert_true(backup_passes(w, NULL, before, before + 1));
+    assert_false(backup_passes(w, NULL, before - 1, before));
+    release(w);
+}
+
+/* While it is cut, a lease is granted and an alarm raised. */
+static void test_backup_under_changes(void **state)
+{
+    (void)state;
+    struct world *w = fresh();
+    const struct command grant = {.type = COMMAND_LEASE_GRANT, .lease_grant = {.id = LEASE + 2, .ttl = 60}};
+    const struct command alarm = {.type = COMMAND_ALARM, .alarm = {.alarm = ALARM_NOSPACE, .activate = true}};
+    struct store_loader *l = store_loader_new(NULL);
+    struct store *s = NULL;
+    struct err e = {{0}};
+    bool done = false;
+    fill(w);
+    uint64_t at = w->lives[1].applied;
+    struct store_snapshot *snap = store_snapshot_open(w->stores[1]);
+    assert_true(apply(w, &grant) && apply(w, &alarm));
+    while (!done) {
+        struct buf b = {0};
+        assert_int_equal(store_snapshot_next(snap, 4096, &b, &done), 0);
+        assert_int_equal(store_loader_feed(l, buf_slice(&b), &e), 0);
+        buf_release(&b);
+    }
+    assert_int_equal(store_loader_finish(l, &s, &e), 0);
+    store_loader_free(l);
+    store_snapshot_close(snap);
+    assert_true(state_backup(&w->lives[1], s, at, at));
+    store_free(s);
+    release(w);
+}
+
+/* A cluster that was made from a backup has its leases until they run out, and its alarms. */
+static void test_restored(void **state)
+{
+    (void)state;
+    const struct command alarm = {.type = COMMAND_ALARM, .alarm = {.alarm = ALARM_NOSPACE, .activate = true}};
+    static void (*const harms[])(struct store *s) = {ttl, remaining, lease_key, one_key_more, alarm_lost};
+    for (size_t i = 0; i < sizeof harms / sizeof *harms; i++) {
+        struct world *w = fresh();
+        fill(w);
+        assert_true(apply(w, &alarm));
+        struct store *s = copy(w->stores[1]);
+        assert_true(state_restored(&w->run, 1, s, w->stores[1], 1));
+        harms[i](s);
+        assert_false(state_restored(&w->run, 1, s, w->stores[1], 1));
+        store_free(s);
+        release(w);
+    }
+}
+
 /* A member whose memory was made to lie is left alone until it has healed. */
 static void test_lying(void **state)
 {
@@ -340,6 +436,8 @@ int main(void)
         cmocka_unit_test(test_equal),     cmocka_unit_test(test_snapshot),
         cmocka_unit_test(test_different), cmocka_unit_test(test_wrong),
         cmocka_unit_test(test_written),   cmocka_unit_test(test_lying),
+        cmocka_unit_test(test_backup),    cmocka_unit_test(test_backup_of_another_time),
+        cmocka_unit_test(test_backup_under_changes), cmocka_unit_test(test_restored),
     };
     return cmocka_run_group_tests_name("state", tests, NULL, NULL);
 }
