@@ -96,6 +96,7 @@ int flags_parse(const struct flag *flags, int argc, char **argv, int *ret_argc, 
         if (!value) return err_set(e, ERR_INVALID, "flag needs a value: %s", arg);
         int rv = set(f, value, e);
         if (rv != 0) return rv;
+        if (f->given) *f->given = true;
     }
     *ret_argc = kept;
     return 0;

@@ -17,6 +17,7 @@ struct flag {
     void *value;      /* const char **, int64_t *, bool *, uint64_t * (milliseconds); holds the default before parsing */
     const char *arg;  /* what the help calls the value, or NULL */
     const char *help;
+    bool *given;      /* NULL, or set to true when the flag was given, be it with the default */
 };
 
 /* Takes flags out of argv[1..); what is left are the arguments, moved to the front: argv[1..*ret_argc). "--" ends the flags.

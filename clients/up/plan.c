@@ -167,8 +167,7 @@ int up_plan_recall(struct up_plan *p, struct err *e)
     if (!v || access(arena_printf(&p->arena, "%s/n1", p->dir), F_OK) != 0) return 0;
     int64_t members = json_path_int(v, "members", UP_MEMBERS), base_port = json_path_int(v, "base_port", UP_BASE_PORT);
     bool secure = json_path_bool(v, "secure", false);
-    if ((p->members != UP_MEMBERS && p->members != members) || (p->base_port != UP_BASE_PORT && p->base_port != base_port) ||
-        (p->secure && !secure))
+    if ((p->given.members && p->members != members) || (p->given.base_port && p->base_port != base_port) || (p->given.secure && p->secure != secure))
         return err_set(e, ERR_INVALID, "the data in %s was made with --members %lld --base-port %lld%s and keeps to that; choose another folder with --dir",
                        p->dir, (long long)members, (long long)base_port, secure ? " --secure" : "");
     p->members = members;

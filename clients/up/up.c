@@ -205,12 +205,13 @@ int cmd_up(int argc, char **argv)
     plan_defaults(&p);
     struct flag flags[] = {
         {"dir", FLAG_STRING, &p.dir, "DIR", "where data, certificates, kubeconfigs and logs are"},
-        {"members", FLAG_INT, &p.members, "N", "servers: 1, 3, 5 or 7"},
-        {"nodes", FLAG_INT, &p.nodes, "N", "hollow nodes that run pods"},
-        {"base-port", FLAG_INT, &p.base_port, "PORT", "member i: etcd API on PORT+10i, peers on PORT+10i+1, Kubernetes API on PORT+10i+4064"},
-        {"secure", FLAG_BOOL, &p.secure, NULL, "TLS with client certificates for the etcd API and between members too"},
+        {"members", FLAG_INT, &p.members, "N", "servers: 1, 3, 5 or 7", &p.given.members},
+        {"nodes", FLAG_INT, &p.nodes, "N", "hollow nodes that run pods", &p.given.nodes},
+        {"base-port", FLAG_INT, &p.base_port, "PORT", "member i: etcd API on PORT+10i, peers on PORT+10i+1, Kubernetes API on PORT+10i+4064",
+         &p.given.base_port},
+        {"secure", FLAG_BOOL, &p.secure, NULL, "TLS with client certificates for the etcd API and between members too", &p.given.secure},
         {"detach", FLAG_BOOL, &p.detach, NULL, "return once all is ready; `pintle down` stops it"},
-        {"restart", FLAG_BOOL, &p.restart, NULL, "start a process again when it dies"},
+        {"restart", FLAG_BOOL, &p.restart, NULL, "start a process again when it dies", &p.given.restart},
         {0}};
     static const char usage[] = "pintle up: a whole control plane on this machine\n\nUsage:\n  pintle up [flags]\n\n"
                                 "Starts servers, two schedulers, two controllers and node agents on loopback; stays in front until Ctrl-C.\n"

@@ -36,6 +36,9 @@ struct up_plan {
     const char *dir; /* absolute */
     int64_t members, nodes, base_port;
     bool secure, restart, detach;
+    struct {
+        bool members, nodes, base_port, secure, restart;
+    } given; /* by a flag */
     const char *binary;
     const char *admin_kubeconfig, *lock_path, *state_path, *settings_path;
     const char *kube_urls, *client_urls; /* comma-separated */
@@ -47,8 +50,8 @@ struct up_plan {
 #define UP_MEMBERS 3 /* what `up` makes unless told otherwise */
 #define UP_BASE_PORT 2379
 
-/* A data folder keeps the members, ports and TLS that it was made with: takes them for what is still the default; another
- * choice is an error. Before up_plan_make. */
+/* A data folder keeps the members, ports and TLS that it was made with: takes them for what was not given; another choice is
+ * an error. Before up_plan_make. */
 int up_plan_recall(struct up_plan *p, struct err *e) MUST_CHECK;
 /* A file of ours, parsed; NULL if there is none or it is damaged. */
 struct json *up_read_json(struct arena *a, const char *path);

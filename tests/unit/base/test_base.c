@@ -12,6 +12,7 @@
 #include "base/arena.h"
 #include "base/blob.h"
 #include "base/crc32c.h"
+#include "base/flags.h"
 #include "base/mem.h"
 #include "base/slice.h"
 
@@ -172,6 +173,23 @@ static void test_memory_fails_exactly_once(void **state)
     assert_true(mem_rss() > 0);
 }
 
+static void test_flags_tell_which_were_given(void **state)
+{
+    (void)state;
+    int64_t members = 3, nodes = 3;
+    bool secure = false, members_given = false, nodes_given = false, secure_given = false;
+    const struct flag flags[] = {{"members", FLAG_INT, &members, NULL, NULL, &members_given},
+                                 {"nodes", FLAG_INT, &nodes, NULL, NULL, &nodes_given},
+                                 {"secure", FLAG_BOOL, &secure, NULL, NULL, &secure_given},
+                                 {0}};
+    char *argv[] = {"up", "--members", "3", "--secure=false", "argument"};
+    struct err e;
+    int argc;
+    assert_int_equal(flags_parse(flags, 5, argv, &argc, &e), 0);
+    assert_int_equal(argc, 2);
+    assert_true(members == 3 && members_given && !secure && secure_given && !nodes_given);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -182,6 +200,7 @@ int main(void)
         cmocka_unit_test(test_arena),
         cmocka_unit_test(test_blob_is_shared_between_threads),
         cmocka_unit_test(test_crc32c_vectors),
+        cmocka_unit_test(test_flags_tell_which_were_given),
         cmocka_unit_test(test_memory_fails_exactly_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
