@@ -156,3 +156,17 @@ int cluster_identify(struct arena *a, struct cluster *c, const char *data_dir, c
         usleep(ASK_PAUSE_US);
     }
 }
+
+bool cluster_folder(struct arena *a, const char *data_dir, const char **ret_peer_url, size_t *ret_members)
+{
+    struct join_cluster *j = arena_calloc(a, 1, sizeof(*j));
+    uint64_t cluster_id, id;
+    if (!j || join_folder(data_dir, &cluster_id, &id) != 0 || join_folder_members(data_dir, a, j) != 0) return false;
+    for (size_t i = 0; i < j->n; i++) {
+        if (j->members[i].id != id || !j->members[i].peer_url) continue;
+        *ret_peer_url = j->members[i].peer_url;
+        *ret_members = j->n;
+        return true;
+    }
+    return false;
+}

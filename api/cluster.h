@@ -27,6 +27,10 @@ int cluster_parse(struct arena *a, const char *text, const char *name, const cha
 int cluster_identify(struct arena *a, struct cluster *c, const char *data_dir, const char *name, bool existing,
                      const struct env_uv_options *tls, struct err *e) MUST_CHECK;
 
+/* What a data folder says about its member: at which peer URL the others reach it, and how many members there are. False if it says
+ * nothing. */
+bool cluster_folder(struct arena *a, const char *data_dir, const char **ret_peer_url, size_t *ret_members);
+
 /* One round of that asking, without a folder and a network: `ask` brings what one member of `c` answers, or why there is no answer.
  * ERR_EXISTS: this member must not start (its name is taken, or it has run before), whoever is asked again. */
 typedef int cluster_ask_fn(void *ctx, const struct consensus_member *member, struct arena *a, struct join_cluster *ret,

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api/cluster.h"
 #include "api/restore.h"
 #include "api/server.h"
 #include "base/version.h"
@@ -56,6 +57,7 @@ int main(int argc, char **argv)
         printf("pintle %s\n", PINTLE_VERSION);
         return 0;
     }
+    up_read_folder = cluster_folder;
     int (*on_file)(int, char **) = file_command(argc, argv);
     if (on_file) return on_file(argc - 3, argv + 3);
     for (size_t i = 0; i < N_COMMANDS; i++)

@@ -16,41 +16,11 @@
 #include "base/url.h"
 #include "raft/env_uv_hello_int.h"
 #include "raft/env_uv_int.h"
-#include "raft/folder_int.h"
 
 #define JOIN_TIMEOUT_MS 2000
 #define JOIN_VERSION 2
 #define JOIN_LEARNER 1u
 #define JOIN_PROMOTE 2u
-
-/* ---- the folder --------------------------------------------------------------------------------- */
-
-static bool read_file(const char *dir, const char *name, struct buf *out)
-{
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    FILE *f = fopen(path, "rbe");
-    if (!f) return false;
-    buf_clear(out);
-    uint8_t *p = buf_reserve(out, 64 * LIMIT_KiB);
-    if (p) out->len = fread(p, 1, 64 * LIMIT_KiB, f);
-    fclose(f);
-    return p != NULL;
-}
-
-int join_folder(const char *data_dir, uint64_t *ret_cluster_id, uint64_t *ret_member_id)
-{
-    struct buf b = {0};
-    uint64_t index;
-    struct slice conf;
-    bool found = read_file(data_dir, MEMBERS_PATH, &b) &&
-                 membership_parse(buf_slice(&b), ret_cluster_id, ret_member_id, &index, &conf);
-    for (int i = 0; i < META_COPIES && !found; i++) {
-        found = read_file(data_dir, meta_paths[i], &b) && meta_owner(buf_slice(&b), ret_cluster_id, ret_member_id);
-    }
-    buf_release(&b);
-    return found ? 0 : ERR_NOT_FOUND;
-}
 
 /* ---- the answer ---------------------------------------------------------------------------------- */
 

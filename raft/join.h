@@ -17,6 +17,10 @@ struct join_cluster {
     size_t n;
 };
 
+/* Who the members are as a folder knows them: by its file of the newest committed ones, or by the snapshot that it was restored from and
+ * not started since. ERR_NOT_FOUND if neither can be read. */
+int join_folder_members(const char *data_dir, struct arena *a, struct join_cluster *ret) MUST_CHECK;
+
 /* Asks the member at a peer URL who the members are. `tls`: whose certificate, key and CA to use for https. ERR_UNAVAILABLE: it cannot
  * be reached or does not know; ERR_NOMEM. */
 int join_ask(const struct env_uv_options *tls, const char *url, struct arena *a, struct join_cluster *ret,

@@ -35,8 +35,6 @@ static int check_empty(struct env *env, struct err *e)
                : err_set(e, ERR_EXISTS, "the data folder is not empty: there is a file meta");
 }
 
-#define RESTORED_INDEX 2u
-
 struct writing {
     struct env *env;
     struct env_file *file;
@@ -68,7 +66,7 @@ static int write_header(struct writing *w, const struct consensus_config *config
     raft_configuration_close(&conf);
     if (rv) return err_set(e, ERR_NOMEM, "out of memory");
     struct snapfile_header h = {
-        .cluster_id = config->cluster_id, .index = RESTORED_INDEX, .term = 1, .configuration_index = 1};
+        .cluster_id = config->cluster_id, .index = RESTORED_INDEX, .term = RESTORED_TERM, .configuration_index = 1};
     h.configuration = slice_make(buf.base, buf.len);
     snapfile_encode_header(&w->encoder, &h, &w->out);
     raft_free(buf.base);
@@ -136,7 +134,7 @@ int consensus_write_restored(const struct consensus_config *config, struct env *
         (void)env->ops->unlink_file(env, SNAP_TAKING, NULL);
         return rv;
     }
-    snap_path(path, RESTORED_INDEX, 1);
+    snap_path(path, RESTORED_INDEX, RESTORED_TERM);
     io = (struct env_io){.op = ENV_IO_RENAME, .path = SNAP_TAKING, .path2 = path};
     rv = env->ops->io_sync(env, &io);
     if (rv) return err_set(e, rv, "%s: %.200s", path, io.err.text);

@@ -10,6 +10,8 @@
 #define SNAP_RECEIVED "snap/received.tmp"
 #define SNAP_DAMAGED "snap/damaged"
 #define SNAP_PATH_BYTES 64
+#define RESTORED_INDEX 2u /* of the snapshot that a restored folder begins with; restore.c says why */
+#define RESTORED_TERM 1u
 #define SNAP_CHUNK_BYTES (256 * LIMIT_KiB)
 #define SNAP_WINDOW_BYTES (4 * SNAP_CHUNK_BYTES) /* sent and not yet acknowledged */
 #define SNAP_KEEP 2u

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "clients/up/up.h"
 #include "clients/up/up_int.h"
 
 #define UP_FILE_MAX 65536
@@ -164,7 +165,8 @@ struct json *up_read_json(struct arena *a, const char *path)
 int up_plan_recall(struct up_plan *p, struct err *e)
 {
     const struct json *v = up_read_json(&p->arena, arena_printf(&p->arena, "%s/settings.json", p->dir));
-    if (!v || access(arena_printf(&p->arena, "%s/n1", p->dir), F_OK) != 0) return 0;
+    p->has_data = access(arena_printf(&p->arena, "%s/n1", p->dir), F_OK) == 0;
+    if (!v || !p->has_data) return 0;
     int64_t members = json_path_int(v, "members", UP_MEMBERS), base_port = json_path_int(v, "base_port", UP_BASE_PORT);
     bool secure = json_path_bool(v, "secure", false);
     if ((p->given.members && p->members != members) || (p->given.base_port && p->base_port != base_port) || (p->given.secure && p->secure != secure))
@@ -219,7 +221,22 @@ static int write_kubeconfig(struct up_plan *p, const char *file, const char *use
     return ok ? 0 : err_set(e, ERR_IO, "cannot write %s: %s", file, strerror(errno));
 }
 
-static int check_port(const char *url, struct err *e)
+bool (*up_read_folder)(struct arena *a, const char *data_dir, const char **ret_peer_url, size_t *ret_members);
+
+/* Members that were made elsewhere (restored) would wait for each other where nobody listens. */
+static int check_folder(struct up_plan *p, const struct up_process *x, struct err *e)
+{
+    const char *dir = path(p, x->name), *url;
+    size_t n;
+    if (!up_read_folder || !up_read_folder(&p->arena, dir, &url, &n)) return 0;
+    if (strcmp(url, x->peer_url) != 0)
+        return err_set(e, ERR_INVALID, "%s belongs to the member at %s, not %s: give the --base-port and --secure that it was made for, or restore it for these",
+                       dir, url, x->peer_url);
+    if ((size_t)p->members <= n && 2 * (size_t)p->members > n) return 0; /* who was added by hand is not ours */
+    return err_set(e, ERR_INVALID, "%s belongs to one of %zu members, not of %lld: give --members, or restore it for these", dir, n, (long long)p->members);
+}
+
+static int check_port(const struct up_plan *p, const char *url, struct err *e)
 {
     int port = atoi(strrchr(url, ':') + 1), one = 1;
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -230,7 +247,8 @@ static int check_port(const char *url, struct err *e)
     int number = errno;
     close(fd);
     if (rv == 0) return 0;
-    return err_set(e, ERR_EXISTS, "port %d cannot be used: %s (choose others with --base-port)", port, strerror(number));
+    return err_set(e, ERR_EXISTS, "port %d cannot be used: %s (%s)", port, strerror(number),
+                   p->has_data ? "the data is bound to its ports: stop what uses it" : "choose others with --base-port");
 }
 
 int up_plan_prepare(struct up_plan *p, struct err *e)
@@ -243,10 +261,11 @@ int up_plan_prepare(struct up_plan *p, struct err *e)
                  {"agent", "system:node:hollow", "system:nodes"}};
     const char *dir = path(p, "pki");
     int rv = 0;
+    for (size_t i = 0; rv == 0 && i < (size_t)p->members; i++) rv = check_folder(p, &p->processes[i], e);
     for (size_t i = 0; rv == 0 && i < (size_t)p->members; i++) {
-        rv = check_port(p->processes[i].client_url, e);
-        if (rv == 0) rv = check_port(p->processes[i].peer_url, e);
-        if (rv == 0) rv = check_port(p->processes[i].kube_url, e);
+        rv = check_port(p, p->processes[i].client_url, e);
+        if (rv == 0) rv = check_port(p, p->processes[i].peer_url, e);
+        if (rv == 0) rv = check_port(p, p->processes[i].kube_url, e);
     }
     if (rv == 0) rv = make_dir(dir, e);
     if (rv == 0) rv = make_dir(path(p, "log"), e);

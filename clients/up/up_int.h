@@ -39,6 +39,7 @@ struct up_plan {
     struct {
         bool members, nodes, base_port, secure, restart;
     } given; /* by a flag */
+    bool has_data; /* members have run in the folder, or were restored into it */
     const char *binary;
     const char *admin_kubeconfig, *lock_path, *state_path, *settings_path;
     const char *kube_urls, *client_urls; /* comma-separated */

@@ -5,6 +5,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from tap import *
 
 DIR = os.path.join(temp_dir(), "cp")
+RESTORED, SNAPSHOT = DIR + ".restored", DIR + ".snapshot"
 BASE = free_base_port()
 UP = (PINTLE, "up", "--detach", "--dir", DIR, "--base-port", BASE)
 
@@ -98,6 +99,8 @@ def test_data_stays():
     ok(sorted(os.listdir(DIR)) == before, "and nothing is changed by asking", os.listdir(DIR))
     out = run(PINTLE, "up", "--detach", "--dir", DIR, timeout=90)
     ok(out.returncode == 0 and str(BASE) in out.stdout, "the data's settings need not be said again", out.stdout + out.stderr)
+    out = run(PINTLE, "ctl", "--endpoints", status()["members"][0]["client_url"], "snapshot", "save", SNAPSHOT)
+    ok(out.returncode == 0, "a snapshot is saved", out.stderr)
 
 
 def test_supervisor_killed():
@@ -112,6 +115,30 @@ def test_supervisor_killed():
     run(PINTLE, "down", "--dir", DIR, timeout=60)
 
 
+def test_restored():
+    cluster = ",".join(f"n{i + 1}=http://127.0.0.1:{BASE + 10 * i + 1}" for i in range(3))
+    for i in range(3):
+        out = run(PINTLE, "ctl", "snapshot", "restore", SNAPSHOT, "--name", f"n{i + 1}", "--data-dir", os.path.join(RESTORED, f"n{i + 1}"),
+                  "--initial-cluster-token", "pintle-up", "--initial-cluster", cluster)
+        ok(out.returncode == 0, f"n{i + 1} is restored", out.stderr)
+    up = (PINTLE, "up", "--detach", "--dir", RESTORED)
+    out = run(*up, "--base-port", BASE + 50)
+    ok(out.returncode == 2 and f"127.0.0.1:{BASE + 1}" in out.stderr and f"127.0.0.1:{BASE + 51}" in out.stderr,
+       "restored members of other ports are refused at once", out.stdout + out.stderr)
+    out = run(*up, "--base-port", BASE, "--members", 1)
+    ok(out.returncode == 2 and "of 3 members, not of 1" in out.stderr, "and of another number", out.stdout + out.stderr)
+    ok(sorted(os.listdir(RESTORED)) == ["n1", "n2", "n3"], "nothing is recorded by it", os.listdir(RESTORED))
+    at_exit(lambda: run(PINTLE, "down", "--dir", RESTORED))
+    out = run(*up, "--base-port", BASE, timeout=90)
+    ok(out.returncode == 0, "with the right ports they start", out.stdout + out.stderr)
+    out = run(PINTLE, "ctl", "--endpoints", f"127.0.0.1:{BASE}", "get", "/stays")
+    ok(out.stdout == "/stays\nhere\n", "and have the data", out.stdout + out.stderr)
+    run(PINTLE, "down", "--dir", RESTORED, timeout=60)
+    os.unlink(os.path.join(RESTORED, "settings.json"))
+    out = run(*up, "--base-port", BASE + 50)
+    ok(out.returncode == 2 and f"127.0.0.1:{BASE + 51}" in out.stderr, "members that have run are known, too", out.stdout + out.stderr)
+
+
 def test_refusals():
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -120,6 +147,9 @@ def test_refusals():
     out = run(*UP, timeout=60)
     ok(out.returncode == 1 and f"port {BASE + 10} cannot be used" in out.stderr, "a port in use is said in one sentence", out.stdout + out.stderr)
     ok(len(out.stderr.strip().split("\n")) == 1, "and only one", out.stderr)
+    ok("--base-port" not in out.stderr, "other ports are not advised where there is data", out.stderr)
+    out = run(PINTLE, "up", "--detach", "--dir", DIR + ".new", "--base-port", BASE)
+    ok(out.returncode == 1 and "choose others with --base-port" in out.stderr, "but where there is none", out.stderr)
     s.close()
     out = run(PINTLE, "up", "--detach", "--dir", "/proc/nowhere", "--base-port", BASE)
     ok(out.returncode == 1 and "cannot create folder /proc/nowhere" in out.stderr, "an unwritable folder is said", out.stderr)
@@ -132,4 +162,4 @@ def test_refusals():
         ok(out.returncode == 0 and "Usage" in out.stdout, f"{c} --help", out.stdout + out.stderr)
 
 
-main(test_up, test_layout, test_kill_leader, test_data_stays, test_supervisor_killed, test_refusals)
+main(test_up, test_layout, test_kill_leader, test_data_stays, test_supervisor_killed, test_restored, test_refusals)

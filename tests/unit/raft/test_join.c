@@ -95,12 +95,15 @@ static void test_folder(void **state)
     (void)state;
     char dir[] = "/tmp/pintle-join-XXXXXX", path[300];
     uint64_t cluster, member, head[] = {0x3241544d544e5000u, 77, 88};
+    struct arena a = {0};
+    struct join_cluster j;
     assert_non_null(mkdtemp(dir));
     assert_int_equal(join_folder("/nowhere/at/all", &cluster, &member), ERR_NOT_FOUND);
     assert_int_equal(join_folder(dir, &cluster, &member), ERR_NOT_FOUND);
     put(dir, "members", "garbage", 7);
     put(dir, "meta", "\0PN", 3);
     assert_int_equal(join_folder(dir, &cluster, &member), ERR_NOT_FOUND);
+    assert_int_equal(join_folder_members(dir, &a, &j), ERR_NOT_FOUND);
     put(dir, "meta2", head, sizeof head); /* who it is can be said though the rest is lost */
     assert_int_equal(join_folder(dir, &cluster, &member), 0);
     assert_true(cluster == 77 && member == 88);
