@@ -58,8 +58,8 @@ static void write_state(struct supervisor *s)
     struct up_plan *p = s->p;
     struct buf out = {0};
     char temporary[4200];
-    buf_printf(&out, "{\"pid\":%d,\"members\":%lld,\"nodes\":%lld,\"base_port\":%lld,\"secure\":%s,\"processes\":[", (int)getpid(),
-               (long long)p->members, (long long)p->nodes, (long long)p->base_port, p->secure ? "true" : "false");
+    buf_printf(&out, "{\"pid\":%d,\"members\":%lld,\"nodes\":%lld,\"base_port\":%lld,\"secure\":%s,\"restart\":%s,\"processes\":[", (int)getpid(),
+               (long long)p->members, (long long)p->nodes, (long long)p->base_port, p->secure ? "true" : "false", p->restart ? "true" : "false");
     for (size_t i = 0; i < p->n_processes; i++)
         buf_printf(&out, "%s{\"name\":\"%s\",\"pid\":%d}", i ? "," : "", p->processes[i].name, p->processes[i].pid);
     buf_append_str(&out, "]}\n");

@@ -34,6 +34,7 @@ static bool load_state(struct up_plan *p)
         p->nodes = json_path_int(state, "nodes", p->nodes);
         p->base_port = json_path_int(state, "base_port", p->base_port);
         p->secure = json_path_bool(state, "secure", p->secure);
+        p->restart = json_path_bool(state, "restart", p->restart);
         p->n_processes = 0;
         p->client_urls = p->kube_urls = NULL;
         memset(p->processes, 0, sizeof(p->processes));
@@ -165,22 +166,42 @@ static int up_detached(struct up_plan *p)
     return 1;
 }
 
-/* Something runs in the folder already: that is what was asked for, once it is ready. */
-static int up_already(struct up_plan *p, int pid)
+/* Whether what was asked for is what runs. */
+static int check_applied(const struct up_plan *asked, const struct up_plan *runs, int pid, struct err *e)
 {
+    bool same = (!asked->given.members || asked->members == runs->members) && (!asked->given.nodes || asked->nodes == runs->nodes) &&
+                (!asked->given.base_port || asked->base_port == runs->base_port) &&
+                (!asked->given.secure || asked->secure == runs->secure) && (!asked->given.restart || asked->restart == runs->restart);
+    if (same) return 0;
+    return err_set(e, ERR_EXISTS, "it runs already (supervisor pid %d) with --members %lld --nodes %lld --base-port %lld --secure=%s --restart=%s; "
+                   "for others, `pintle down` first, then the same command again", pid, (long long)runs->members, (long long)runs->nodes,
+                   (long long)runs->base_port, runs->secure ? "true" : "false", runs->restart ? "true" : "false");
+}
+
+/* Something runs in the folder already: that is what was asked for, once it is ready. */
+static int up_already(const struct up_plan *asked, int pid)
+{
+    static struct up_plan p;
     struct up_view v;
     struct err e = {0};
     bool running = true;
     uint64_t began = clock_mono_ms();
+    plan_defaults(&p);
+    p.dir = asked->dir;
+    int rv = up_plan_make(&p, &e);
+    if (rv != 0) return complain("up", &e, rv);
     do {
-        if (load_state(p) && look(p, &v, &e) == 0 && up_view_ready(p, &v)) {
-            up_print_ready(p, &v);
+        bool known = load_state(&p);
+        rv = known ? check_applied(asked, &p, pid, &e) : 0;
+        if (rv != 0) return complain("up", &e, rv);
+        if (known && look(&p, &v, &e) == 0 && up_view_ready(&p, &v)) {
+            up_print_ready(&p, &v);
             printf("It was already running (supervisor pid %d).\n", pid);
             return 0;
         }
         usleep(100000);
-    } while (clock_mono_ms() - began < 60000 && up_running(p, &running, &pid, &e) == 0 && running);
-    fprintf(stderr, "pintle up: what runs in %s (supervisor pid %d) is not ready; see its logs in %s/log/\n", p->dir, pid, p->dir);
+    } while (clock_mono_ms() - began < 60000 && up_running(&p, &running, &pid, &e) == 0 && running);
+    fprintf(stderr, "pintle up: what runs in %s (supervisor pid %d) is not ready; see its logs in %s/log/\n", p.dir, pid, p.dir);
     return 1;
 }
 

@@ -30,6 +30,10 @@ def test_up():
     ok(os.path.exists(os.path.join(DIR, "admin.kubeconfig")), "admin.kubeconfig is there")
     out = run(*UP, timeout=90)
     ok(out.returncode == 0 and "already running" in out.stdout, "a second up is content with what runs", out.stdout + out.stderr)
+    for flags in (("--nodes", 5), ("--restart=false",)):
+        out = run(*UP, *flags, timeout=90)
+        ok(out.returncode == 1 and "it runs already" in out.stderr and "--nodes 3" in out.stderr and not out.stdout,
+           f"but says that it does not apply other settings: {flags}", out.stdout + out.stderr)
 
 
 def test_layout():
