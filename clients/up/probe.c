@@ -1,4 +1,5 @@
-/* How the control plane does, asked over its own APIs: /health and /metrics of each member, the nodes of the Kubernetes API. */
+/* How the control plane does, asked over its own APIs: /health and /metrics of each member, /readyz and the nodes of the
+ * Kubernetes API. All of it fresh: without a leader nothing is ready, whatever the caches hold. */
 #include <string.h>
 
 #include "base/mem.h"
@@ -20,7 +21,7 @@ struct ask {
 struct up_probe {
     const struct up_plan *plan;
     struct h2_client *members[UP_MEMBERS_MAX], *kube;
-    struct ask health[UP_MEMBERS_MAX], metrics[UP_MEMBERS_MAX], nodes;
+    struct ask health[UP_MEMBERS_MAX], metrics[UP_MEMBERS_MAX], ready, nodes;
     struct up_view view;
     size_t waiting;
     void (*done)(void *ctx, const struct up_view *v);
@@ -46,6 +47,11 @@ static void on_metrics(struct ask *a, int status)
     if (status == 200 && body_has(a, "\netcd_server_is_leader 1")) a->probe->view.leader = (int)a->member;
 }
 
+static void on_ready(struct ask *a, int status)
+{
+    a->probe->view.kube_ready = status == 200;
+}
+
 static bool node_ready(const struct json *node)
 {
     const struct json *conditions = json_path(node, "status.conditions");
@@ -62,7 +68,6 @@ static void on_nodes(struct ask *a, int status)
     struct json *list;
     if (status == 200 && json_parse(&arena, buf_slice(&a->body), 0, &list, NULL) == 0) {
         const struct json *items = json_get(list, "items");
-        a->probe->view.kube_ready = true;
         for (size_t i = 0; items && i < items->count; i++) a->probe->view.nodes_ready += node_ready(json_at(items, i));
     }
     arena_release(&arena);
@@ -120,7 +125,8 @@ void up_probe_run(struct up_probe *p, void (*done)(void *ctx, const struct up_vi
         ask(p, p->members[i], &p->health[i], "/health", i, on_health);
         ask(p, p->members[i], &p->metrics[i], "/metrics", i, on_metrics);
     }
-    ask(p, p->kube, &p->nodes, "/api/v1/nodes?resourceVersion=0", 0, on_nodes);
+    ask(p, p->kube, &p->ready, "/readyz", 0, on_ready);
+    ask(p, p->kube, &p->nodes, "/api/v1/nodes", 0, on_nodes);
     finish_one(p);
 }
 
@@ -164,6 +170,7 @@ void up_probe_free(struct up_probe *p)
         buf_release(&p->health[i].body);
         buf_release(&p->metrics[i].body);
     }
+    buf_release(&p->ready.body);
     buf_release(&p->nodes.body);
     mem_free(p);
 }

@@ -210,7 +210,7 @@ static void show_progress(struct supervisor *s)
     char line[160];
     snprintf(line, sizeof(line), "members %zu/%lld, leader %s, Kubernetes API %s, nodes ready %lld/%lld", s->view.healthy,
              (long long)s->p->members, s->view.leader >= 0 ? s->p->processes[s->view.leader].name : "none",
-             s->view.kube_ready ? "up" : "not yet", (long long)s->view.nodes_ready, (long long)s->p->nodes);
+             s->view.kube_ready ? "up" : "not ready", (long long)s->view.nodes_ready, (long long)s->p->nodes);
     if (!strcmp(line, s->shown)) return;
     memcpy(s->shown, line, sizeof(line));
     if (s->ready_fd >= 0) return;

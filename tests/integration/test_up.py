@@ -119,6 +119,16 @@ def test_supervisor_killed():
     run(PINTLE, "down", "--dir", DIR, timeout=60)
 
 
+def test_without_leader():
+    run(*UP, "--restart=false", timeout=90)
+    members = status()["members"]
+    for m in members[1:]:
+        os.kill(m["pid"], signal.SIGKILL)
+    s = wait_for("a status without a leader", lambda: (lambda s: s if not any(m["leader"] for m in s["members"]) else None)(status()))
+    ok(s["ready"] is False and s["nodes"] == 0, "no node is called ready where nobody can be asked", s)
+    run(PINTLE, "down", "--dir", DIR, timeout=60)
+
+
 def test_restored():
     cluster = ",".join(f"n{i + 1}=http://127.0.0.1:{BASE + 10 * i + 1}" for i in range(3))
     for i in range(3):
@@ -166,4 +176,4 @@ def test_refusals():
         ok(out.returncode == 0 and "Usage" in out.stdout, f"{c} --help", out.stdout + out.stderr)
 
 
-main(test_up, test_layout, test_kill_leader, test_data_stays, test_supervisor_killed, test_restored, test_refusals)
+main(test_up, test_layout, test_kill_leader, test_data_stays, test_supervisor_killed, test_without_leader, test_restored, test_refusals)
