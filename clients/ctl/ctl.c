@@ -216,7 +216,13 @@ void ctl_table(struct ctl *c, const char *const *head, size_t columns, const cha
 
 /* ---- dispatch --------------------------------------------------------------------------------------------- */
 
-static const struct ctl_command *const groups[] = {ctl_kv_commands, ctl_lease_commands, ctl_member_commands, ctl_cluster_commands};
+/* Without a server: main runs them when they come before all flags. */
+static const struct ctl_command file_commands[] = {
+    {"snapshot restore", "FILE", "make a member's data folder from a snapshot file", NULL},
+    {"snapshot status", "FILE", "check a snapshot file and say what is in it", NULL},
+    {0}};
+
+static const struct ctl_command *const groups[] = {ctl_kv_commands, ctl_lease_commands, ctl_member_commands, ctl_cluster_commands, file_commands};
 
 static void usage(FILE *out)
 {
@@ -227,8 +233,6 @@ static void usage(FILE *out)
             snprintf(left, sizeof(left), "%s %s", k->words, k->args);
             fprintf(out, "  %-44s %s\n", left, k->help);
         }
-    fprintf(out, "  %-44s %s\n", "snapshot restore FILE", "make a member's data folder from a snapshot file");
-    fprintf(out, "  %-44s %s\n", "snapshot status FILE", "check a snapshot file and say what is in it");
     fprintf(out, "\n`pintle ctl COMMAND --help` lists the flags.\n");
 }
 
@@ -305,7 +309,27 @@ static void make_flags(struct ctl *c, struct flag *out)
     memcpy(out, flags, sizeof(flags));
 }
 
-static int run_command(struct ctl *c, int argc, char **argv, const struct flag *flags)
+/* "alarm" alone, or with a word that is none of its commands. */
+static int no_command(struct ctl *c, int argc, char **argv)
+{
+    const char *list = "";
+    size_t len = strlen(argv[1]);
+    for (size_t g = 0; g < sizeof(groups) / sizeof(groups[0]); g++)
+        for (const struct ctl_command *k = groups[g]; k->words; k++)
+            if (strncmp(k->words, argv[1], len) == 0 && k->words[len] == ' ')
+                list = arena_printf(&c->arena, "%s%s%s", list, *list ? ", " : "", k->words + len + 1);
+    if (!*list) {
+        ctl_fail("unknown command \"%s\"", argv[1]);
+        usage(stderr);
+    } else if (argc > 2) {
+        ctl_fail("unknown command \"%s %s\": %s has %s", argv[1], argv[2], argv[1], list);
+    } else {
+        ctl_fail("%s needs a command: %s", argv[1], list);
+    }
+    return 2;
+}
+
+static int run_command(struct ctl *c, int argc, char **argv)
 {
     const struct ctl_command *found = NULL;
     int best = 0;
@@ -314,12 +338,8 @@ static int run_command(struct ctl *c, int argc, char **argv, const struct flag *
             int n = match(k->words, argc, argv);
             if (n > best) best = n, found = k;
         }
-    if (!found) {
-        if (argc > 1) ctl_fail("unknown command \"%s\"", argv[1]);
-        usage(stderr);
-        return 2;
-    }
-    (void)flags;
+    if (!found) return no_command(c, argc, argv);
+    if (!found->run) return ctl_fail("%s comes before all flags: pintle ctl %s %s [flags]", found->words, found->words, found->args), 2;
     c->argc = argc - best;
     c->argv = argv + best;
     return found->run(c);
@@ -345,7 +365,7 @@ int cmd_ctl(int argc, char **argv)
     if (argc < 2) return usage(stderr), 2;
     if (split_endpoints(&c) || parse_output(&c)) return 2;
     uv_loop_init(&c.loop);
-    rv = run_command(&c, argc, argv, flags);
+    rv = run_command(&c, argc, argv);
     if (c.client) h2_client_close(c.client, NULL, NULL);
     uv_run(&c.loop, UV_RUN_DEFAULT);
     uv_loop_close(&c.loop);
