@@ -177,6 +177,8 @@ int cmd_snapshot_status(int argc, char **argv)
     int rv = flags_parse(flags, argc, argv, &argc, &e);
     if (rv == ERR_CANCELED) return flags_help(stdout, usage, flags), 0;
     if (rv == 0 && argc != 2) rv = err_set(&e, ERR_INVALID, "snapshot status requires exactly one file name (see --help)");
+    if (rv == 0 && strcmp(output, "simple") && strcmp(output, "json") && strcmp(output, "table"))
+        rv = err_set(&e, ERR_INVALID, "%s is not supported as output format of snapshot status: use simple, json or table", output);
     if (rv == 0) rv = file_check(argv[1], &store, &size, &e);
     if (rv != 0) {
         fprintf(stderr, "Error: %s\n", e.text[0] ? e.text : err_text(rv));

@@ -66,6 +66,8 @@ static const char *took(struct ctl *c, uint64_t us)
 
 static int cmd_endpoint_health(struct ctl *c)
 {
+    static const char *const head[] = {"ENDPOINT", "HEALTH", "TOOK", "ERROR"};
+    const char *cells[CTL_ENDPOINTS_MAX][4];
     struct buf r = {0};
     struct json *a;
     int bad = 0;
@@ -78,14 +80,20 @@ static int cmd_endpoint_health(struct ctl *c)
         int rv = ctl_call_on(c, c->endpoints[i], "/etcdserverpb.KV/Range", &r, range_fields, &a, &error);
         const char *time = took(c, clock_mono_us() - began);
         bad |= rv != 0;
+        if (rv && !error) error = "cannot connect";
+        const char *row[] = {name, rv ? "false" : "true", time, error ? error : ""};
+        memcpy(cells[i], row, sizeof(row));
+        if (c->output == CTL_TABLE) continue;
         if (c->output == CTL_JSON)
             printf("%s{\"endpoint\":\"%s\",\"health\":%s,\"took\":\"%s\"%s%s%s}", i ? "," : "", name, rv ? "false" : "true", time,
                    error ? ",\"error\":\"" : "", error ? error : "", error ? "\"" : "");
+        else if (c->output == CTL_FIELDS) printf("\"Endpoint\" : \"%s\"\n\"Health\" : %s\n\"Took\" : %s\n\"Error\" : %s\n\n", row[0], row[1], row[2], row[3]);
         else if (rv == 0) printf("%s is healthy: successfully committed proposal: took = %s\n", name, time);
-        else printf("%s is unhealthy: failed to commit proposal: %s\n", name, error ? error : "cannot connect");
+        else printf("%s is unhealthy: failed to commit proposal: %s\n", name, error);
         fflush(stdout);
     }
     if (c->output == CTL_JSON) puts("]");
+    if (c->output == CTL_TABLE) ctl_table(c, head, 4, cells[0], c->n_endpoints);
     buf_release(&r);
     return bad ? ctl_fail("unhealthy cluster") : 0;
 }
@@ -99,61 +107,118 @@ static const char *size_text(struct ctl *c, int64_t bytes)
     return arena_printf(&c->arena, u && v < 10 ? "%.1f %s" : "%.0f %s", v, units[u]);
 }
 
-/* One call per endpoint; each answer goes to `row`, as JSON under `json_name`. */
-static int each_endpoint(struct ctl *c, const char *method, const struct buf *request, const struct pbj_field *fields,
-                         const char *json_name, void (*row)(struct ctl *c, const char *name, const struct json *a))
+#define COLUMNS_MAX 10
+
+/* How the answers of a method are shown: all under their name in JSON; as cells of a table, or joined to a line; with -w fields, or if there
+ * are no cells, in their own words. */
+struct shape {
+    const char *method;
+    const struct pbj_field *fields;
+    const char *json_name, *head[COLUMNS_MAX];
+    size_t columns;
+    void (*cells)(struct ctl *c, const char *name, const struct json *a, const char **ret);
+    void (*words)(struct ctl *c, const char *name, const struct json *a);
+};
+
+static void print_line(const char *const *cells, size_t n)
+{
+    for (size_t i = 0; i < n; i++) printf("%s%s", i ? ", " : "", cells[i]);
+    putchar('\n');
+}
+
+/* One call per endpoint. */
+static int each_endpoint(struct ctl *c, const struct shape *s, const struct buf *request)
 {
     int bad = choose_endpoints(c);
     struct json *a, *all = json_array(&c->arena);
+    const char *cells[CTL_ENDPOINTS_MAX * COLUMNS_MAX];
+    size_t rows = 0;
     if (bad) return bad;
     for (size_t i = 0; i < c->n_endpoints; i++) {
         const char *error = NULL, *name = shown(c, c->endpoints[i]);
-        if (ctl_call_on(c, c->endpoints[i], method, request, fields, &a, &error) != 0) {
+        if (ctl_call_on(c, c->endpoints[i], s->method, request, s->fields, &a, &error) != 0) {
             fprintf(stderr, "Failed to get the status of endpoint %s (%s)\n", name, error ? error : "cannot connect");
             bad = 1;
             continue;
         }
         struct json *one = json_object(&c->arena);
         if (!all || !one || json_set_str(&c->arena, one, "Endpoint", json_str(&c->arena, name)) != 0 ||
-            json_set_str(&c->arena, one, json_name, a) != 0 || json_push(&c->arena, all, one) != 0)
+            json_set_str(&c->arena, one, s->json_name, a) != 0 || json_push(&c->arena, all, one) != 0)
             return ctl_fail("out of memory");
-        if (c->output != CTL_JSON) row(c, name, a);
+        if (c->output == CTL_JSON) continue;
+        if (c->output == CTL_FIELDS || !s->cells) {
+            s->words(c, name, a);
+            continue;
+        }
+        s->cells(c, name, a, cells + rows * s->columns);
+        if (c->output == CTL_SIMPLE) print_line(cells + rows * s->columns, s->columns);
+        rows++;
     }
     if (c->output == CTL_JSON) ctl_print_json(all);
+    if (c->output == CTL_TABLE && s->cells) ctl_table(c, s->head, s->columns, cells, rows);
     return bad;
 }
 
-static void status_row(struct ctl *c, const char *name, const struct json *a)
+static void status_cells(struct ctl *c, const char *name, const struct json *a, const char **ret)
 {
     uint64_t id = ctl_uint(json_get(a, "header"), "member_id");
-    printf("%s, %llx, %s, %s, %s, %s, %llu, %llu, %llu, %s\n", name, (unsigned long long)id, ctl_text(c, a, "version"),
-           size_text(c, ctl_int(a, "dbSize")), ctl_uint(a, "leader") == id ? "true" : "false",
-           json_path_bool(a, "isLearner", false) ? "true" : "false", (unsigned long long)ctl_uint(a, "raftTerm"),
-           (unsigned long long)ctl_uint(a, "raftIndex"), (unsigned long long)ctl_uint(a, "raftAppliedIndex"), ctl_joined(c, json_get(a, "errors")));
+    const char *row[] = {name,
+                         arena_printf(&c->arena, "%llx", (unsigned long long)id),
+                         ctl_text(c, a, "version"),
+                         size_text(c, ctl_int(a, "dbSize")),
+                         ctl_uint(a, "leader") == id ? "true" : "false",
+                         json_path_bool(a, "isLearner", false) ? "true" : "false",
+                         arena_printf(&c->arena, "%llu", (unsigned long long)ctl_uint(a, "raftTerm")),
+                         arena_printf(&c->arena, "%llu", (unsigned long long)ctl_uint(a, "raftIndex")),
+                         arena_printf(&c->arena, "%llu", (unsigned long long)ctl_uint(a, "raftAppliedIndex")),
+                         ctl_joined(c, json_get(a, "errors"))};
+    memcpy(ret, row, sizeof(row));
+}
+
+static void status_words(struct ctl *c, const char *name, const struct json *a)
+{
+    ctl_fields_header(a);
+    printf("\"Version\" : \"%s\"\n\"DBSize\" : %lld\n\"Leader\" : %llu\n\"IsLearner\" : %s\n", ctl_text(c, a, "version"), (long long)ctl_int(a, "dbSize"),
+           (unsigned long long)ctl_uint(a, "leader"), json_path_bool(a, "isLearner", false) ? "true" : "false");
+    printf("\"RaftIndex\" : %llu\n\"RaftTerm\" : %llu\n\"RaftAppliedIndex\" : %llu\n\"Errors\" : [%s]\n\"Endpoint\" : \"%s\"\n\n",
+           (unsigned long long)ctl_uint(a, "raftIndex"), (unsigned long long)ctl_uint(a, "raftTerm"),
+           (unsigned long long)ctl_uint(a, "raftAppliedIndex"), ctl_joined(c, json_get(a, "errors")), name);
 }
 
 static int cmd_endpoint_status(struct ctl *c)
 {
+    static const struct shape shape = {
+        "/etcdserverpb.Maintenance/Status", status_fields, "Status",
+        {"ENDPOINT", "ID", "VERSION", "DB SIZE", "IS LEADER", "IS LEARNER", "RAFT TERM", "RAFT INDEX", "RAFT APPLIED INDEX", "ERRORS"},
+        10, status_cells, status_words};
     struct buf r = {0};
-    return each_endpoint(c, "/etcdserverpb.Maintenance/Status", &r, status_fields, "Status", status_row);
+    return each_endpoint(c, &shape, &r);
 }
 
-static void hash_row(struct ctl *c, const char *name, const struct json *a)
+static void hash_cells(struct ctl *c, const char *name, const struct json *a, const char **ret)
+{
+    ret[0] = name;
+    ret[1] = arena_printf(&c->arena, "%llu", (unsigned long long)ctl_uint(a, "hash"));
+}
+
+static void hash_words(struct ctl *c, const char *name, const struct json *a)
 {
     (void)c;
-    printf("%s, %llu\n", name, (unsigned long long)ctl_uint(a, "hash"));
+    ctl_fields_header(a);
+    printf("\"Endpoint\" : \"%s\"\n\"Hash\" : %llu\n\n", name, (unsigned long long)ctl_uint(a, "hash"));
 }
 
 static int cmd_endpoint_hashkv(struct ctl *c)
 {
+    static const struct shape shape = {"/etcdserverpb.Maintenance/HashKV", hash_fields, "HashKV", {"ENDPOINT", "HASH"}, 2, hash_cells, hash_words};
     struct buf r = {0};
     pb_uint(&r, 1, (uint64_t)ctl_flags.rev);
-    int rv = each_endpoint(c, "/etcdserverpb.Maintenance/HashKV", &r, hash_fields, "HashKV", hash_row);
+    int rv = each_endpoint(c, &shape, &r);
     buf_release(&r);
     return rv;
 }
 
-static void defrag_row(struct ctl *c, const char *name, const struct json *a)
+static void defrag_words(struct ctl *c, const char *name, const struct json *a)
 {
     (void)c;
     (void)a;
@@ -162,8 +227,9 @@ static void defrag_row(struct ctl *c, const char *name, const struct json *a)
 
 static int cmd_defrag(struct ctl *c)
 {
+    static const struct shape shape = {"/etcdserverpb.Maintenance/Defragment", header_only, "Defragment", .words = defrag_words};
     struct buf r = {0};
-    return each_endpoint(c, "/etcdserverpb.Maintenance/Defragment", &r, header_only, "Defragment", defrag_row);
+    return each_endpoint(c, &shape, &r);
 }
 
 /* ---- alarms, leadership ----------------------------------------------------------------------------------- */
@@ -311,13 +377,13 @@ static int cmd_version(struct ctl *c)
 }
 
 const struct ctl_command ctl_cluster_commands[] = {
-    {"endpoint health", "", "whether each endpoint can commit", cmd_endpoint_health},
-    {"endpoint status", "", "version, size, leader, Raft indexes of each endpoint", cmd_endpoint_status},
-    {"endpoint hashkv", "", "a hash of each endpoint's history", cmd_endpoint_hashkv},
+    {"endpoint health", "", "whether each endpoint can commit", cmd_endpoint_health, CTL_WITH_FIELDS | CTL_WITH_TABLE},
+    {"endpoint status", "", "version, size, leader, Raft indexes of each endpoint", cmd_endpoint_status, CTL_WITH_FIELDS | CTL_WITH_TABLE},
+    {"endpoint hashkv", "", "a hash of each endpoint's history", cmd_endpoint_hashkv, CTL_WITH_FIELDS | CTL_WITH_TABLE},
     {"alarm list", "", "active alarms", cmd_alarm_list},
     {"alarm disarm", "", "clear all alarms", cmd_alarm_disarm},
-    {"move-leader", "MEMBER_ID", "hand leadership to another member", cmd_move_leader},
-    {"snapshot save", "FILE", "stream a snapshot of one endpoint into a file", cmd_snapshot_save},
-    {"defrag", "", "nothing to do here; answers as etcd does", cmd_defrag},
-    {"version", "", "of this program", cmd_version},
+    {"move-leader", "MEMBER_ID", "hand leadership to another member", cmd_move_leader, CTL_PLAIN},
+    {"snapshot save", "FILE", "stream a snapshot of one endpoint into a file", cmd_snapshot_save, CTL_PLAIN},
+    {"defrag", "", "nothing to do here; answers as etcd does", cmd_defrag, CTL_PLAIN},
+    {"version", "", "of this program", cmd_version, CTL_PLAIN},
     {0}};

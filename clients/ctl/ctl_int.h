@@ -31,10 +31,16 @@ struct ctl {
     char **argv;
 };
 
-/* A command: its words ("lease grant"), flags beside the global ones, and what it does; returns the exit status. */
+/* Output formats of a command beside simple and json. */
+#define CTL_WITH_FIELDS 1u
+#define CTL_WITH_TABLE 2u
+#define CTL_PLAIN (CTL_WITH_FIELDS | CTL_WITH_TABLE) /* a line that is the same in all, as etcdctl's */
+
+/* A command: its words ("lease grant"), arguments, what it does; `run` returns the exit status. */
 struct ctl_command {
     const char *words, *args, *help;
     int (*run)(struct ctl *c);
+    unsigned formats;
 };
 
 extern const struct ctl_command ctl_kv_commands[], ctl_lease_commands[], ctl_member_commands[], ctl_cluster_commands[];
@@ -74,6 +80,8 @@ uint64_t ctl_uint(const struct json *v, const char *name);
 /* What range_end is for a prefix; "\0" if there is no end. */
 struct slice ctl_prefix_end(struct ctl *c, struct slice key);
 bool ctl_parse_lease(const char *text, int64_t *ret);
+/* The header of an answer, with -w fields. */
+void ctl_fields_header(const struct json *answer);
 void ctl_table(struct ctl *c, const char *const *head, size_t columns, const char *const *cells, size_t rows);
 
 extern const struct pbj_field ctl_header_fields[], ctl_kv_fields[];

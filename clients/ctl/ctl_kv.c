@@ -66,14 +66,6 @@ static void fields_kv(struct ctl *c, const struct json *kv, const char *prefix)
     printf("\"\n\"%sLease\" : %lld\n", prefix, (long long)ctl_int(kv, "lease"));
 }
 
-static void fields_header(const struct json *r)
-{
-    const struct json *h = json_get(r, "header");
-    printf("\"ClusterID\" : %llu\n\"MemberID\" : %llu\n\"Revision\" : %lld\n\"RaftTerm\" : %llu\n",
-           (unsigned long long)ctl_uint(h, "cluster_id"), (unsigned long long)ctl_uint(h, "member_id"),
-           (long long)ctl_int(h, "revision"), (unsigned long long)ctl_uint(h, "raft_term"));
-}
-
 static void each_kv(struct ctl *c, const struct json *list, void (*each)(struct ctl *c, const struct json *kv))
 {
     for (size_t i = 0; list && i < list->count; i++) each(c, json_at(list, i));
@@ -90,7 +82,7 @@ static void print_range(struct ctl *c, const struct json *r)
     if (c->output == CTL_JSON) {
         ctl_print_json(r);
     } else if (c->output == CTL_FIELDS) {
-        fields_header(r);
+        ctl_fields_header(r);
         each_kv(c, kvs, fields_one);
         printf("\"More\" : %s\n\"Count\" : %lld\n", json_path_bool(r, "more", false) ? "true" : "false", (long long)ctl_int(r, "count"));
     } else {
@@ -183,7 +175,7 @@ static void print_put(struct ctl *c, const struct json *r)
         ctl_print_json(r);
         return;
     }
-    if (c->output == CTL_FIELDS) fields_header(r);
+    if (c->output == CTL_FIELDS) ctl_fields_header(r);
     puts("OK");
     if (prev) print_kv(c, prev);
 }
@@ -208,7 +200,7 @@ static void print_delete(struct ctl *c, const struct json *r)
         ctl_print_json(r);
         return;
     }
-    if (c->output == CTL_FIELDS) fields_header(r);
+    if (c->output == CTL_FIELDS) ctl_fields_header(r);
     printf("%lld\n", (long long)ctl_int(r, "deleted"));
     each_kv(c, json_get(r, "prev_kvs"), print_kv);
 }
@@ -446,11 +438,11 @@ static int cmd_compaction(struct ctl *c)
 }
 
 const struct ctl_command ctl_kv_commands[] = {
-    {"get", "KEY [RANGE_END]", "read keys", cmd_get},
-    {"put", "KEY [VALUE]", "write a key; the value may come from standard input", cmd_put},
-    {"del", "KEY [RANGE_END]", "delete keys", cmd_del},
-    {"txn", "", "compares, then requests for success and failure, from standard input", cmd_txn},
+    {"get", "KEY [RANGE_END]", "read keys", cmd_get, CTL_WITH_FIELDS},
+    {"put", "KEY [VALUE]", "write a key; the value may come from standard input", cmd_put, CTL_WITH_FIELDS},
+    {"del", "KEY [RANGE_END]", "delete keys", cmd_del, CTL_WITH_FIELDS},
+    {"txn", "", "compares, then requests for success and failure, from standard input", cmd_txn, CTL_WITH_FIELDS},
     {"watch", "KEY [RANGE_END]", "print changes as they happen", cmd_watch},
-    {"compaction", "REVISION", "forget history before a revision", cmd_compaction},
-    {"compact", "REVISION", "the same", cmd_compaction},
+    {"compaction", "REVISION", "forget history before a revision", cmd_compaction, CTL_PLAIN},
+    {"compact", "REVISION", "the same", cmd_compaction, CTL_PLAIN},
     {0}};

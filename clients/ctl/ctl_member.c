@@ -165,7 +165,7 @@ static int cmd_promote(struct ctl *c)
 }
 
 const struct ctl_command ctl_member_commands[] = {
-    {"member list", "", "the cluster's members", cmd_list},
+    {"member list", "", "the cluster's members", cmd_list, CTL_WITH_TABLE},
     {"member add", "NAME", "add a member at --peer-urls; --learner: one that does not vote", cmd_add},
     {"member remove", "MEMBER_ID", "remove a member from the cluster", cmd_remove},
     {"member update", "MEMBER_ID", "give a member other --peer-urls", cmd_update},
