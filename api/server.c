@@ -5,6 +5,7 @@
  * close, requests under way get a second, the core answers what waits, disk and peers close, exit status 0. */
 #include "api/server.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -170,6 +171,31 @@ static int invalid(struct err *e, const char *text)
     return err_set(e, ERR_INVALID, "%s", text);
 }
 
+static bool is_loopback(const char *host)
+{
+    struct in_addr a;
+    bool ip4 = inet_pton(AF_INET, host, &a) == 1;
+    return ip4 ? ntohl(a.s_addr) >> 24 == 127 : !strcmp(host, "localhost") || !strcmp(host, "::1");
+}
+
+/* What is meant to keep others out is not left out in silence. (etcd warns of a client URL without TLS, and serves it to all.) */
+static int check_security(const struct options *o, struct err *e)
+{
+    struct url kube;
+    if (o->client_cert_auth && strstr(o->listen_client, "http://"))
+        return invalid(e, "--client-cert-auth needs https in all --listen-client-urls: over http nobody shows a certificate");
+    if (o->peer_client_cert_auth && strstr(o->listen_peer, "http://"))
+        return invalid(e, "--peer-client-cert-auth needs https in --listen-peer-urls: over http nobody shows a certificate");
+    if (!o->kube_listen) return 0;
+    int rv = url_parse(o->kube_listen, &kube, e);
+    if (rv != 0) return rv;
+    if (kube.tls && (!o->kube_cert_file || !o->kube_key_file))
+        return invalid(e, "--kube-listen https://... needs --kube-cert-file and --kube-key-file");
+    if (!kube.tls && !is_loopback(kube.host))
+        return invalid(e, "--kube-listen http://... sends tokens and secrets in the clear: only on a loopback address; use https");
+    return 0;
+}
+
 static int check_options(struct options *o, struct err *e)
 {
     enum log_level level;
@@ -184,14 +210,12 @@ static int check_options(struct options *o, struct err *e)
     if (o->segment_bytes < (1 << 16) || o->snapshot_log_bytes < 1)
         return invalid(e, "--wal-segment-bytes must be at least 64 KiB and --snapshot-log-bytes positive");
     if (o->scrub_rate < 1024) return invalid(e, "--scrub-rate must be at least 1024");
-    if (o->kube_listen && strncmp(o->kube_listen, "https://", 8) == 0 && (!o->kube_cert_file || !o->kube_key_file))
-        return invalid(e, "--kube-listen https://... needs --kube-cert-file and --kube-key-file");
     if (strcmp(o->strict_reconfig, "true") && strcmp(o->strict_reconfig, "false"))
         return invalid(e, "--strict-reconfig-check must be true or false");
     if (o->max_learners < 1 || o->max_learners > LIMIT_MEMBERS) return invalid(e, "--max-learners must be between 1 and 32");
     if (strlen(o->name) >= LIMIT_MEMBER_NAME_BYTES) return invalid(e, "--name is too long");
     if (!o->name[0]) return invalid(e, "--name must not be empty");
-    return 0;
+    return check_security(o, e);
 }
 
 static int compaction_options(const struct options *o, struct core_config *c, struct err *e)
@@ -338,6 +362,7 @@ static int listen_on(struct server *s, const char *text, struct http_tls *tls, b
         servers[i] = s->workers[i].http;
         contexts[i] = kube ? (void *)s->workers[i].kube : (void *)s->workers[i].etcd;
     }
+    if (!url.tls && tls) log_warn("%s is served without TLS, though there is a certificate", text);
     if (url.tls && !tls) return err_set(e, ERR_INVALID, "%s needs --cert-file and --key-file", text);
     struct http_listen_options o = {.host = url.host,
                                     .port = url.port,
