@@ -144,6 +144,7 @@ int cluster_identify(struct arena *a, struct cluster *c, const char *data_dir, c
         if (rv) return rv;
         c->cluster_id = cluster_id;
         c->own_id = id;
+        c->continued = true;
         return 0;
     }
     if (!existing) return 0;

@@ -14,6 +14,7 @@ struct cluster {
     uint64_t cluster_id, own_id;
     uint64_t index; /* of the membership that was told to one who joins; 0 = `members` are those of the flags */
     const char *own_peer_url;
+    bool continued; /* the data folder says who this is; else it is empty */
 };
 
 /* `text`: "n1=http://host:2380,n2=...". `name` must be one of them. Everything lives in `a`. ERR_INVALID with a sentence: a name

@@ -270,6 +270,11 @@ static int start_core(struct server *s, struct err *e)
     bool existing = !strcmp(o->initial_cluster_state, "existing");
     rv = cluster_identify(&s->arena, &s->cluster, o->data_dir, o->name, existing, &env, e);
     if (rv != 0) return rv;
+    log_info("%s member=%llx cluster=%llx data=%s",
+             s->cluster.continued ? "going on with the data folder"
+             : existing           ? "joining a cluster with an empty data folder"
+                                  : "beginning a new cluster with an empty data folder",
+             (unsigned long long)s->cluster.own_id, (unsigned long long)s->cluster.cluster_id, o->data_dir);
     env.id = s->cluster.own_id;
     env.cluster_id = s->cluster.cluster_id;
     struct core_config config = {

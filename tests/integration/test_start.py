@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""How `pintle server` starts: what it refuses in one sentence."""
-import os, sys
+"""How `pintle server` starts: what it refuses in one sentence, and what its log says first."""
+import os, re, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from tap import *
 
@@ -21,4 +21,21 @@ def test_without_tls():
     refused("--kube-listen http://... is refused beyond loopback", "only on a loopback address", "--kube-listen", ELSEWHERE)
 
 
-main(test_without_tls)
+def first_lines(c):
+    with open(c.log(0)) as f:
+        return re.findall(r"server: ((?:beginning|going on|joining).*)", f.read())
+
+
+def test_first_line():
+    c = Cluster(1, dir=DIR).start().wait_healthy()
+    c.stop()
+    c.start().wait_healthy()
+    c.stop()
+    lines = first_lines(c)
+    ok(len(lines) == 2 and lines[0].startswith("beginning a new cluster") and lines[1].startswith("going on with the data folder"),
+       "the log says whether a cluster is begun or a folder goes on", lines)
+    ids = [re.findall(r"(?:member|cluster)=[0-9a-f]+", line) for line in lines]
+    ok(len(ids[0]) == 2 and ids[0] == ids[1], "with the same ids", lines)
+
+
+main(test_without_tls, test_first_line)
