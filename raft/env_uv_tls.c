@@ -7,7 +7,9 @@
 static int fail(struct err *e, const char *what, const char *file)
 {
     char text[160];
-    ERR_error_string_n(ERR_get_error(), text, sizeof(text));
+    unsigned long code = ERR_get_error();
+    if (ERR_SYSTEM_ERROR(code)) return err_set(e, ERR_INVALID, "%s %s: %s", what, file, strerror(ERR_GET_REASON(code)));
+    ERR_error_string_n(code, text, sizeof(text));
     return err_set(e, ERR_INVALID, "%s %s: %s", what, file, text);
 }
 

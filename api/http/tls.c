@@ -35,9 +35,11 @@ static BIO_METHOD *bio_method;
 static uv_once_t bio_once = UV_ONCE_INIT;
 static void bio_method_init(void);
 
+/* The last error, unless the system was the first to fail: of a file that cannot be opened the last is only "system lib". */
 static const char *ssl_reason(void)
 {
-    unsigned long code = ERR_peek_last_error();
+    unsigned long first = ERR_peek_error(), code = ERR_peek_last_error();
+    if (ERR_SYSTEM_ERROR(first)) return strerror(ERR_GET_REASON(first));
     const char *text = code ? ERR_reason_error_string(code) : NULL;
     return text ? text : "unknown reason";
 }

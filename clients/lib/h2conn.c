@@ -596,7 +596,7 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
     conn->resolving = false;
     if (!conn->dead) {
         if (status < 0)
-            h2_conn_fail(conn, ERR_UNAVAILABLE, "%s: %s", conn_url(conn), uv_strerror(status));
+            h2_conn_fail(conn, ERR_UNAVAILABLE, "%s: the name cannot be resolved: %s", conn_url(conn), uv_strerror(status));
         else connect_to(conn, res->ai_addr);
     }
     uv_freeaddrinfo(res);

@@ -7,10 +7,14 @@
 
 #include "clients/lib/h2_int.h"
 
+/* The last error, unless the system was the first to fail: of a file that cannot be opened the last
+ * is only "system lib". */
 static int tls_error(struct err *e, const char *what, const char *file)
 {
-    unsigned long code = ERR_peek_last_error();
-    const char *reason = code ? ERR_reason_error_string(code) : NULL;
+    unsigned long first = ERR_peek_error(), code = ERR_peek_last_error();
+    const char *reason = ERR_SYSTEM_ERROR(first) ? strerror(ERR_GET_REASON(first))
+                         : code                  ? ERR_reason_error_string(code)
+                                                 : NULL;
     ERR_clear_error();
     return err_set(e, ERR_INVALID, "%s %s: %s", what, file ? file : "given as data",
                    reason ? reason : "cannot be used");
@@ -93,6 +97,7 @@ int h2_tls_context(const struct h2_tls_options *o, SSL_CTX **ret, struct err *e)
 {
     static const struct h2_tls_options none;
     if (!o) o = &none;
+    ERR_clear_error();
     SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
     if (!ctx) return ERR_NOMEM;
     SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);

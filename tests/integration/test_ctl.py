@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`pintle ctl`: its words where a command is not one, and its output formats beside those of etcdctl."""
+"""`pintle ctl`: its words where a command is not one or a file or host is none, and its output formats beside those of etcdctl."""
 import os, re, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from tap import *
@@ -54,4 +54,12 @@ def test_formats():
     ok(out.returncode == 1 and "fields is not supported" in out.stderr, "snapshot status -w fields is refused", out.stdout + out.stderr)
 
 
-main(test_groups, test_formats)
+def test_errors():
+    for flags in (("--cacert", "/nope"), ("--cert", "/nope", "--key", "/nope")):
+        out = run(PINTLE, "ctl", "--endpoints", "127.0.0.1:1", *flags, "get", "a")
+        ok(out.returncode == 1 and "/nope: No such file or directory" in out.stderr, f"{flags[0]} of a missing file says so", out.stderr)
+    out = run(PINTLE, "ctl", "--endpoints", "no..host:2379", "get", "a")
+    ok(out.returncode == 1 and "the name cannot be resolved" in out.stderr, "so does a host that is none", out.stderr)
+
+
+main(test_groups, test_errors, test_formats)

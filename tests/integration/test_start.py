@@ -21,6 +21,12 @@ def test_without_tls():
     refused("--kube-listen http://... is refused beyond loopback", "only on a loopback address", "--kube-listen", ELSEWHERE)
 
 
+def test_files():
+    tls = ("--listen-peer-urls", HTTPS, "--peer-cert-file", "/nope", "--peer-key-file", "/nope")
+    out = run(PINTLE, "server", "--data-dir", os.path.join(DIR, "tls"), *tls)
+    ok(out.returncode == 1 and "/nope: No such file or directory" in out.stderr, "a certificate that is missing is said so", out.stderr)
+
+
 def first_lines(c):
     with open(c.log(0)) as f:
         return re.findall(r"server: ((?:beginning|going on|joining).*)", f.read())
@@ -38,4 +44,4 @@ def test_first_line():
     ok(len(ids[0]) == 2 and ids[0] == ids[1], "with the same ids", lines)
 
 
-main(test_without_tls, test_first_line)
+main(test_without_tls, test_files, test_first_line)

@@ -215,11 +215,12 @@ static void test_bad_files(void **state)
     (void)state;
     fclose(fopen(path_of("empty.pem"), "w"));
     bad_files(NULL, "server.key", NULL, false, "needs a certificate and a key");
-    bad_files("missing.pem", "server.key", NULL, false, "cannot use the certificate file /tmp/");
+    bad_files("missing.pem", "server.key", NULL, false, "missing.pem: No such file or directory");
     bad_files("empty.pem", "server.key", NULL, false, "cannot use the certificate file /tmp/");
-    bad_files("server.pem", "missing.key", NULL, false, "cannot use the key file /tmp/");
+    bad_files("server.pem", "missing.key", NULL, false, "missing.key: No such file or directory");
     bad_files("server.pem", "admin.key", NULL, false, "key");
     bad_files("server.pem", "server.key", "empty.pem", false, "cannot use the client CA file /tmp/");
+    bad_files("server.pem", "server.key", "missing.pem", false, "missing.pem: No such file or directory");
     bad_files("server.pem", "server.key", NULL, true, "without a client CA");
 }
 
