@@ -144,6 +144,10 @@ def test_deployment(c):
               and s["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] == "endpointslice-controller.k8s.io", s)
     tap.equal("and where each endpoint runs", sorted((e["addresses"][0], e["nodeName"], e["targetRef"]["name"]) for e in s.get("endpoints", [])),
               sorted((p["status"]["podIP"], p["spec"]["nodeName"], p["metadata"]["name"]) for p in pods))
+    one = PODS + "/" + pods[0]["metadata"]["name"]
+    took = c.patch(one + "/status", {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}, kind="strategic")
+    tap.check("what is called not ready though it is", took.status == 200 and not ready(took.json), took)
+    tap.check("its agent sets right", wait_for(lambda: ready(c.get(one).json)), c.get(one))
     tap.check("events tell of it", wait_for(lambda: len(events(c, "Scheduled", "web-")) == 3 and events(c, "ScalingReplicaSet", "web")
               and len(events(c, "SuccessfulCreate", "web-")) >= 3), items(c, "/api/v1/namespaces/default/events"))
 
