@@ -14,8 +14,8 @@
 #define WAL_RECORD_HEAD 56u
 #define WAL_TABLE_ENTRY 16u
 #define WAL_ALIGN 8u
-#define WAL_PREPARE_BYTES (4 * LIMIT_MiB) /* written ahead in one go */
-#define WAL_FIRST_BYTES (LIMIT_MiB)       /* of a new segment, before it is used */
+#define WAL_PREPARE_BYTES (4 * LIMIT_MiB) /* written ahead in one go, at most; or a quarter of the segment */
+#define WAL_FIRST_BYTES (LIMIT_MiB)       /* of a new segment, before it is used, at most; or a sixteenth */
 #define WAL_SEGMENT_DEFAULT (64 * LIMIT_MiB)
 #define WAL_SEGMENT_MIN (64 * LIMIT_KiB)
 #define WAL_GROUP_BYTES (8 * LIMIT_MiB) /* of appends gathered into one record */

@@ -80,9 +80,18 @@ static void add_zeros(struct env_io *io, uint64_t bytes)
     }
 }
 
+/* Of a new segment, before it is used. */
 static uint64_t first_bytes(const struct wal *w)
 {
-    return w->o.segment_bytes < WAL_FIRST_BYTES ? w->o.segment_bytes : WAL_FIRST_BYTES;
+    uint64_t part = w->o.segment_bytes / 16;
+    return part < WAL_FIRST_BYTES ? part : WAL_FIRST_BYTES;
+}
+
+/* Written ahead in one go. */
+static uint64_t prepare_bytes(const struct wal *w)
+{
+    uint64_t part = w->o.segment_bytes / 4;
+    return part < WAL_PREPARE_BYTES ? part : WAL_PREPARE_BYTES;
 }
 
 static struct wal_segment *segment_new(struct wal *w)
@@ -139,13 +148,35 @@ failed:
 
 /* ---- extension ------------------------------------------------------------------------------- */
 
-static void extended(struct env_io *io)
+/* Through an open file of its own: the system tells of a write that it could not do once for each open file, and an append that
+ * syncs the same one beside this must not miss it. */
+static void extend_step(struct env_io *io);
+
+static void extend_submit(struct wal *w, enum env_io_op op)
+{
+    struct env_io *io = &w->extend_io;
+    io->op = op;
+    io->lane = ENV_LANE_BULK;
+    io->status = 0;
+    io->err.text[0] = 0;
+    io->done = extend_step;
+    io->data = w;
+    w->busy++;
+    w->o.env->ops->io(w->o.env, io);
+}
+
+static void extend_step(struct env_io *io)
 {
     struct wal *w = io->data;
-    w->extending = false;
     w->busy--;
     if (io->status) wal_fatal(w, io, "extend");
-    else w->prepared += io->len;
+    if (io->op == ENV_IO_OPEN && !io->status) return extend_submit(w, ENV_IO_WRITE_SYNC);
+    if (io->op == ENV_IO_WRITE_SYNC) {
+        if (!io->status) w->prepared += io->len;
+        extend_submit(w, ENV_IO_CLOSE);
+    } else {
+        w->extending = false;
+    }
     wal_flush(w);
     wal_maybe_closed(w);
 }
@@ -153,24 +184,17 @@ static void extended(struct env_io *io)
 void wal_extend(struct wal *w)
 {
     if (w->extending || w->closing || w->failed || w->prepared >= w->o.segment_bytes) return;
-    if (w->prepared - w->pos > WAL_PREPARE_BYTES) return;
     uint64_t bytes = w->o.segment_bytes - w->prepared;
-    if (bytes > WAL_PREPARE_BYTES) bytes = WAL_PREPARE_BYTES;
+    if (w->prepared - w->pos > prepare_bytes(w)) return;
+    if (bytes > prepare_bytes(w)) bytes = prepare_bytes(w);
     struct env_io *io = &w->extend_io;
-    io->op = ENV_IO_WRITE_SYNC;
-    io->lane = ENV_LANE_BULK;
-    io->file = w->file;
-    io->offset = w->prepared;
-    io->n_iov = 0;
-    io->len = (size_t)bytes;
-    io->status = 0;
-    io->err.text[0] = 0;
-    io->done = extended;
-    io->data = w;
+    *io = (struct env_io){.path = container_of(w->segments.prev, struct wal_segment, node)->path,
+                          .flags = ENV_OPEN_WRITE,
+                          .offset = w->prepared,
+                          .len = (size_t)bytes};
     add_zeros(io, bytes);
     w->extending = true;
-    w->busy++;
-    w->o.env->ops->io(w->o.env, io);
+    extend_submit(w, ENV_IO_OPEN);
 }
 
 /* ---- the next segment ------------------------------------------------------------------------ */

@@ -172,6 +172,13 @@ static bool served_when_refusing(const struct core_request *r)
            r->type == CORE_MOVE_LEADER || r->own || always_taken(r);
 }
 
+bool core_refuse(struct core *c, struct core_request *r)
+{
+    if (!c->refusing || served_when_refusing(r)) return false;
+    core_answer(c, r, store_member_corrupt(c->state->store, c->config.consensus.id) ? ERR_CORRUPT : ERR_UNAVAILABLE);
+    return true;
+}
+
 void core_submit(struct core *c, struct core_request *r)
 {
     r->code = 0;
@@ -181,8 +188,8 @@ void core_submit(struct core *c, struct core_request *r)
     c->pending_bytes += r->command.len;
     if (c->closing && r->type != CORE_CURSOR_CLOSE && r->type != CORE_SNAPSHOT_CLOSE)
         core_answer(c, r, ERR_STOPPED);
-    else if (c->refusing && !served_when_refusing(r))
-        core_answer(c, r, store_member_corrupt(c->state->store, c->config.consensus.id) ? ERR_CORRUPT : ERR_UNAVAILABLE);
+    else if (core_refuse(c, r))
+        return;
     else if (!always_taken(r) &&
              (c->pending > LIMIT_CORE_PENDING_REQUESTS || c->pending_bytes > LIMIT_CORE_PENDING_BYTES))
         core_answer(c, r, ERR_TOO_MANY_REQUESTS);

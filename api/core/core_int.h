@@ -135,6 +135,8 @@ struct core {
 
 /* Fills the fields of every answer and calls `done`. `code` other than 0 wins over what is in r. */
 void core_answer(struct core *c, struct core_request *r, int code);
+/* Answers what is not to be answered from a state that was found wrong; false: it is not refused. */
+bool core_refuse(struct core *c, struct core_request *r);
 /* Proposes a command of the core's own; nobody waits for it. Lost if there is no leader: the callers try again. */
 void core_propose_own(struct core *c, const struct command *command);
 uint64_t core_now(const struct core *c);

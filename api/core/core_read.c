@@ -340,6 +340,7 @@ static void serve(struct core *c, struct core_request *r)
 {
     struct store *store = c->state->store;
     int rv = 0;
+    if (r->type != CORE_MEMBER_CHANGE && core_refuse(c, r)) return; /* found wrong while the request waited */
     if (must_wait(c, r)) {
         list_push_back(&c->held, &r->node);
         return;

@@ -550,6 +550,21 @@ static void test_healed(void **state)
     assert_int_equal(get(2), 0);
 }
 
+/* Nor is a read served that waited while the member learnt it. */
+static void test_waiting_read(void **state)
+{
+    (void)state;
+    fill();
+    flip(2);
+    pass(2 * PERIOD);
+    expect_named(2);
+    close_node(2);
+    open_node(2);
+    assert_false(nodes[2].refusing);
+    assert_int_equal(get(2), ERR_CORRUPT); /* the log, and the verdict in it, comes before the read point */
+    assert_true(nodes[2].refusing);
+}
+
 /* What was said of the state of an earlier life is not said of this one. */
 static void test_verdict_on_another_life(void **state)
 {
@@ -879,7 +894,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_agree), T(test_verdict_on_another_life), T(test_flipped_bit), T(test_flipped_bit_of_leader), T(test_lost_key), T(test_lost_lease),
         T(test_lost_entry), T(test_other_log), T(test_two_of_two), T(test_third_decides), T(test_healed),
-        T(test_not_healed), T(test_refusing_leader_gives_away), T(test_leader_changes), T(test_learner),
+        T(test_waiting_read), T(test_not_healed), T(test_refusing_leader_gives_away), T(test_leader_changes), T(test_learner),
         T(test_learner_does_not_decide), T(test_departed), T(test_one_is_left), T(test_after_compaction), T(test_no_period), T(test_other_version), T(test_long_commands), T(test_long_command_is_cut_short), T(test_under_writes),
         T(test_who_heals),
     };
