@@ -29,6 +29,7 @@ static const struct {
     [ASK_GRANT] = {"lease grant", 2, true},
     [ASK_LEASE_PUT] = {"lease put", 3, true},
     [ASK_RENEW] = {"lease renew", 3, false},
+    [ASK_LEASE_INFO] = {"lease time to live", 2, false},
     [ASK_REVOKE] = {"lease revoke", 1, true},
     [ASK_HASH] = {"hash", 2, false},
     [ASK_ALARM] = {"alarm", 1, true},
@@ -256,8 +257,9 @@ static bool make_lease(struct ask *a)
     }
     a->lease = *slot;
     if (!a->lease) return false;
-    if (a->kind == ASK_RENEW) {
-        a->request.type = CORE_LEASE_RENEW;
+    if (a->kind == ASK_RENEW || a->kind == ASK_LEASE_INFO) {
+        a->request.type = a->kind == ASK_RENEW ? CORE_LEASE_RENEW : CORE_LEASE_INFO;
+        a->request.want_keys = sim_chance(&r->random, 500000);
         a->request.lease_id = a->lease;
         return true;
     }
@@ -338,6 +340,7 @@ bool ask_make(struct ask *a)
     case ASK_COMPACT: return make_compact(a);
     case ASK_GRANT:
     case ASK_RENEW:
+    case ASK_LEASE_INFO:
     case ASK_REVOKE: return make_lease(a);
     case ASK_LEASE_PUT: return make_lease_put(a);
     case ASK_HASH:

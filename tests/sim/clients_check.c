@@ -168,6 +168,19 @@ static bool check_hash(struct ask *a)
     return true;
 }
 
+/* Which keys it has is compared with the model at every entry; here the answer must be of this lease, and one that is there. */
+static bool check_lease_info(struct ask *a)
+{
+    const struct core_request *q = &a->request;
+    const struct model_lease *l = model_lease(a->run->model, a->lease);
+    if (!l) return bad(a, "the lease is not in the log", 0);
+    if (q->granted_ttl != l->ttl) return bad(a, "not the TTL that was granted", 0);
+    if (q->ttl < 0 || q->ttl > l->ttl) return bad(a, "more or less than the whole TTL is left", 0);
+    for (size_t i = 0; i < q->n_keys; i++)
+        if (q->keys[i].len < 2 || memcmp(q->keys[i].data, "l/", 2) != 0) return bad(a, "a key that was never put with a lease", 0);
+    return true;
+}
+
 /* ---- all
  * ----------------------------------------------------------------------------------------- */
 
@@ -195,6 +208,7 @@ static bool check_body(struct ask *a, int64_t rev)
     case ASK_TXN: return check_txn(a, rev);
     case ASK_HASH: return check_hash(a);
     case ASK_RENEW: model_lease_renewed(a->run->model, a->lease, a->called_us); return true;
+    case ASK_LEASE_INFO: return check_lease_info(a);
     case ASK_COMPACT:
         return model_compact_revision(a->run->model) >= a->revision ||
                bad(a, "the compaction is not in the log", rev);
@@ -213,7 +227,7 @@ static bool check_body(struct ask *a, int64_t rev)
 /* Reads of one member as it is need not be newer than anything. */
 static bool is_linearizable(enum ask_kind kind)
 {
-    return kind != ASK_STALE_GET && kind != ASK_HASH && kind != ASK_RENEW && kind != ASK_OLD_RANGE;
+    return kind != ASK_STALE_GET && kind != ASK_HASH && kind != ASK_RENEW && kind != ASK_LEASE_INFO && kind != ASK_OLD_RANGE;
 }
 
 bool ask_check(struct ask *a)
@@ -247,7 +261,7 @@ bool ask_check_refusal(struct ask *a)
             return true; /* this member is behind */
         break;
     case ERR_LEASE_NOT_FOUND:
-        if (a->kind == ASK_RENEW) /* it may have run out, and end in a moment */
+        if (a->kind == ASK_RENEW || a->kind == ASK_LEASE_INFO) /* it may have run out, and end in a moment */
             return !l || !l->alive || l->granted_us >= a->called_us || model_lease_may_end(r->model, l, sim_now_us(r->sim)) ||
                    bad(a, "the lease has not run out", 0);
         if (a->kind != ASK_REVOKE && a->kind != ASK_LEASE_PUT) break;

@@ -22,6 +22,7 @@ enum ask_kind {
     ASK_GRANT,
     ASK_LEASE_PUT,
     ASK_RENEW,
+    ASK_LEASE_INFO,
     ASK_REVOKE,
     ASK_HASH,
     ASK_ALARM, /* raised or cleared by a client, where there is a quota */

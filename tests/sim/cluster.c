@@ -370,6 +370,8 @@ static struct life *life_open(struct run *r, uint64_t id, const struct cluster *
         .lease_checkpoint_ms = r->o.lease_checkpoint_ms,
         .long_apply_keys = r->o.long_apply_keys,
         .range_slice_keys = r->o.range_slice_keys,
+        .any_reconfig = r->o.any_reconfig,
+        .max_learners = r->o.any_reconfig ? SIM_MEMBERS_MAX : 0,
     };
     struct life *l = mem_must_calloc(1, sizeof *l);
     l->run = r;

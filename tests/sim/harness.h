@@ -32,7 +32,7 @@
 #include "watch/watch.h"
 
 enum {
-    RUN_KEYS_MAX = 12,
+    RUN_KEYS_MAX = 300,
     RUN_HASHES_MAX = 64,
     RUN_CLIENTS_MAX = 24,
     RUN_WATCHERS_MAX = 8,
@@ -62,6 +62,7 @@ struct run_options {
     uint64_t lease_checkpoint_ms;
     int64_t quota_bytes;
     size_t long_apply_keys, range_slice_keys; /* a command, an answer in steps */
+    bool any_reconfig;  /* changes of members that endanger the majority are not refused */
     bool restores;      /* the last backup is made a cluster */
     unsigned retry_ppm; /* how often a client asks again for what may have happened */
     unsigned timeout_min_ms, timeout_max_ms; /* of requests */

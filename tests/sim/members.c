@@ -1,6 +1,6 @@
-/* Members that come and go while the cluster works. The nemesis asks the leader for one change at a time: a voter or
- * a learner is added and started (before or after the answer), a learner is promoted, somebody is removed, moves
- * to another URL, or is replaced for good. Whoever was added gets an id of its own; whoever was removed must be told,
+/* Members that come and go while the cluster works. The nemesis asks for them: a voter or a learner is added and started (before
+ * or after the answer), a learner is promoted, somebody is removed, or is replaced for good - of any member, as clients do
+ * (api/core/core_member.c sends it on to the leader, and again when leadership moves); or somebody moves to another URL, of the leader. Whoever was added gets an id of its own; whoever was removed must be told,
  * stop, and refuse to start again. */
 #include <inttypes.h>
 #include <stdio.h>
@@ -12,10 +12,12 @@
 
 struct change {
     struct run *run;
-    uint64_t number, life; /* whose consensus was asked: the life's serial */
+    uint64_t life; /* who was asked: its serial */
     enum member_change what;
     uint64_t id;
     unsigned url; /* of a move: the new one */
+    char peer_url[32];
+    struct core_request request; /* but for a move */
 };
 
 void members_url(const struct member *m, char out[32])
@@ -100,10 +102,21 @@ static void start_member(struct member *m)
 static void start_added(void *arg)
 {
     struct member *m = arg;
-    if (!m->run->winding_down) start_member(m);
+    if (!m->run->winding_down && m->id <= m->run->top) start_member(m);
 }
 
 static void ask(struct run *r, enum member_change what, uint64_t id);
+
+static bool adds(enum member_change what)
+{
+    return what == MEMBERS_ADD_VOTER || what == MEMBERS_ADD_LEARNER;
+}
+
+/* An addition that was refused for certain: the place is free again, unless somebody has started there meanwhile. */
+static void refused(struct run *r, const struct member *m)
+{
+    if (r->top == m->id && !m->life && !m->wanted) r->top--;
+}
 
 static void change_done(void *data, int error)
 {
@@ -114,6 +127,7 @@ static void change_done(void *data, int error)
     if (!l || life_gone(l)) return; /* whoever answers here is dead */
     run_trace(r, "** %s of m%" PRIu64 ": %s", members_change_name(c->what), c->id, error ? err_name(error) : "done");
     if (error == 0) r->result->counts.changes++;
+    if (adds(c->what) && (error == ERR_NOT_STARTED || error == ERR_UNHEALTHY || error == ERR_TOO_MANY_LEARNERS)) refused(r, m);
     if (c->what == MEMBERS_REPLACE) {
         m->held = false;
         m->wanted = error != 0;
@@ -123,6 +137,14 @@ static void change_done(void *data, int error)
     if (c->what != MEMBERS_UPDATE) return;
     if (error == 0 && m->url == c->url) m->old_url = m->url; /* else it listens at both until it is known what became of it */
     cluster_stop(r, c->id, 10000);
+}
+
+static void answered(struct core_request *q)
+{
+    struct change *c = q->data;
+    int code = q->code;
+    core_request_release(q);
+    change_done(c, code);
 }
 
 uint64_t members_next(struct run *r)
@@ -143,39 +165,52 @@ static void give_up_replacement(struct member *m)
     cluster_again(m->run, m->id);
 }
 
+/* The leader, or anybody. */
+static struct life *to_ask(struct run *r)
+{
+    struct life *l = r->members[1 + sim_random_below(&r->random, r->top)].life;
+    return l && l->core && !life_gone(l) && sim_chance(&r->random, 500000) ? l : cluster_leader(r);
+}
+
+static int submit(struct change *c, struct life *l, enum consensus_change_op op, bool learner)
+{
+    if (c->what == MEMBERS_UPDATE) {
+        struct consensus_change change = {op, {.id = c->id, .name = "", .peer_url = c->peer_url}};
+        return consensus_change((struct consensus *)(uintptr_t)core_consensus(l->core), &change, change_done, c);
+    }
+    c->request = (struct core_request){.type = CORE_MEMBER_CHANGE, .done = answered, .data = c, .timeout_ms = 5000,
+                                       .change = {op, c->id, slice_str(c->peer_url), learner}};
+    core_submit(l->core, &c->request);
+    return 0;
+}
+
 static void ask(struct run *r, enum member_change what, uint64_t id)
 {
-    struct life *l = cluster_leader(r);
-    bool adds = what == MEMBERS_ADD_VOTER || what == MEMBERS_ADD_LEARNER;
-    if (adds) id = members_next(r);
+    static const enum consensus_change_op ops[] = {CONSENSUS_ADD,    CONSENSUS_ADD,    CONSENSUS_PROMOTE,
+                                                   CONSENSUS_REMOVE, CONSENSUS_UPDATE, CONSENSUS_REMOVE};
+    struct life *l = what == MEMBERS_UPDATE ? cluster_leader(r) : to_ask(r);
+    if (adds(what)) id = members_next(r);
     struct member *m = &r->members[id];
     if (!l || !id || r->n_changes == RUN_CHANGES_MAX) {
         if (what == MEMBERS_REPLACE) give_up_replacement(m);
         return;
     }
     struct change *c = &r->changes[r->n_changes++];
-    char url[32];
     unsigned old_url = m->url;
-    *c = (struct change){r, r->n_changes, l->serial, what, id};
+    *c = (struct change){.run = r, .life = l->serial, .what = what, .id = id};
     if (what == MEMBERS_UPDATE) c->url = ++m->url;
-    members_url(m, url);
-    static const enum consensus_change_op ops[] = {CONSENSUS_ADD,    CONSENSUS_ADD,    CONSENSUS_PROMOTE,
-                                                   CONSENSUS_REMOVE, CONSENSUS_UPDATE, CONSENSUS_REMOVE};
-    struct consensus_change change = {ops[what],
-                                      {.id = id, .name = "", .peer_url = url, .learner = what == MEMBERS_ADD_LEARNER}};
-    int rv = consensus_change((struct consensus *)(uintptr_t)core_consensus(l->core), &change, change_done, c);
-    run_trace(r, "** m%" PRIu64 " is asked for the %s of m%" PRIu64 ": %s", l->id, members_change_name(what), id,
-              rv ? err_name(rv) : "begun");
-    if (rv) {
-        m->url = old_url;
-        if (what == MEMBERS_REPLACE) give_up_replacement(m);
-        return;
-    }
+    members_url(m, c->peer_url);
     r->changed = true;
     if (ops[what] == CONSENSUS_REMOVE) m->may_be_removed = true;
-    if (!adds) return;
-    r->top = id;
-    sim_at(r->sim, sim_random_below(&r->random, sim_chance(&r->random, 500000) ? 10000 : 3000000), start_added, m);
+    if (adds(what)) r->top = id;
+    run_trace(r, "** m%" PRIu64 " is asked for the %s of m%" PRIu64, l->id, members_change_name(what), id);
+    int rv = submit(c, l, ops[what], what == MEMBERS_ADD_LEARNER);
+    if (rv) {
+        run_trace(r, "** %s of m%" PRIu64 ": %s", members_change_name(what), id, err_name(rv));
+        m->url = old_url;
+    } else if (adds(what) && r->top == id) {
+        sim_at(r->sim, sim_random_below(&r->random, sim_chance(&r->random, 500000) ? 10000 : 3000000), start_added, m);
+    }
 }
 
 void members_change(struct run *r, enum member_change what, uint64_t id)

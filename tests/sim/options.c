@@ -49,7 +49,7 @@ void run_options_from_seed(struct run_options *o, uint64_t seed)
     *o = (struct run_options){.seed = seed};
     o->members = (unsigned)ONE_OF(r, 1, 3, 3, 3, 3, 3, 5, 5);
     o->clients = (unsigned)(sim_chance(r, 100000) ? RUN_CLIENTS_MAX : sim_random_range(r, 2, 10));
-    o->keys = (unsigned)sim_random_range(r, 2, 10);
+    o->keys = (unsigned)(sim_chance(r, 100000) ? RUN_KEYS_MAX : sim_random_range(r, 2, 10)); /* many: a tree of several nodes */
     o->watchers = (unsigned)sim_random_range(r, 0, 6);
     choose_faults(o, r);
     o->length_us = ONE_OF(r, 5000000, 10000000, 20000000, 30000000, 60000000);
@@ -58,6 +58,7 @@ void run_options_from_seed(struct run_options *o, uint64_t seed)
     o->value_bytes = (size_t)ONE_OF(r, 0, 50, 500, 4000);
     if (sim_chance(r, 50000)) { /* entries larger than segments, frames and pieces of snapshots */
         o->value_bytes = 400000;
+        if (o->keys > 10) o->keys = 10;
         o->think_us = 200000;
         o->shaped = false;
     }
@@ -76,6 +77,7 @@ void run_options_from_seed(struct run_options *o, uint64_t seed)
     o->lease_checkpoint_ms = ONE_OF(r, 0, 0, 1000, 3000);
     o->long_apply_keys = (size_t)ONE_OF(r, 0, 1, 3);
     o->range_slice_keys = (size_t)ONE_OF(r, 1, 2, 5, 0);
+    o->any_reconfig = sim_chance(r, 700000);
     o->retry_ppm = (unsigned)ONE_OF(r, 0, 500000, 900000);
     o->restores = sim_chance(r, 200000);
     o->quota_bytes = sim_chance(r, 150000) ? 5000 + 60 * (int64_t)o->value_bytes : 0;
