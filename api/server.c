@@ -250,10 +250,12 @@ static size_t split_urls(struct arena *a, const char *text, const char **ret, si
 static int start_core(struct server *s, struct err *e)
 {
     struct options *o = &s->o;
-    const char **urls = arena_calloc(&s->arena, URLS_MAX, sizeof(*urls));
+    const char **urls = arena_calloc(&s->arena, URLS_MAX + 1, sizeof(*urls));
+    size_t n_urls = split_urls(&s->arena, o->advertise_client ? o->advertise_client : o->listen_client, urls, URLS_MAX + 1);
     if (!o->data_dir) o->data_dir = arena_printf(&s->arena, "%s.pintle", o->name);
     const char *peer_url = o->advertise_peer ? o->advertise_peer : o->listen_peer;
     if (!o->initial_cluster) o->initial_cluster = arena_printf(&s->arena, "%s=%s", o->name, peer_url);
+    if (n_urls > URLS_MAX) return err_set(e, ERR_LIMIT, "more than %d %s", URLS_MAX, o->advertise_client ? "--advertise-client-urls" : "--listen-client-urls");
     int rv = cluster_parse(&s->arena, o->initial_cluster, o->name, o->initial_cluster_token, &s->cluster, e);
     if (rv != 0) return rv;
     if (o->advertise_peer && strcmp(o->advertise_peer, s->cluster.own_peer_url) != 0)
@@ -298,7 +300,7 @@ static int start_core(struct server *s, struct err *e)
         .client_urls = urls,
         .any_reconfig = !strcmp(o->strict_reconfig, "false"),
         .max_learners = (size_t)o->max_learners,
-        .n_client_urls = split_urls(&s->arena, o->advertise_client ? o->advertise_client : o->listen_client, urls, URLS_MAX),
+        .n_client_urls = n_urls,
     };
     rv = compaction_options(o, &config, e);
     if (rv != 0) return rv;
@@ -376,8 +378,6 @@ static int listen_on(struct server *s, const char *text, struct http_tls *tls, b
                                     .contexts = contexts,
                                     .n_servers = s->n_workers,
                                     .handler = kube ? kube_api_request : etcd_api_request};
-    if (s->n_listeners == sizeof(s->listeners) / sizeof(s->listeners[0]))
-        return err_set(e, ERR_LIMIT, "more than %d --listen-client-urls", URLS_MAX);
     return http_listen(&o, &s->listeners[s->n_listeners++], e);
 }
 
@@ -396,7 +396,7 @@ static int start_workers(struct server *s, struct err *e)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     size_t n = s->o.workers ? (size_t)s->o.workers : cores > 4 ? 4 : cores > 0 ? (size_t)cores : 1;
-    const char *urls[URLS_MAX];
+    const char *urls[URLS_MAX + 1];
     struct url kube_url = {0};
     int rv = kinds_load(e);
     if (rv == 0) rv = make_tls(s, e);
@@ -405,7 +405,8 @@ static int start_workers(struct server *s, struct err *e)
                                .advertise_host = kube_url.host,
                                .advertise_port = kube_url.port};
     for (size_t i = 0; rv == 0 && i < n; i++) rv = make_worker(s, i, &kube, e);
-    size_t n_urls = split_urls(&s->arena, s->o.listen_client, urls, URLS_MAX);
+    size_t n_urls = split_urls(&s->arena, s->o.listen_client, urls, URLS_MAX + 1);
+    if (rv == 0 && n_urls > URLS_MAX) rv = err_set(e, ERR_LIMIT, "more than %d --listen-client-urls", URLS_MAX);
     for (size_t i = 0; rv == 0 && i < n_urls; i++) rv = listen_on(s, urls[i], s->client_tls, false, e);
     if (rv == 0 && s->o.kube_listen) rv = listen_on(s, s->o.kube_listen, s->kube_tls, true, e);
     if (rv != 0) return rv;

@@ -19,6 +19,8 @@
 
 /* HTTP */
 #define LIMIT_CONNECTIONS 20000            /* per process, API ports */
+#define LIMIT_FILES_KEPT 256               /* of the process's file descriptors: no API connection takes these (or half of them, if
+                                              that is less), for the log, snapshots and peers */
 #define LIMIT_HTTP2_STREAMS 4096           /* concurrent, per connection (etcd: unlimited) */
 #define LIMIT_HTTP_HEADER_BYTES (64 * LIMIT_KiB)
 #define LIMIT_HTTP_HEADERS 128

@@ -238,7 +238,7 @@ static void on_frame(void *ctx, uint64_t peer_id, enum env_channel channel, stru
     struct consensus *c = ctx;
     struct frame f;
     struct peer *p = peers_find(c, peer_id);
-    if (c->dead || c->closing || peer_id == c->id) return;
+    if (c->dead || c->closing || peer_id == c->id || !peer_id) return;
     if (frame_decode(bytes, &f, NULL)) return;
     if (f.kind == FRAME_MEMBERS && channel == ENV_CHANNEL_RAFT) membership_frame(c, peer_id, &f);
     if (!p || f.kind == FRAME_MEMBERS) return;

@@ -47,7 +47,8 @@ struct inbound {
     struct buf in;
     uint64_t peer_id, instance, last_ms;
     enum env_channel channel;
-    bool greeted;
+    bool greeted; /* a member speaks */
+    bool asked;   /* somebody who is none has had his answer */
 };
 
 static struct peer *peer_get(const struct env_uv *u, uint64_t id)
@@ -398,7 +399,8 @@ static void inbound_hello(struct inbound *in)
         return;
     }
     if (h.version == HELLO_VERSION && h.channel == HELLO_CHANNEL_ASK) {
-        answer_question(in); /* who asked closes the connection */
+        answer_question(in); /* who asked closes the connection, or is closed in a moment */
+        in->asked = true;
         return;
     }
     in->channel = (enum env_channel)h.channel;
@@ -413,6 +415,7 @@ static void inbound_hello(struct inbound *in)
         return;
     }
     in->greeted = true;
+    in->last_ms = clock_mono_ms();
     peer_link_changed(in->u, in->peer_id, true);
 }
 
@@ -447,7 +450,11 @@ static void inbound_on_up(struct conn *c)
 static void inbound_on_read(struct conn *c, struct slice bytes)
 {
     struct inbound *in = container_of(c, struct inbound, conn);
-    in->last_ms = clock_mono_ms();
+    if (in->asked) {
+        conn_close(c, "something follows a question");
+        return;
+    }
+    if (in->greeted) in->last_ms = clock_mono_ms(); /* who says nothing of itself has no time but the one it began with */
     if (in->greeted && in->in.len == 0) {
         size_t used = inbound_frames(in, bytes);
         bytes = slice_sub(bytes, used, bytes.len);
@@ -462,6 +469,8 @@ static void inbound_on_read(struct conn *c, struct slice bytes)
         inbound_hello(in);
         if (c->closing) return;
         buf_consume(&in->in, HELLO_BYTES);
+        if (in->asked && in->in.len) conn_close(c, "something follows a question");
+        if (in->asked) return;
     }
     size_t used = inbound_frames(in, buf_slice(&in->in));
     buf_consume(&in->in, used);
@@ -484,6 +493,17 @@ static void inbound_on_closed(struct conn *c, const char *reason)
 
 static const struct conn_events inbound_events = {inbound_on_up, inbound_on_read, inbound_on_closed};
 
+/* Room for the newest: who has been silent for longest goes, unless all are members. */
+static void close_silent(struct env_uv *u)
+{
+    list_for_each(node, &u->inbound) {
+        struct inbound *in = container_of(node, struct inbound, node);
+        if (in->greeted || in->conn.closing) continue;
+        conn_close(&in->conn, "too many peer connections");
+        return;
+    }
+}
+
 static void on_connection(uv_stream_t *listener, int status)
 {
     struct env_uv *u = listener->data;
@@ -496,7 +516,7 @@ static void on_connection(uv_stream_t *listener, int status)
     u->n_inbound++;
     if (conn_init(&in->conn, u, &inbound_events) != 0) log_fatal("raft: out of memory");
     if (conn_accept(&in->conn, listener) != 0) return; /* `closed` follows */
-    if (u->n_inbound > LIMIT_PEER_CONNECTIONS) conn_close(&in->conn, "too many peer connections");
+    if (u->n_inbound > LIMIT_PEER_CONNECTIONS) close_silent(u);
 }
 
 /* ---- once a second ---------------------------------------------------------------------------------------- */

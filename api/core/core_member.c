@@ -53,6 +53,12 @@ static bool is_started(const struct core *c, const struct consensus_member *m)
     return store_member_attributes(c->state->store, m->id, &have) && have.name.len > 0;
 }
 
+/* It answers, and could elect a leader: one that heals gives no vote before it holds again what it may have acknowledged. */
+static bool is_active(const struct core *c, const struct consensus_member *m)
+{
+    return consensus_answers(c->consensus, m->id) && !consensus_heals(c->consensus, m->id);
+}
+
 struct census {
     size_t voters, started, active, learners;
 };
@@ -67,7 +73,7 @@ static struct census census_without(const struct core *c, uint64_t but)
         if (all[i].id == but || !is_voter(&all[i])) continue;
         s.voters++;
         s.started += is_started(c, &all[i]);
-        s.active += consensus_answers(c->consensus, all[i].id);
+        s.active += is_active(c, &all[i]);
     }
     return s;
 }
@@ -95,7 +101,7 @@ static int may_remove(const struct core *c, const struct consensus_member *m)
     if (rest.voters == 0) return ERR_NOT_STARTED;
     if (c->config.any_reconfig) return 0;
     if (rest.started < majority(rest.voters)) return ERR_NOT_STARTED;
-    if (!consensus_answers(c->consensus, m->id)) return 0;
+    if (!is_active(c, m)) return 0;
     return all.active - 1 >= 1 + (all.voters - 1) / 2 ? 0 : ERR_UNHEALTHY;
 }
 

@@ -83,12 +83,10 @@ void conn_poll(struct http_conn *c)
     if (!c->eof && !c->want_read_off) events |= UV_READABLE;
     if (c->rest || c->more || tls_pending(c)) events |= UV_WRITABLE;
     if (!(events & UV_READABLE) && !c->eof) events |= UV_DISCONNECT;
+    if (events == 0) events = UV_PRIORITIZED; /* which nobody sends; a connection that is gone is told all the same */
     if (events == c->events) return;
     c->events = events;
-    if (events == 0)
-        uv_poll_stop(&c->poll);
-    else
-        uv_poll_start(&c->poll, events, on_poll);
+    uv_poll_start(&c->poll, events, on_poll);
 }
 
 void conn_kill(struct http_conn *c, int error)
@@ -142,7 +140,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct http_conn *c = container_of(poll, struct http_conn, poll);
     if (c->dead) return;
-    if (status < 0) {
+    if (status < 0 || (c->events == UV_PRIORITIZED && (events & UV_PRIORITIZED))) {
         conn_kill(c, ERR_CLOSED);
         return;
     }
@@ -312,7 +310,7 @@ void conn_flush(struct http_conn *c)
         if (!flushed || c->more) break;
         if (c->proto == PROTO_H2) h2_send(c);
         if (c->proto == PROTO_H1) h1_send(c);
-        flushed = conn_write_gather(c) && !c->rest;
+        flushed = conn_write_gather(c) && !c->rest && !tls_pending(c);
         if (c->dead) break;
         bool called = conn_run_waiting(c);
         if (!flushed || (!called && list_empty(&c->resuming))) break;

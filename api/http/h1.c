@@ -238,13 +238,15 @@ static int check_head(const struct h1 *h)
     }
     if (!te.data) return 0;
     if (length) return 400;
-    return te.len == 7 && strncasecmp((const char *)te.data, "chunked", 7) == 0 ? 0 : 501;
+    if (te.len != 7 || strncasecmp((const char *)te.data, "chunked", 7) != 0) return 501;
+    return p->flags & F_CHUNKED ? 0 : 400; /* it was said in a way that only we understand */
 }
 
-static int check_expect(struct http_stream *st)
+/* A client of HTTP/1.0 would take the 100 for the answer. */
+static int check_expect(const http_parser *p, struct http_stream *st)
 {
     struct slice v = http_request_header(st, "expect");
-    if (!v.data) return 0;
+    if (!v.data || p->http_minor == 0) return 0;
     if (v.len != 12 || strncasecmp((const char *)v.data, "100-continue", 12) != 0) return 417;
     st->expects_continue = true;
     return 0;
@@ -304,7 +306,7 @@ static void dispatch(struct http_conn *c)
     struct h1 *h = c->h1;
     struct http_stream *st = h->st;
     int status = check_head(h);
-    if (status == 0) status = check_expect(st);
+    if (status == 0) status = check_expect(&h->parser, st);
     if (status != 0) {
         bad_request(c, status);
         return;
@@ -414,7 +416,7 @@ void h1_eof(struct http_conn *c)
         h->close_after = true;
         return;
     }
-    if (c->rest) {
+    if (c->rest || tls_pending(c)) {
         h->close_after = true;
         c->close_when_flushed = true;
         return;

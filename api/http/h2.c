@@ -325,7 +325,8 @@ static int on_frame_send(nghttp2_session *h2, const nghttp2_frame *frame, void *
     case NGHTTP2_DATA: c->control_frames = 0; break;
     case NGHTTP2_RST_STREAM: {
         struct http_stream *st = find(c, frame->hd.stream_id);
-        if (frame->rst_stream.error_code != NGHTTP2_NO_ERROR && (!st || !st->reset)) count_reset(c);
+        uint32_t code = frame->rst_stream.error_code; /* refused: by us, perhaps for what others hold */
+        if (code != NGHTTP2_NO_ERROR && code != NGHTTP2_REFUSED_STREAM && (!st || !st->reset)) count_reset(c);
         return 0;
     }
     default: return 0;

@@ -1,5 +1,6 @@
 /* One server per loop: hand-over of connections, the flush at the end of each turn, and the end of it all. */
 #include <errno.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -125,12 +126,22 @@ static void on_grace_over(struct wheel_timer *t)
     list_for_each(node, &s->conns) conn_kill(container_of(node, struct http_conn, node), ERR_CLOSED);
 }
 
+static size_t most_connections(void)
+{
+    struct rlimit r;
+    size_t most = http_default_limits.connections;
+    if (getrlimit(RLIMIT_NOFILE, &r) != 0 || r.rlim_cur == RLIM_INFINITY) return most;
+    size_t files = (size_t)r.rlim_cur, kept = files / 2 < LIMIT_FILES_KEPT ? files / 2 : LIMIT_FILES_KEPT;
+    return files - kept < most ? files - kept : most;
+}
+
 int http_server_new(uv_loop_t *loop, struct http_server **ret)
 {
     struct http_server *s = mem_calloc(1, sizeof(*s));
     if (!s) return ERR_NOMEM;
     s->loop = loop;
     s->limits = http_default_limits;
+    s->limits.connections = most_connections();
     list_init(&s->conns);
     list_init(&s->dirty);
     list_init(&s->free_streams);

@@ -29,6 +29,7 @@ struct http_tls {
     struct file_stamp stamps[3];
     uint64_t checked_ms;
     SSL_CTX *ctx;
+    struct err problem; /* of the last attempt to read the files again */
 };
 
 static BIO_METHOD *bio_method;
@@ -91,6 +92,8 @@ static int load_client_ca(SSL_CTX *ctx, const struct http_tls *t, struct err *e)
     }
     SSL_CTX_set_client_CA_list(ctx, names);
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | (t->client_cert_required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
+    SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET); /* who resumes is not verified again, and would outlive its certificate */
+    SSL_CTX_set_num_tickets(ctx, 0);
     return 0;
 }
 
@@ -169,11 +172,14 @@ static void reload(struct http_tls *t)
     struct err e;
     SSL_CTX *ctx;
     if (context_new(t, &ctx, &e) != 0) {
-        log_warn("http: the changed certificate is not used, the one before stays: %s", e.text);
+        memset(t->stamps, 0xff, sizeof(t->stamps)); /* and tried again: perhaps the reason passes */
+        if (strcmp(e.text, t->problem.text) != 0) log_warn("http: the changed certificate is not used, the one before stays: %s", e.text);
+        t->problem = e;
         return;
     }
     SSL_CTX_free(t->ctx);
     t->ctx = ctx;
+    t->problem.text[0] = 0;
     log_info("http: certificate reloaded file=%s", t->files[0]);
 }
 

@@ -337,6 +337,8 @@ struct members_view {
 };
 void members_start(struct run *r);
 bool members_in_force(struct run *r, struct members_view *v);
+/* Whether somebody was asked to remove a member, and may still do it. */
+bool members_leave(const struct run *r);
 /* All members see the same members, and whoever is none has gone. */
 bool members_agree(struct run *r);
 void members_change(struct run *r, enum member_change what, uint64_t id);

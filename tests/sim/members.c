@@ -13,12 +13,15 @@
 struct change {
     struct run *run;
     uint64_t life; /* who was asked: its serial */
+    uint64_t until_us; /* it may still be made, if nobody answers */
     enum member_change what;
     uint64_t id;
     unsigned url; /* of a move: the new one */
     char peer_url[32];
     struct core_request request; /* but for a move */
 };
+
+enum { CHANGE_MS = 5000 }; /* a client waits for one */
 
 void members_url(const struct member *m, char out[32])
 {
@@ -91,6 +94,15 @@ bool members_agree(struct run *r)
 /* ---- changes
  * -------------------------------------------------------------------------------------- */
 
+bool members_leave(const struct run *r)
+{
+    uint64_t now = sim_now_us(r->sim);
+    bool leave = false;
+    for (unsigned i = 0; i < r->n_changes; i++)
+        leave |= (r->changes[i].what == MEMBERS_REMOVE || r->changes[i].what == MEMBERS_REPLACE) && r->changes[i].until_us > now;
+    return leave;
+}
+
 static void start_member(struct member *m)
 {
     if (m->life || m->wanted || m->run->ending) return;
@@ -125,6 +137,7 @@ static void change_done(void *data, int error)
     struct member *m = &r->members[c->id];
     struct life *l = cluster_by_serial(r, c->life);
     if (!l || life_gone(l)) return; /* whoever answers here is dead */
+    c->until_us = 0;
     run_trace(r, "** %s of m%" PRIu64 ": %s", members_change_name(c->what), c->id, error ? err_name(error) : "done");
     if (error == 0) r->result->counts.changes++;
     if (adds(c->what) && (error == ERR_NOT_STARTED || error == ERR_UNHEALTHY || error == ERR_TOO_MANY_LEARNERS)) refused(r, m);
@@ -178,7 +191,7 @@ static int submit(struct change *c, struct life *l, enum consensus_change_op op,
         struct consensus_change change = {op, {.id = c->id, .name = "", .peer_url = c->peer_url}};
         return consensus_change((struct consensus *)(uintptr_t)core_consensus(l->core), &change, change_done, c);
     }
-    c->request = (struct core_request){.type = CORE_MEMBER_CHANGE, .done = answered, .data = c, .timeout_ms = 5000,
+    c->request = (struct core_request){.type = CORE_MEMBER_CHANGE, .done = answered, .data = c, .timeout_ms = CHANGE_MS,
                                        .change = {op, c->id, slice_str(c->peer_url), learner}};
     core_submit(l->core, &c->request);
     return 0;
@@ -197,7 +210,7 @@ static void ask(struct run *r, enum member_change what, uint64_t id)
     }
     struct change *c = &r->changes[r->n_changes++];
     unsigned old_url = m->url;
-    *c = (struct change){.run = r, .life = l->serial, .what = what, .id = id};
+    *c = (struct change){.run = r, .life = l->serial, .until_us = sim_now_us(r->sim) + 2 * CHANGE_MS * 1000, .what = what, .id = id};
     if (what == MEMBERS_UPDATE) c->url = ++m->url;
     members_url(m, c->peer_url);
     r->changed = true;

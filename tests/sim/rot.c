@@ -191,8 +191,8 @@ static unsigned fewest_voters(struct run *r)
 
 static bool is_borne(struct run *r, uint64_t id)
 {
-    unsigned voters = fewest_voters(r);
-    return voters >= 3 && disk_unhealed(r, id) + 1 <= (voters - 1) / 2;
+    unsigned voters = fewest_voters(r), leaving = members_leave(r);
+    return voters >= 3 + leaving && disk_unhealed(r, id) + 1 <= (voters - leaving - 1) / 2;
 }
 
 /* A minority at a time. */

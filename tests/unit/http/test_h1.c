@@ -198,6 +198,10 @@ static void test_expect(void **state)
     assert_true(raw_has(&r, "HTTP/1.1 413 "));
     assert_int_equal(count("100 Continue"), 1);
     reopen();
+    raw_send_str(&r, "POST /count HTTP/1.0\r\nContent-Length: 3\r\nConnection: keep-alive\r\nExpect: 100-continue\r\n\r\n");
+    for (int turn = 0; turn < 5; turn++) raw_turn(&r);
+    assert_int_equal(r.in.len, 0);
+    reopen();
     raw_send_str(&r, "GET / HTTP/1.1\r\nHost: a\r\nExpect: miracles\r\n\r\n");
     assert_true(raw_wait_for(&r, "HTTP/1.1 417 "));
 }
@@ -239,6 +243,21 @@ static void test_echo_and_pause(void **state)
     assert_true(raw_wait_for(&r, "\r\n0\r\nX-Echoed: yes\r\n\r\n"));
     assert_true(r.in.len > LEN);
     mem_free(body);
+}
+
+/* Whoever closed its sending side and waits for a long answer is noticed when it goes, though there is nothing to say to it. */
+static void test_half_closed_peer_goes(void **state)
+{
+    (void)state;
+    raw_send_str(&r, "GET /late?100000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    shutdown(r.fd, SHUT_WR);
+    uint64_t before = app_counts.closed, end = clock_mono_ms() + CLIENT_WAIT_MS;
+    for (uint64_t until = clock_mono_ms() + 50; clock_mono_ms() < until;) raw_turn(&r);
+    assert_int_equal(app_counts.closed, before); /* half closed only: it waits */
+    setsockopt(r.fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
+    reopen(); /* with a reset */
+    while (app_counts.closed == before && clock_mono_ms() < end) raw_turn(&r);
+    assert_int_equal(app_counts.closed, before + 1);
 }
 
 static void test_peer_closes(void **state)
@@ -308,6 +327,7 @@ static void test_malformed(void **state)
         {"POST / HTTP/1.1\r\n" HOST "Content-Length: 99999999999999999999999\r\n\r\n", "400"},
         {"POST / HTTP/1.1\r\n" HOST "Content-Length: 0x3\r\n\r\nabc", "400"},
         {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "501"},
+        {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\t\r\n\r\n0\r\n\r\n", "400"},
         {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", "501"},
         {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "400"},
         {"POST / HTTP/1.0\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "400"},
@@ -468,6 +488,7 @@ int main(void)
         T(test_early_answer),
         T(test_echo_and_pause),
         T(test_peer_closes),
+        T(test_half_closed_peer_goes),
         T(test_malformed),
         T(test_malformed_chunks),
         T(test_too_large),

@@ -243,6 +243,34 @@ static void test_client_certificates(void **state)
     stop();
 }
 
+static bool resumes(SSL_SESSION **session)
+{
+    struct tls_client c;
+    client_open(&c, "admin", NULL);
+    if (*session) SSL_set_session(c.ssl, *session);
+    assert_true(client_ask(&c, WHO));
+    bool reused = SSL_session_reused(c.ssl);
+    SSL_SESSION_free(*session);
+    *session = SSL_get1_session(c.ssl);
+    SSL_shutdown(c.ssl); /* else OpenSSL does not let it be resumed */
+    client_close(&c);
+    return reused;
+}
+
+/* Who resumes a session is not verified again: not where certificates say who somebody is. */
+static void test_resumption(void **state)
+{
+    (void)state;
+    for (int asked = 0; asked < 2; asked++) {
+        SSL_SESSION *session = NULL;
+        start(asked ? "ca.pem" : NULL, false);
+        assert_false(resumes(&session));
+        assert_int_equal(resumes(&session), !asked);
+        SSL_SESSION_free(session);
+        stop();
+    }
+}
+
 static void test_alpn(void **state)
 {
     (void)state;
@@ -408,7 +436,7 @@ static void test_large_both_ways(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bad_files),          cmocka_unit_test(test_client_certificates),
+        cmocka_unit_test(test_bad_files),          cmocka_unit_test(test_client_certificates), cmocka_unit_test(test_resumption),
         cmocka_unit_test(test_alpn),               cmocka_unit_test(test_reload),
         cmocka_unit_test(test_damaged_handshake),  cmocka_unit_test(test_damaged_record),
         cmocka_unit_test(test_slow_reader),        cmocka_unit_test(test_large_both_ways),

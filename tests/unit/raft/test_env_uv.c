@@ -17,10 +17,12 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/crc32c.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "raft/env_uv.h"
+#include "raft/env_uv_hello_int.h"
 
 #define CLUSTER 0xc1u
 #define WAIT_MS 60000
@@ -605,6 +607,39 @@ static void test_garbage(void **state)
     member_close(&a);
 }
 
+/* Who asks who the members are is nobody: nothing that follows is heard, be it in the same packet or after the answer. */
+static void test_question(void **state)
+{
+    struct member a;
+    struct buf bytes = {0};
+    (void)state;
+    member_open(&a, 1, CLUSTER, "a");
+    member_start(&a);
+    hello_encode(&bytes, &(struct hello){.version = HELLO_VERSION, .channel = HELLO_CHANNEL_ASK});
+    for (int round = 0; round < 4; round++) {
+        int fd = raw_connect(a.port);
+        struct slice frame = SLICE_LIT("a frame");
+        if (round == 1) {
+            buf_append_u32(&bytes, (uint32_t)frame.len);
+            buf_append_u32(&bytes, crc32c(0, frame.data, frame.len));
+            buf_append_slice(&bytes, frame);
+        }
+        assert_int_equal(send(fd, bytes.data, bytes.len, MSG_NOSIGNAL), bytes.len);
+        if (round == 0) {
+            uint8_t answer[4];
+            wait_for(recv(fd, answer, 1, MSG_DONTWAIT) == 1);
+            assert_false(peer_hung_up(fd));
+            assert_int_equal(send(fd, bytes.data, bytes.len, MSG_NOSIGNAL), bytes.len);
+        }
+        wait_for(peer_hung_up(fd));
+        close(fd);
+        assert_non_null(strstr(last_log, "something follows a question"));
+    }
+    assert_int_equal(a.frames, 0);
+    buf_release(&bytes);
+    member_close(&a);
+}
+
 static void test_too_many_connections(void **state)
 {
     struct member a;
@@ -616,7 +651,8 @@ static void test_too_many_connections(void **state)
         fds[i] = raw_connect(a.port);
         uv_run(&loop, UV_RUN_NOWAIT);
     }
-    wait_for(peer_hung_up(fds[LIMIT_PEER_CONNECTIONS + 7]));
+    wait_for(peer_hung_up(fds[7])); /* the oldest of those that have said nothing: a member that comes now finds room */
+    assert_false(peer_hung_up(fds[LIMIT_PEER_CONNECTIONS + 7]));
     for (size_t i = 0; i < LIMIT_PEER_CONNECTIONS + 8; i++) hung += peer_hung_up(fds[i]);
     assert_in_range(hung, 1, 8);
     for (size_t i = 0; i < LIMIT_PEER_CONNECTIONS + 8; i++) close(fds[i]);
@@ -629,7 +665,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_files), T(test_unreadable), T(test_list_syncs), T(test_full_disk), T(test_folder_in_use), T(test_frames),
         T(test_frames_tls), T(test_wrong_cluster), T(test_two_with_one_id),
-        T(test_stranger), T(test_garbage), T(test_too_many_connections),
+        T(test_stranger), T(test_garbage), T(test_question), T(test_too_many_connections),
     };
     return cmocka_run_group_tests_name("env_uv", tests, NULL, NULL);
 }
