@@ -346,10 +346,28 @@ void json_filter(struct json *v, bool (*keep)(void *ctx, struct slice name, stru
 
 static struct json removed; /* stands where a member goes, until all of them go in one pass */
 
+bool json_mark_removed(struct json *v, struct slice name)
+{
+    ptrdiff_t at = json_find(v, name);
+    if (at < 0 || v->members[at].value == &removed) return false;
+    v->members[at].value = &removed;
+    return true;
+}
+
+struct json *json_live(struct json *value)
+{
+    return value == &removed ? NULL : value;
+}
+
 static bool not_removed(void *ctx, struct slice name, struct json *value)
 {
     (void)ctx, (void)name;
     return value != &removed;
+}
+
+void json_sweep(struct json *v)
+{
+    json_filter(v, not_removed, NULL);
 }
 
 struct json *json_merge_patch(struct arena *a, struct json *target, struct json *patch)
@@ -368,6 +386,6 @@ struct json *json_merge_patch(struct arena *a, struct json *target, struct json 
         struct json *merged = json_merge_patch(a, json_get_slice(target, m.name), m.value);
         if (!merged || json_set(a, target, m.name, merged)) return NULL;
     }
-    if (nulls) json_filter(target, not_removed, NULL);
+    if (nulls) json_sweep(target);
     return target;
 }

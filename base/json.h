@@ -100,6 +100,11 @@ void json_remove_at(struct json *array, size_t index);
  * a peer decides how many go. */
 void json_filter(struct json *v, bool (*keep)(void *ctx, struct slice name, struct json *value),
                  void *ctx);
+/* For many removals: the member stays in its place, with a value that is NULL for who asks with json_live, until json_sweep takes all of
+ * those away. Between the two only json_set, json_get*, json_mark_removed and json_live may see the object. */
+bool json_mark_removed(struct json *object, struct slice name);
+struct json *json_live(struct json *value);
+void json_sweep(struct json *object);
 /* JSON merge patch (RFC 7396): the new value of `target`, which is changed in place and may be NULL;
  * parts of `patch` are shared, not copied. Linear in both. NULL when out of memory. */
 struct json *json_merge_patch(struct arena *a, struct json *target, struct json *patch);

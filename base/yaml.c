@@ -1,5 +1,6 @@
 /* YAML documents as JSON trees, through libyaml's event parser. Plain scalars become what YAML 1.1 and Kubernetes'
  * own converter make of them; anchors and aliases are refused (they are how a small file becomes a huge one). */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
@@ -74,8 +75,9 @@ static bool other_integer(struct slice s, int64_t *ret)
     }
     if (*p < '0' || *p > 'f') return false;
     char *end;
+    errno = 0;
     long long v = strtoll(p, &end, base);
-    if (*end || end == p) return false;
+    if (*end || end == p || errno) return false;
     *ret = text[0] == '-' ? -v : v;
     return true;
 }

@@ -1,5 +1,6 @@
 /* JSON Patch (RFC 6902) with JSON Pointer (RFC 6901), and JSON Merge Patch (RFC 7386). */
 #include "api/kube/kube_int.h"
+#include "base/map.h"
 
 #define SHOW(s) (int)(s).len, (const char *)(s).data
 
@@ -48,7 +49,7 @@ struct place {
 static struct json *step(struct json *at, struct slice token)
 {
     size_t index;
-    if (at->type == JSON_OBJECT) return json_get_slice(at, token);
+    if (at->type == JSON_OBJECT) return json_live(json_get_slice(at, token));
     if (at->type == JSON_ARRAY && at->count && to_index(token, at->count - 1, &index)) return json_at(at, index);
     return NULL;
 }
@@ -79,12 +80,58 @@ static int locate(struct arena *a, struct json *doc, struct slice path, struct p
 
 /* ---- operations ------------------------------------------------------------------------------- */
 
+/* Elements of containers that one patch may go over, for removals, moves and comparisons; some tenths of a second. */
+#define PATCH_WORK 200000000u
+#define SWEEP_WORK 16 /* of one element: the index is made again, too */
+
 struct patch {
     struct arena *arena;
     struct json *doc;
     struct err *e;
-    size_t copied; /* values copied so far: a bound on what `copy` can blow up */
+    size_t copied, work; /* values copied so far: a bound on what `copy` can blow up; elements gone over */
+    struct map marked;   /* objects with members that are marked as removed, by address */
 };
+
+static int spend(struct patch *p, size_t elements)
+{
+    p->work += elements;
+    return p->work <= PATCH_WORK ? 0 : err_set(p->e, ERR_LIMIT, "the patch is too much work: use fewer operations on large lists and maps");
+}
+
+/* Before something looks at whole values. */
+static int sweep(struct patch *p)
+{
+    struct json *object;
+    size_t at = 0;
+    int code = 0;
+    while ((object = map_next(&p->marked, &at)) != NULL) {
+        if (!code) code = spend(p, SWEEP_WORK * object->count);
+        json_sweep(object);
+    }
+    map_release(&p->marked);
+    return code;
+}
+
+/* Levels of a value, and how many values that are, all of it. A document that was parsed has no more than LIMIT_JSON_DEPTH. */
+static size_t height(const struct json *v, size_t *values)
+{
+    size_t most = 0;
+    ++*values;
+    for (size_t i = 0; (v->type == JSON_ARRAY || v->type == JSON_OBJECT) && i < v->count; i++) {
+        size_t n = height(v->type == JSON_ARRAY ? v->items[i] : v->members[i].value, values);
+        if (n > most) most = n;
+    }
+    return most + 1;
+}
+
+/* So that the document stays as shallow as one that was parsed. */
+static int check_depth(struct patch *p, struct slice path, const struct json *value)
+{
+    size_t values = 0, levels = height(value, &values);
+    for (size_t i = 0; i < path.len; i++) levels += path.data[i] == '/';
+    if (levels > LIMIT_JSON_DEPTH) return err_set(p->e, ERR_LIMIT, "the patched object is nested more than %d levels deep", LIMIT_JSON_DEPTH);
+    return spend(p, 4 * values);
+}
 
 static int find(struct patch *p, struct slice path, struct place *where, struct json **ret)
 {
@@ -99,7 +146,8 @@ static int add(struct patch *p, struct slice path, struct json *value)
 {
     struct place where;
     size_t index;
-    int code = locate(p->arena, p->doc, path, &where, p->e);
+    int code = check_depth(p, path, value);
+    if (!code) code = locate(p->arena, p->doc, path, &where, p->e);
     if (code) return code;
     if (!where.parent) {
         p->doc = value;
@@ -110,7 +158,8 @@ static int add(struct patch *p, struct slice path, struct json *value)
     if (!to_index(where.last, where.parent->count, &index)) {
         return err_set(p->e, ERR_NOT_FOUND, "index \"%.*s\" is out of the array's bounds", SHOW(where.last));
     }
-    return json_insert(p->arena, where.parent, index, value);
+    code = spend(p, where.parent->count - index);
+    return code ? code : json_insert(p->arena, where.parent, index, value);
 }
 
 static int drop(struct patch *p, struct slice path)
@@ -122,11 +171,13 @@ static int drop(struct patch *p, struct slice path)
     if (code) return code;
     if (!where.parent) return err_set(p->e, ERR_INVALID, "the whole document cannot be removed");
     if (where.parent->type == JSON_OBJECT) {
-        json_remove(where.parent, where.last);
+        json_mark_removed(where.parent, where.last);
+        map_put(&p->marked, (uint64_t)(uintptr_t)where.parent, where.parent);
     } else if (to_index(where.last, where.parent->count, &index)) {
+        code = spend(p, where.parent->count - index);
         json_remove_at(where.parent, index);
     }
-    return 0;
+    return code;
 }
 
 static int replace(struct patch *p, struct slice path, struct json *value)
@@ -134,7 +185,8 @@ static int replace(struct patch *p, struct slice path, struct json *value)
     struct place where;
     struct json *old;
     size_t index;
-    int code = find(p, path, &where, &old);
+    int code = check_depth(p, path, value);
+    if (!code) code = find(p, path, &where, &old);
     if (code) return code;
     if (!where.parent) {
         p->doc = value;
@@ -169,6 +221,8 @@ static int copy(struct patch *p, struct slice from, struct slice path, bool move
         code = drop(p, from);
         return code ? code : add(p, path, value);
     }
+    code = sweep(p);
+    if (code) return code;
     p->copied += weigh(value);
     if (p->copied > LIMIT_KUBE_BODY_BYTES) return err_set(p->e, ERR_LIMIT, "the patch copies more than %zu bytes", LIMIT_KUBE_BODY_BYTES);
     value = json_clone(p->arena, value);
@@ -181,6 +235,9 @@ static int test(struct patch *p, struct slice path, const struct json *value)
     struct json *have;
     int code = find(p, path, &where, &have);
     if (code == ERR_NOT_FOUND && value->type == JSON_NULL) return 0;
+    bool container = !code && (have->type == JSON_ARRAY || have->type == JSON_OBJECT);
+    if (container) code = sweep(p);
+    if (container && !code) code = spend(p, have->count);
     if (code) return code;
     if (json_equal(have, value)) return 0;
     return err_set(p->e, ERR_CONFLICT, "testing path %.*s failed", SHOW(path));
@@ -205,6 +262,17 @@ static int apply_one(struct patch *p, const struct json *op)
     return slice_eq_str(name, "add") ? add(p, path->text, own) : replace(p, path->text, own);
 }
 
+static int apply_all(struct patch *p, const struct json *patch)
+{
+    for (size_t i = 0; i < patch->count; i++) {
+        const struct json *op = json_at(patch, i);
+        if (op->type != JSON_OBJECT) return err_set(p->e, ERR_INVALID, "operation %zu is no object", i);
+        int code = apply_one(p, op);
+        if (code) return code;
+    }
+    return sweep(p);
+}
+
 int json_patch_apply(struct arena *a, struct json *doc, const struct json *patch, struct json **ret, struct err *e)
 {
     struct patch p = {.arena = a, .doc = doc, .e = e};
@@ -212,36 +280,15 @@ int json_patch_apply(struct arena *a, struct json *doc, const struct json *patch
     if (patch->count > LIMIT_KUBE_PATCH_OPS) {
         return err_set(e, ERR_LIMIT, "The allowed maximum operations in a JSON patch is %d, got %zu", LIMIT_KUBE_PATCH_OPS, patch->count);
     }
-    for (size_t i = 0; i < patch->count; i++) {
-        const struct json *op = json_at(patch, i);
-        if (op->type != JSON_OBJECT) return err_set(e, ERR_INVALID, "operation %zu is no object", i);
-        int code = apply_one(&p, op);
-        if (code) return code;
-    }
-    *ret = p.doc;
-    return 0;
+    int code = apply_all(&p, patch);
+    map_release(&p.marked);
+    if (!code) *ret = p.doc;
+    return code;
 }
 
 int json_merge_apply(struct arena *a, struct json *doc, const struct json *patch, struct json **ret)
 {
-    if (patch->type != JSON_OBJECT) {
-        *ret = json_clone(a, patch);
-        return *ret ? 0 : ERR_NOMEM;
-    }
-    if (!doc || doc->type != JSON_OBJECT) doc = json_object(a);
-    if (!doc) return ERR_NOMEM;
-    for (size_t i = 0; i < patch->count; i++) {
-        struct slice name = patch->members[i].name;
-        const struct json *value = patch->members[i].value;
-        struct json *merged;
-        if (value->type == JSON_NULL) {
-            json_remove(doc, name);
-            continue;
-        }
-        int code = json_merge_apply(a, json_get_slice(doc, name), value, &merged);
-        if (!code) code = json_set(a, doc, name, merged);
-        if (code) return code;
-    }
-    *ret = doc;
-    return 0;
+    struct json *own = json_clone(a, patch);
+    *ret = own ? json_merge_patch(a, doc, own) : NULL;
+    return *ret ? 0 : ERR_NOMEM;
 }

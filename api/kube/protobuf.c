@@ -4,11 +4,13 @@
 #include "api/kube/protobuf_int.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "api/kube/kube_int.h"
+#include "base/check.h"
 
 enum wire { WIRE_VARINT = 0, WIRE_64 = 1, WIRE_BYTES = 2, WIRE_32 = 5 };
 
@@ -108,6 +110,11 @@ struct spec {
     struct slice type;
 };
 
+/* Where each type's fields stand in its text, by number: a peer decides how many fields are looked for. */
+enum { NUMBERS = 128, TYPES = 512 };
+static uint16_t places[TYPES][NUMBERS]; /* 0 = there is none, else one more than the offset */
+static pthread_once_t places_once = PTHREAD_ONCE_INIT;
+
 /* The word up to the next space. */
 static const char *next_word(const char *p, struct slice *ret)
 {
@@ -135,21 +142,32 @@ static void parse_type(struct slice text, struct spec *s)
     }
 }
 
+static void find_places(void)
+{
+    CHECK(n_proto_types <= TYPES);
+    for (size_t i = 0; i < n_proto_types; i++) {
+        const char *from = proto_types[i].fields, *p = from;
+        while (*p) {
+            struct slice word;
+            uint64_t n = strtoull(p, NULL, 10);
+            CHECK(n < NUMBERS && p - from < UINT16_MAX);
+            if (!places[i][n]) places[i][n] = (uint16_t)(p - from + 1);
+            for (int words = 0; words < 3; words++) p = next_word(p, &word);
+        }
+    }
+}
+
 static bool find_spec(const struct proto_type *t, uint64_t number, struct spec *ret)
 {
-    const char *p = t->fields;
-    while (*p) {
-        struct slice name, type;
-        uint64_t n = strtoull(p, NULL, 10);
-        p = next_word(p, &name);
-        p = next_word(p, &name);
-        p = next_word(p, &type);
-        if (n != number) continue;
-        *ret = (struct spec){.name = name};
-        parse_type(type, ret);
-        return true;
-    }
-    return false;
+    struct slice type;
+    pthread_once(&places_once, find_places);
+    uint16_t at = number < NUMBERS ? places[t - proto_types][number] : 0;
+    if (!at) return false;
+    const char *p = next_word(t->fields + at - 1, &type);
+    *ret = (struct spec){0};
+    next_word(next_word(p, &ret->name), &type);
+    parse_type(type, ret);
+    return true;
 }
 
 /* ---- values ----------------------------------------------------------------------------------- */

@@ -211,11 +211,78 @@ static void test_patch_bomb(void **state)
     buf_release(&b);
 }
 
+/* One that doubles the depth of its document: recursion over it would end the process. */
+static void test_patch_depth(void **state)
+{
+    (void)state;
+    struct buf b = {0};
+    struct json *out;
+    struct err e;
+    buf_append_str(&b, "[{\"op\":\"add\",\"path\":\"/x\",\"value\":{\"\":{}}}");
+    for (int i = 0, depth = 1; i < 18; i++, depth *= 2) {
+        buf_append_str(&b, ",{\"op\":\"copy\",\"from\":\"/x\",\"path\":\"/x");
+        for (int k = 0; k < depth; k++) buf_append_str(&b, "/");
+        buf_append_str(&b, "\"}");
+    }
+    buf_append_str(&b, "]");
+    assert_int_equal(json_patch_apply(&arena, parse("{}"), parse(buf_cstr(&b)), &out, &e), ERR_LIMIT);
+    assert_non_null(strstr(e.text, "levels deep"));
+    buf_release(&b);
+}
+
+/* Members that were removed are not there for any later operation, and their places come back with a new value. */
+static void test_patch_removals(void **state)
+{
+    (void)state;
+    const char *doc = "{\"m\":{\"a\":1,\"b\":2,\"c\":3},\"l\":[1,2]}";
+#define REMOVE_A "{\"op\":\"remove\",\"path\":\"/m/a\"}"
+    assert_patch(doc, "[" REMOVE_A ",{\"op\":\"add\",\"path\":\"/m/a\",\"value\":4}]", "{\"m\":{\"a\":4,\"b\":2,\"c\":3},\"l\":[1,2]}");
+    assert_patch(doc, "[" REMOVE_A ",{\"op\":\"copy\",\"from\":\"/m\",\"path\":\"/n\"}]",
+                 "{\"m\":{\"b\":2,\"c\":3},\"l\":[1,2],\"n\":{\"b\":2,\"c\":3}}");
+    assert_patch(doc, "[" REMOVE_A ",{\"op\":\"move\",\"from\":\"/m\",\"path\":\"/n\"}]", "{\"l\":[1,2],\"n\":{\"b\":2,\"c\":3}}");
+    assert_patch(doc, "[" REMOVE_A ",{\"op\":\"test\",\"path\":\"/m\",\"value\":{\"b\":2,\"c\":3}},{\"op\":\"test\",\"path\":\"/m/a\",\"value\":null}]",
+                 "{\"m\":{\"b\":2,\"c\":3},\"l\":[1,2]}");
+    assert_patch(doc, "[" REMOVE_A "," REMOVE_A "]", NULL);
+    assert_patch(doc, "[" REMOVE_A ",{\"op\":\"replace\",\"path\":\"/m/a\",\"value\":1}]", NULL);
+    assert_patch(doc, "[" REMOVE_A ",{\"op\":\"add\",\"path\":\"/m/a/x\",\"value\":1}]", NULL);
+}
+
 static void assert_merge(const char *doc, const char *patch, const char *want)
 {
     struct json *out;
     assert_int_equal(json_merge_apply(&arena, parse(doc), parse(patch), &out), 0);
     assert_written(out, want);
+}
+
+/* As many as a patch may have, on an object as large as one may be: in one pass. What cannot be done so is refused. */
+static void test_large_patches(void **state)
+{
+    (void)state;
+    enum { KEYS = 60000, REMOVED = 5000 };
+    struct buf doc = {0}, remove = {0}, test = {0}, merge = {0};
+    struct json *out;
+    struct err e;
+    for (int i = 0; i < KEYS; i++) buf_printf(&doc, "%c\"k%d\":{}", i ? ',' : '{', i);
+    for (int i = KEYS; i-- > KEYS - REMOVED;) {
+        char comma = i == KEYS - 1 ? '[' : ',';
+        buf_printf(&remove, "%c{\"op\":\"remove\",\"path\":\"/k%d\"},{\"op\":\"add\",\"path\":\"/n%d\",\"value\":1}", comma, i, i);
+        buf_printf(&test, "%c{\"op\":\"remove\",\"path\":\"/k%d\"},{\"op\":\"copy\",\"from\":\"/k0\",\"path\":\"/k1\"}", comma, i);
+    }
+    for (int i = KEYS; i-- > 0;) buf_printf(&merge, "%c\"k%d\":null", i == KEYS - 1 ? '{' : ',', i);
+    buf_append_str(&doc, "}");
+    buf_append_str(&remove, "]");
+    buf_append_str(&test, "]");
+    buf_append_str(&merge, "}");
+    assert_int_equal(json_patch_apply(&arena, parse(buf_cstr(&doc)), parse(buf_cstr(&remove)), &out, &e), 0);
+    assert_int_equal(out->count, KEYS);
+    assert_null(json_get(out, "k59999"));
+    assert_non_null(json_get(out, "n59999"));
+    assert_int_equal(json_patch_apply(&arena, parse(buf_cstr(&doc)), parse(buf_cstr(&test)), &out, &e), ERR_LIMIT);
+    assert_merge(buf_cstr(&doc), buf_cstr(&merge), "{}");
+    buf_release(&doc);
+    buf_release(&remove);
+    buf_release(&test);
+    buf_release(&merge);
 }
 
 static void test_merge_patch(void **state)
@@ -280,7 +347,8 @@ int main(void)
         cmocka_unit_test_teardown(test_store_serve, teardown),    cmocka_unit_test_teardown(test_serve_foreign, teardown),
         cmocka_unit_test_teardown(test_status_quotes_bytes, teardown),
         cmocka_unit_test_teardown(test_status, teardown),         cmocka_unit_test_teardown(test_status_of_core, teardown),
-        cmocka_unit_test_teardown(test_json_patch, teardown),     cmocka_unit_test_teardown(test_patch_bomb, teardown),
+        cmocka_unit_test_teardown(test_json_patch, teardown),     cmocka_unit_test_teardown(test_patch_bomb, teardown), cmocka_unit_test_teardown(test_patch_depth, teardown),
+        cmocka_unit_test_teardown(test_patch_removals, teardown), cmocka_unit_test_teardown(test_large_patches, teardown),
         cmocka_unit_test_teardown(test_merge_patch, teardown),    cmocka_unit_test_teardown(test_no_memory, teardown),
         cmocka_unit_test_teardown(test_qos, teardown),
     };
