@@ -256,6 +256,7 @@ static void test_yaml(void **state)
 {
     (void)state;
     assert_yaml("a: 1\nb: [x, 'y', \"z\"]\nc:\n- d: null\n  e: ~\n- true\n", "{\"a\":1,\"b\":[\"x\",\"y\",\"z\"],\"c\":[{\"d\":null,\"e\":null},true]}");
+    assert_yaml("a: 0xffffffffffffffff\n", "{\"a\":\"0xffffffffffffffff\"}"); /* not the greatest that fits */
     assert_yaml("a: '1'\nb: yes\nc: off\nd: 0x1f\ne: 0o17\nf: 017\ng: 1.50\nh: 1e3\ni: 1_000\nj: -5\nk: +5\n",
                 "{\"a\":\"1\",\"b\":true,\"c\":false,\"d\":31,\"e\":15,\"f\":15,\"g\":1.50,\"h\":1e3,\"i\":\"1_000\",\"j\":-5,\"k\":5}");
     assert_yaml("a: |\n  x\n  y\nb: >-\n  p\n  q\n", "{\"a\":\"x\\ny\\n\",\"b\":\"p q\"}");
