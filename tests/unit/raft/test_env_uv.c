@@ -8,6 +8,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -661,6 +662,7 @@ static void test_too_many_connections(void **state)
 
 int main(void)
 {
+    signal(SIGPIPE, SIG_IGN); /* as the server does */
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(test_files), T(test_unreadable), T(test_list_syncs), T(test_full_disk), T(test_folder_in_use), T(test_frames),
