@@ -17,6 +17,7 @@ struct change {
     enum member_change what;
     uint64_t id;
     unsigned url; /* of a move: the new one */
+    bool refused; /* and as if it had never been asked for */
     char peer_url[32];
     struct core_request request; /* but for a move */
 };
@@ -113,8 +114,8 @@ static void start_member(struct member *m)
 /* Once the faults are over only who is a member is started (members_settle). */
 static void start_added(void *arg)
 {
-    struct member *m = arg;
-    if (!m->run->winding_down && m->id <= m->run->top) start_member(m);
+    struct change *c = arg;
+    if (!c->run->winding_down && !c->refused) start_member(&c->run->members[c->id]);
 }
 
 static void ask(struct run *r, enum member_change what, uint64_t id);
@@ -125,9 +126,12 @@ static bool adds(enum member_change what)
 }
 
 /* An addition that was refused for certain: the place is free again, unless somebody has started there meanwhile. */
-static void refused(struct run *r, const struct member *m)
+static void give_up_addition(struct change *c)
 {
-    if (r->top == m->id && !m->life && !m->wanted) r->top--;
+    const struct member *m = &c->run->members[c->id];
+    if (c->run->top != c->id || m->life || m->wanted) return;
+    c->refused = true;
+    c->run->top--;
 }
 
 static void change_done(void *data, int error)
@@ -140,7 +144,7 @@ static void change_done(void *data, int error)
     c->until_us = 0;
     run_trace(r, "** %s of m%" PRIu64 ": %s", members_change_name(c->what), c->id, error ? err_name(error) : "done");
     if (error == 0) r->result->counts.changes++;
-    if (adds(c->what) && (error == ERR_NOT_STARTED || error == ERR_UNHEALTHY || error == ERR_TOO_MANY_LEARNERS)) refused(r, m);
+    if (adds(c->what) && (error == ERR_NOT_STARTED || error == ERR_UNHEALTHY || error == ERR_TOO_MANY_LEARNERS)) give_up_addition(c);
     if (c->what == MEMBERS_REPLACE) {
         m->held = false;
         m->wanted = error != 0;
@@ -222,7 +226,7 @@ static void ask(struct run *r, enum member_change what, uint64_t id)
         run_trace(r, "** %s of m%" PRIu64 ": %s", members_change_name(what), id, err_name(rv));
         m->url = old_url;
     } else if (adds(what) && r->top == id) {
-        sim_at(r->sim, sim_random_below(&r->random, sim_chance(&r->random, 500000) ? 10000 : 3000000), start_added, m);
+        sim_at(r->sim, sim_random_below(&r->random, sim_chance(&r->random, 500000) ? 10000 : 3000000), start_added, c);
     }
 }
 
