@@ -208,6 +208,15 @@ def deletion():
     uid = c.get(CM + "/d").json["metadata"]["uid"]
     status_is("a uid that is not its", c.delete(CM + "/d", {"preconditions": {"uid": "x"}}), 409, "Conflict", "UID in the precondition")
     tap.equal("a dry run", (c.delete(CM + "/d?dryRun=All").status, c.get(CM + "/d").status), (200, 200))
+    for bad in ({"dryRun": "All"}, {"dryRun": {"a": "All"}}, {"dryRun": [1]}, {"preconditions": []}, {"preconditions": {"uid": 5}},
+                {"preconditions": {"resourceVersion": 1}}, {"propagationPolicy": 1}, {"orphanDependents": "yes"}, {"gracePeriodSeconds": "1"}):
+        status_is("no options: %s" % json.dumps(bad), c.delete(CM + "/d", bad), 400, "BadRequest", " must be a")
+        c.post(CM, cm("d"))
+    status_is("an empty condition is one", c.delete(CM + "/d", {"preconditions": {"resourceVersion": ""}}), 409, "Conflict")
+    status_is("for the uid as well", c.delete(CM + "/d", {"preconditions": {"uid": ""}}), 409, "Conflict")
+    nulls = {"preconditions": {"uid": None, "resourceVersion": None}, "propagationPolicy": None, "orphanDependents": None, "gracePeriodSeconds": None}
+    r = c.delete(CM + "/d", dict(nulls, dryRun=["All"]))
+    tap.equal("a dry run in the body, and nulls", (r.status, c.get(CM + "/d").json["metadata"]["uid"]), (200, uid))
     r = c.delete(CM + "/d", {"preconditions": {"uid": uid}})
     tap.check("delete: Success with details", r.status == 200 and r.json["status"] == "Success" and
               r.json["details"] == {"name": "d", "kind": "configmaps", "uid": uid}, r)
