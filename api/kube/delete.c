@@ -20,6 +20,13 @@ struct delete_options {
     bool was_deleted;
 };
 
+/* So that it can be added to any time. A negative one counts as the shortest. */
+static int64_t bounded_grace(int64_t grace_s)
+{
+    if (grace_s < 0) return 1;
+    return grace_s > INT32_MAX ? INT32_MAX : grace_s;
+}
+
 /* ---- options ---------------------------------------------------------------------------------- */
 
 static int options_from_query(struct kube_request *q, struct delete_options *o)
@@ -126,7 +133,7 @@ int delete_options_parse(struct kube_request *q, const struct json *body)
                                       "Unsupported value: \"%.*s\": supported values: \"Foreground\", \"Background\", "
                                       "\"Orphan\", \"nil\"", SHOW(p));
     }
-    if (o->has_grace && o->grace_s < 0) o->grace_s = 1;
+    o->grace_s = bounded_grace(o->grace_s);
     q->delete_options = o;
     return 0;
 }
@@ -194,8 +201,7 @@ static int64_t grace_of(const struct kube_request *q, const struct json *object)
     if (!json_path_text(object, "spec.nodeName").len) return 0;
     if (slice_eq_str(phase, "Succeeded") || slice_eq_str(phase, "Failed")) return 0;
     if (o->has_grace) return o->grace_s;
-    int64_t grace = json_path_int(object, "spec.terminationGracePeriodSeconds", 30);
-    return grace < 0 ? 1 : grace;
+    return bounded_grace(json_path_int(object, "spec.terminationGracePeriodSeconds", 30));
 }
 
 static int mark(struct kube_request *q, struct json *object, int64_t when_s, int64_t grace_s)
@@ -226,7 +232,7 @@ static int keep(struct kube_request *q)
 static int shorten(struct kube_request *q, struct json *object, int64_t now_s, int64_t *grace, bool *ret_done)
 {
     const struct delete_options *o = q->delete_options;
-    int64_t had = json_path_int(object, "metadata.deletionGracePeriodSeconds", 0), when;
+    int64_t had = bounded_grace(json_path_int(object, "metadata.deletionGracePeriodSeconds", 0)), when;
     *ret_done = false;
     *grace = 0;
     if (had == 0) return 0;

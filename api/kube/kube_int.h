@@ -369,6 +369,9 @@ uint64_t kube_random(struct kube_api *api);
 /* 36 characters and a NUL. */
 void kube_uuid(struct kube_api *api, char out[37]);
 /* RFC 3339 in UTC with seconds, 20 characters and a NUL. */
+#define KUBE_TIME_MIN (-62135596800) /* the first second of the year 1, and the last of 9999: all that RFC 3339 can say */
+#define KUBE_TIME_MAX 253402300799
+/* A time outside of these is written as the nearest one inside. */
 void kube_time(int64_t unix_s, char out[32]);
 int kube_time_parse(struct slice text, int64_t *ret_unix_s) MUST_CHECK;
 

@@ -272,6 +272,18 @@ def pods():
     tap.equal("shorter is fine", r.json["metadata"]["deletionGracePeriodSeconds"], 5)
     r = c.delete(PODS + "/web", {"gracePeriodSeconds": 0})
     tap.equal("0 is now", (r.status, c.get(PODS + "/web").status), (200, 404))
+    most, this_year = 2 ** 63 - 1, time.gmtime().tm_year
+    c.post(PODS, pod("longest", "n1"))
+    c.post(PODS, dict(pod("longer"), spec=dict(pod("longer", "n1")["spec"], terminationGracePeriodSeconds=most)))
+    for name, asked in (("longest", "?gracePeriodSeconds=%d" % most), ("longer", "")):
+        m = c.delete(PODS + "/" + name + asked).json["metadata"]
+        when = time.strptime(m.get("deletionTimestamp", ""), "%Y-%m-%dT%H:%M:%SZ")
+        tap.check("no end of grace, %s: a time that can be told" % name, m["deletionGracePeriodSeconds"] == 2 ** 31 - 1 and
+                  67 <= when.tm_year - this_year <= 69, m)
+        m = c.delete(PODS + "/" + name, {"gracePeriodSeconds": 60}).json["metadata"]
+        tap.check("and that can be shortened", m["deletionGracePeriodSeconds"] == 60 and
+                  0 <= time.strptime(m["deletionTimestamp"], "%Y-%m-%dT%H:%M:%SZ").tm_year - this_year <= 1, m)
+        c.delete(PODS + "/" + name, {"gracePeriodSeconds": 0})
     c.post(PODS, pod("unbound"))
     r = c.delete(PODS + "/unbound")
     tap.check("a pod that no agent has goes at once", r.json["kind"] == "Pod" and c.get(PODS + "/unbound").status == 404, r)
