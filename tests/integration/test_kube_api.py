@@ -226,6 +226,8 @@ def deletion():
     tap.check("a finalizer keeps it", r.status == 200 and r.json["metadata"]["deletionTimestamp"] and
               r.json["metadata"]["deletionGracePeriodSeconds"] == 0, r)
     tap.check("it cannot be un-deleted", "deletionTimestamp" in c.patch(CM + "/f", {"metadata": {"deletionTimestamp": None}}).json["metadata"])
+    status_is("nor held by others", c.patch(CM + "/f", {"metadata": {"finalizers": ["test/x", "x.io/b"]}}), 422, "Invalid",
+              'metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{"x.io/b"}')
     r = c.patch(CM + "/f", {"metadata": {"finalizers": None}})
     tap.equal("the last finalizer gone, so is it", (r.status, c.get(CM + "/f").status), (200, 404))
     c.post(CM, cm("o"))
