@@ -345,6 +345,9 @@ def namespaces():
     n["spec"]["finalizers"] = []
     r = c.put(NS + "/t1/finalize", n)
     tap.equal("finalized, it is gone", (r.status, c.get(NS + "/t1").status), (200, 404))
+    c.post(NS, {"metadata": {"name": "t2"}})
+    status_is("not all at once", c.delete(NS), 405, "MethodNotAllowed")
+    tap.equal("none went", c.get(NS + "/t2").json["status"]["phase"], "Active")
     status_is("default stays", c.delete(NS + "/default"), 403, "Forbidden", "this namespace may not be deleted")
 
 
