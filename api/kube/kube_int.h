@@ -441,6 +441,10 @@ int mutate_current(struct kube_request *q, struct json **ret) MUST_CHECK;
 /* Takes a tree the client sent to what may be stored: metadata, pruning, defaults, the kind's own rules, validation. */
 int write_prepare_create(struct kube_request *q, struct json *object, struct slice ns) MUST_CHECK;
 int write_prepare_update(struct kube_request *q, struct json **object, struct json *old, struct slice sub) MUST_CHECK;
+/* The last step of both: 422 with all that is wrong. */
+int write_validate(struct kube_request *q, const struct json *object, const struct json *old) MUST_CHECK;
+/* Fails with 400 when metadata has another name or namespace than the URL. */
+int write_check_names(struct kube_request *q, const struct json *meta, struct slice ns) MUST_CHECK;
 /* Fails with 409 when the object carries another resourceVersion than `old`. */
 int write_check_version(struct kube_request *q, const struct json *object, const struct json *old) MUST_CHECK;
 int write_finish_update(struct kube_request *q, struct json *object, const struct json *old) MUST_CHECK;

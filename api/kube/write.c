@@ -87,7 +87,7 @@ static int decode(struct kube_request *q, struct json *object)
     return code ? status_core(&q->status, code, false) : 0;
 }
 
-static int validate(struct kube_request *q, const struct json *object, const struct json *old)
+int write_validate(struct kube_request *q, const struct json *object, const struct json *old)
 {
     struct kind_problems problems;
     kind_problems_init(&problems, &q->arena);
@@ -107,7 +107,7 @@ static int invalid_field(struct kube_request *q, struct slice name, enum kind_pr
     return status_invalid(&q->status, q->route.kind, name, &problems);
 }
 
-static int check_names(struct kube_request *q, struct json *meta, struct slice ns)
+int write_check_names(struct kube_request *q, const struct json *meta, struct slice ns)
 {
     const struct kind *k = q->route.kind;
     struct slice name = json_text(json_get(meta, "name")), have = json_text(json_get(meta, "namespace"));
@@ -175,11 +175,11 @@ int write_prepare_create(struct kube_request *q, struct json *object, struct sli
     if (json_text(json_get(meta, "resourceVersion")).len && !slice_eq_str(json_text(json_get(meta, "resourceVersion")), "0")) {
         return status_bad_request(&q->status, "resourceVersion should not be set on objects to be created");
     }
-    code = check_names(q, meta, ns);
+    code = write_check_names(q, meta, ns);
     if (!code) code = name_object(q, meta);
     if (!code) code = system_metadata(q, meta, ns);
     if (!code) code = strategy_create(q, object);
-    if (!code) code = validate(q, object, NULL);
+    if (!code) code = write_validate(q, object, NULL);
     return code;
 }
 
@@ -309,12 +309,12 @@ int write_prepare_update(struct kube_request *q, struct json **object, struct js
     int code = decode(q, o);
     if (code) return code;
     struct json *meta = metadata_of(q, o);
-    code = check_names(q, meta, q->route.ns);
+    code = write_check_names(q, meta, q->route.ns);
     if (!code) code = write_check_version(q, o, old);
     if (!code) code = keep_metadata(q, meta, json_get(old, "metadata"));
     if (!code) code = strategy_update(q, o, old, sub);
     if (!code) code = bump_generation(q, o, old);
-    if (!code) code = validate(q, o, old);
+    if (!code) code = write_validate(q, o, old);
     return code;
 }
 

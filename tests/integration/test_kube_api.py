@@ -254,10 +254,19 @@ def pods():
               p["spec"]["serviceAccountName"] == "default" and p["spec"]["priority"] == 0 and
               sorted(t["key"] for t in p["spec"]["tolerations"]) == ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"], p)
     bind = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "web"}, "target": {"kind": "Node", "name": "n1"}}
+    for what, code, bad in (
+            ("an annotation that is no text", 400, {"metadata": {"annotations": {"x": {"a": [1]}}}}),
+            ("a uid that is no text", 400, {"metadata": {"uid": 5}}),
+            ("another name", 400, {"metadata": {"name": "other"}}), ("another namespace", 400, {"metadata": {"namespace": "kube-system"}}),
+            ("an annotation's bad key", 422, {"metadata": {"annotations": {"bad key !": "7"}}}),
+            ("a node of no possible name", 422, {"target": {"name": "../Bad Name\n"}})):
+        status_is("binding with " + what, c.post(PODS + "/web/binding", dict(bind, **bad)), code, "BadRequest" if code == 400 else "Invalid")
+    tap.check("none of them bound it", "nodeName" not in c.get(PODS + "/web").json["spec"])
+    bind["metadata"]["annotations"] = {"a/b": "c"}
     r = c.post(PODS + "/web/binding", bind)
     tap.check("binding", r.status == 201 and r.json["status"] == "Success", r)
     p = c.get(PODS + "/web").json
-    tap.check("the pod is on its node", p["spec"]["nodeName"] == "n1" and
+    tap.check("the pod is on its node", p["spec"]["nodeName"] == "n1" and p["metadata"]["annotations"] == {"a/b": "c"} and
               [x["status"] for x in p["status"]["conditions"] if x["type"] == "PodScheduled"] == ["True"], p)
     status_is("a second binding", c.post(PODS + "/web/binding", bind), 409, "Conflict", 'pod web is already assigned to node "n1"')
     status_is("binding of nothing", c.post(PODS + "/none/binding", dict(bind, metadata={"name": "none"})), 404, "NotFound")
