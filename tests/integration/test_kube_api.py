@@ -338,6 +338,23 @@ def services():
     c.patch(SVC + "/np", {"spec": {"type": "ClusterIP"}})
     r = c.post(SVC, svc("np2", type="NodePort", ports=[{"port": 1, "nodePort": port}]))
     tap.equal("given back by a change of type", r.status, 201)
+    lb = dict(type="LoadBalancer", allocateLoadBalancerNodePorts=False)
+    taken = svc("lb", ports=[{"port": 1, "nodePort": port}], **lb)
+    status_is("a balancer that draws no ports takes nobody's either", c.post(SVC, taken), 422, "Invalid", "provided port is already allocated")
+    r = c.post(SVC, svc("lb", **lb))
+    tap.check("and has none", r.status == 201 and "nodePort" not in r.json["spec"]["ports"][0], r)
+    r = c.patch(SVC + "/lb", {"spec": {"ports": [{"port": 80, "nodePort": 30123}]}})
+    tap.equal("but for one that is given", (r.status, r.json.get("spec", r.json).get("ports", [{}])[0].get("nodePort")), (200, 30123))
+    other = svc("np3", type="NodePort", ports=[{"port": 1, "nodePort": 30123}])
+    status_is("which is its own", c.post(SVC, other), 422, "Invalid", "provided port is already allocated")
+    c.delete(SVC + "/lb")
+    tap.equal("until it goes", c.post(SVC, other).status, 201)
+    r = c.patch(SVC + "/np3", {"spec": lb})
+    tap.equal("a node port that stays when no more are drawn", (r.status, r.json["spec"]["ports"][0].get("nodePort")), (200, 30123))
+    again = svc("np4", type="NodePort", ports=[{"port": 1, "nodePort": 30123}])
+    status_is("stays its own", c.post(SVC, again), 422, "Invalid", "provided port is already allocated")
+    c.patch(SVC + "/np3", {"spec": {"ports": [{"port": 1}]}})
+    tap.equal("and goes when it is left out", c.post(SVC, again).status, 201)
 
 
 def namespaces():
