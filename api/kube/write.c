@@ -324,7 +324,8 @@ int write_finish_update(struct kube_request *q, struct json *object, const struc
     struct json *meta = json_get(object, "metadata"), *old_meta = json_get(old, "metadata");
     if (delete_during_update(q->route.kind, object, old)) {
         int code = mutate_put(q, object);
-        if (!code && kind_is(q->route.kind, "", "Service")) code = service_release(q, object);
+        m->n_claims = m->n_releases = 0; /* what is stored is what goes, not what the update would have made of it */
+        if (!code && kind_is(q->route.kind, "", "Service")) code = service_release(q, old);
         m->action = MUTATE_DELETE;
         return code;
     }

@@ -355,6 +355,16 @@ def services():
     status_is("stays its own", c.post(SVC, again), 422, "Invalid", "provided port is already allocated")
     c.patch(SVC + "/np3", {"spec": {"ports": [{"port": 1}]}})
     tap.equal("and goes when it is left out", c.post(SVC, again).status, 201)
+    for i, spec in enumerate(({"type": "NodePort", "ports": [{"port": 1, "nodePort": 30125}]}, {"type": "ClusterIP"},
+                              {"type": "ExternalName", "externalName": "x.example", "clusterIP": None, "clusterIPs": None})):
+        held = svc("held", type="NodePort", clusterIP="10.96.0.77", ports=[{"port": 1, "nodePort": 30124}])
+        held["metadata"]["finalizers"] = ["test/x"]
+        tap.equal("a service that is held, %d: all it had is free" % i, c.post(SVC, held).status, 201)
+        c.delete(SVC + "/held")
+        r = c.patch(SVC + "/held", {"metadata": {"finalizers": None}, "spec": spec})
+        tap.equal("let go of and changed at once: it goes", (r.status, c.get(SVC + "/held").status), (200, 404))
+    tap.equal("nor is anything of it kept", c.post(SVC, svc("np5", type="NodePort", clusterIP="10.96.0.77", ports=[
+        {"name": "a", "port": 1, "nodePort": 30124}, {"name": "b", "port": 2, "nodePort": 30125}])).status, 201)
 
 
 def namespaces():
