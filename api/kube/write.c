@@ -246,15 +246,20 @@ void create_handle(struct kube_request *q)
 
 /* ---- update ----------------------------------------------------------------------------------- */
 
+/* A uid that is given is a condition, on what is missing as well (`old` NULL). */
+static int check_uid(struct kube_request *q, const struct json *object, const struct json *old)
+{
+    struct slice uid = json_path_text(object, "metadata.uid"), have = json_path_text(old, "metadata.uid");
+    if (!uid.len || slice_eq(uid, have)) return 0;
+    return status_conflict(&q->status, q->route.kind, q->route.name,
+                           "Precondition failed: UID in precondition: %.*s, UID in object meta: %.*s", SHOW(uid), SHOW(have));
+}
+
 int write_check_version(struct kube_request *q, const struct json *object, const struct json *old)
 {
     struct slice want = json_path_text(object, "metadata.resourceVersion");
-    struct slice uid = json_path_text(object, "metadata.uid"), have_uid = json_path_text(old, "metadata.uid");
-    if (uid.len && !slice_eq(uid, have_uid)) {
-        return status_conflict(&q->status, q->route.kind, q->route.name,
-                               "Precondition failed: UID in precondition: %.*s, UID in object meta: %.*s", SHOW(uid),
-                               SHOW(have_uid));
-    }
+    int code = check_uid(q, object, old);
+    if (code) return code;
     if (!want.len || slice_eq_str(want, "0")) {
         if (!kind_needs_version_on_update(q->route.kind)) return 0;
         return invalid_field(q, q->route.name, PROBLEM_INVALID, "metadata.resourceVersion", "0x0",
@@ -346,7 +351,8 @@ static int update_compute(struct kube_request *q)
     int code = request_body(q, &object);
     if (code) return code;
     if (!m->object && kind_allows_create_on_update(q->route.kind)) {
-        code = write_prepare_create(q, object, q->route.ns);
+        code = check_uid(q, object, NULL);
+        if (!code) code = write_prepare_create(q, object, q->route.ns);
         if (!code) code = write_check_namespace(q, q->route.name);
         return code ? code : mutate_put(q, object);
     }

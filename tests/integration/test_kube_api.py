@@ -140,6 +140,12 @@ def updates():
     status_is("another name", c.put(CM + "/u", cm("v")), 400, "BadRequest", "the name of the object (v) does not match the name on the URL (u)")
     status_is("update of nothing", c.put(CM + "/none", cm("none")), 404, "NotFound")
     lease = {"metadata": {"name": "l"}, "spec": {"holderIdentity": "me"}}
+    gone = c.post(LEASES, lease).json
+    c.delete(LEASES + "/l")
+    for kept in (("uid", "resourceVersion"), ("uid",)):
+        meta = dict({k: gone["metadata"][k] for k in kept}, name="l")
+        status_is("an update of one that was deleted, by its " + " and ".join(kept), c.put(LEASES + "/l", dict(lease, metadata=meta)), 409, "Conflict",
+                  "Precondition failed: UID in precondition: %s, UID in object meta: " % gone["metadata"]["uid"])
     tap.equal("a lease may be created by PUT", c.put(LEASES + "/l", lease).status, 201)
     status_is("and must carry its version then", c.put(LEASES + "/l", lease), 422, "Invalid", "must be specified for an update")
 
