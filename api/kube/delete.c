@@ -13,11 +13,19 @@
 struct delete_options {
     bool has_grace;
     int64_t grace_s;
-    struct slice uid, version;   /* preconditions; empty = none */
+    bool has_uid, has_version;   /* preconditions: what is given counts, even if it is empty */
+    struct slice uid, version;
     struct slice propagation;    /* "Orphan", "Background", "Foreground" or empty */
     bool cascade_asked;          /* orphanDependents=false: 202 when the object stays */
     bool was_deleted;
 };
+
+/* So that it can be added to any time. A negative one counts as the shortest. */
+static int64_t bounded_grace(int64_t grace_s)
+{
+    if (grace_s < 0) return 1;
+    return grace_s > INT32_MAX ? INT32_MAX : grace_s;
+}
 
 /* ---- options ---------------------------------------------------------------------------------- */
 
@@ -44,10 +52,63 @@ both:
                                   SHOW(o->propagation));
 }
 
+/* A text that may be left out. What is there and is no text is refused: a condition is never dropped silently. */
+static int text_option(struct kube_request *q, const struct json *from, const char *name, bool *ret_has, struct slice *ret)
+{
+    const struct json *v = json_get(from, name);
+    if (!v || v->type == JSON_NULL) return 0;
+    if (v->type != JSON_STRING) return status_bad_request(&q->status, "%s must be a string", name);
+    *ret_has = true;
+    *ret = v->text;
+    return 0;
+}
+
+static int preconditions_from_body(struct kube_request *q, struct delete_options *o, const struct json *body)
+{
+    const struct json *v = json_get(body, "preconditions");
+    if (!v || v->type == JSON_NULL) return 0;
+    if (v->type != JSON_OBJECT) return status_bad_request(&q->status, "preconditions must be an object");
+    int code = text_option(q, v, "uid", &o->has_uid, &o->uid);
+    return code ? code : text_option(q, v, "resourceVersion", &o->has_version, &o->version);
+}
+
+static int dry_run_from_body(struct kube_request *q, const struct json *body)
+{
+    const struct json *dry = json_get(body, "dryRun");
+    if (!dry || dry->type == JSON_NULL) return 0;
+    if (dry->type != JSON_ARRAY) return status_bad_request(&q->status, "dryRun must be a list of strings");
+    for (size_t i = 0; i < dry->count; i++) {
+        const struct json *v = json_at(dry, i);
+        if (v->type != JSON_STRING) return status_bad_request(&q->status, "dryRun must be a list of strings");
+        if (!json_is_str(v, "All")) {
+            return status_invalid_options(&q->status, "meta.k8s.io", "DeleteOptions", "FieldValueNotSupported", "dryRun",
+                                          "Unsupported value: \"%.*s\": supported values: \"All\"", SHOW(v->text));
+        }
+        q->dry_run = true;
+    }
+    return 0;
+}
+
+static int propagation_from_body(struct kube_request *q, struct delete_options *o, const struct json *body)
+{
+    const struct json *orphan = json_get(body, "orphanDependents");
+    bool has_policy = false;
+    int code = text_option(q, body, "propagationPolicy", &has_policy, &o->propagation);
+    if (code || !orphan || orphan->type == JSON_NULL) return code;
+    if (orphan->type != JSON_BOOL) return status_bad_request(&q->status, "orphanDependents must be a boolean");
+    if (o->propagation.len) {
+        return status_invalid_options(&q->status, "meta.k8s.io", "DeleteOptions", "FieldValueInvalid", "propagationPolicy",
+                                      "Invalid value: \"%.*s\": orphanDependents and deletionPropagation cannot be both set",
+                                      SHOW(o->propagation));
+    }
+    if (orphan->boolean) o->propagation = SLICE_LIT("Orphan");
+    o->cascade_asked = !orphan->boolean;
+    return 0;
+}
+
 static int options_from_body(struct kube_request *q, struct delete_options *o, const struct json *body)
 {
-    const struct json *grace = json_get(body, "gracePeriodSeconds"), *orphan = json_get(body, "orphanDependents");
-    const struct json *dry = json_get(body, "dryRun"), *kind = json_get(body, "kind");
+    const struct json *grace = json_get(body, "gracePeriodSeconds"), *kind = json_get(body, "kind");
     if (body->type != JSON_OBJECT || (kind && !json_is_str(kind, "DeleteOptions"))) {
         return status_bad_request(&q->status, "decoded object cannot be converted to DeleteOptions");
     }
@@ -55,27 +116,9 @@ static int options_from_body(struct kube_request *q, struct delete_options *o, c
     if (o->has_grace && !json_to_int(grace, &o->grace_s)) {
         return status_bad_request(&q->status, "gracePeriodSeconds must be an integer");
     }
-    o->uid = json_path_text(body, "preconditions.uid");
-    o->version = json_path_text(body, "preconditions.resourceVersion");
-    o->propagation = json_text(json_get(body, "propagationPolicy"));
-    if (orphan && orphan->type == JSON_BOOL) {
-        if (o->propagation.len) {
-            return status_invalid_options(&q->status, "meta.k8s.io", "DeleteOptions", "FieldValueInvalid", "propagationPolicy",
-                                          "Invalid value: \"%.*s\": orphanDependents and deletionPropagation cannot be both set",
-                                          SHOW(o->propagation));
-        }
-        if (orphan->boolean) o->propagation = SLICE_LIT("Orphan");
-        o->cascade_asked = !orphan->boolean;
-    }
-    for (size_t i = 0; dry && i < dry->count; i++) {
-        if (!json_is_str(json_at(dry, i), "All")) {
-            return status_invalid_options(&q->status, "meta.k8s.io", "DeleteOptions", "FieldValueNotSupported", "dryRun",
-                                          "Unsupported value: \"%.*s\": supported values: \"All\"",
-                                          SHOW(json_text(json_at(dry, i))));
-        }
-        q->dry_run = true;
-    }
-    return 0;
+    int code = preconditions_from_body(q, o, body);
+    if (!code) code = propagation_from_body(q, o, body);
+    return code ? code : dry_run_from_body(q, body);
 }
 
 int delete_options_parse(struct kube_request *q, const struct json *body)
@@ -90,7 +133,7 @@ int delete_options_parse(struct kube_request *q, const struct json *body)
                                       "Unsupported value: \"%.*s\": supported values: \"Foreground\", \"Background\", "
                                       "\"Orphan\", \"nil\"", SHOW(p));
     }
-    if (o->has_grace && o->grace_s < 0) o->grace_s = 1;
+    o->grace_s = bounded_grace(o->grace_s);
     q->delete_options = o;
     return 0;
 }
@@ -101,12 +144,12 @@ static int check_preconditions(struct kube_request *q, const struct json *object
 {
     const struct delete_options *o = q->delete_options;
     struct slice uid = json_path_text(object, "metadata.uid"), version = json_path_text(object, "metadata.resourceVersion");
-    if (o->uid.len && !slice_eq(o->uid, uid)) {
+    if (o->has_uid && !slice_eq(o->uid, uid)) {
         return status_conflict(&q->status, q->route.kind, q->route.name,
                                "the UID in the precondition (%.*s) does not match the UID in record (%.*s). The object might "
                                "have been deleted and then recreated", SHOW(o->uid), SHOW(uid));
     }
-    if (o->version.len && !slice_eq(o->version, version)) {
+    if (o->has_version && !slice_eq(o->version, version)) {
         return status_conflict(&q->status, q->route.kind, q->route.name,
                                "the ResourceVersion in the precondition (%.*s) does not match the ResourceVersion in record "
                                "(%.*s). The object might have been modified", SHOW(o->version), SHOW(version));
@@ -158,8 +201,7 @@ static int64_t grace_of(const struct kube_request *q, const struct json *object)
     if (!json_path_text(object, "spec.nodeName").len) return 0;
     if (slice_eq_str(phase, "Succeeded") || slice_eq_str(phase, "Failed")) return 0;
     if (o->has_grace) return o->grace_s;
-    int64_t grace = json_path_int(object, "spec.terminationGracePeriodSeconds", 30);
-    return grace < 0 ? 1 : grace;
+    return bounded_grace(json_path_int(object, "spec.terminationGracePeriodSeconds", 30));
 }
 
 static int mark(struct kube_request *q, struct json *object, int64_t when_s, int64_t grace_s)
@@ -190,7 +232,7 @@ static int keep(struct kube_request *q)
 static int shorten(struct kube_request *q, struct json *object, int64_t now_s, int64_t *grace, bool *ret_done)
 {
     const struct delete_options *o = q->delete_options;
-    int64_t had = json_path_int(object, "metadata.deletionGracePeriodSeconds", 0), when;
+    int64_t had = bounded_grace(json_path_int(object, "metadata.deletionGracePeriodSeconds", 0)), when;
     *ret_done = false;
     *grace = 0;
     if (had == 0) return 0;

@@ -102,7 +102,7 @@ static int check_verb(struct kube_request *q)
     bool ok = q->verb != VERB_OTHER;
     if (q->verb == VERB_CREATE && !r->sub.len) ok = !named && (!r->kind->namespaced || r->ns.len);
     if (q->verb == VERB_UPDATE || q->verb == VERB_PATCH) ok = named;
-    if (q->verb == VERB_DELETECOLLECTION) ok = !r->kind->namespaced || r->ns.len;
+    if (q->verb == VERB_DELETECOLLECTION) ok = kind_has_deletecollection(r->kind) && (!r->kind->namespaced || r->ns.len);
     return ok ? 0 : status_method_not_allowed(&q->status, NULL, NULL);
 }
 

@@ -369,6 +369,9 @@ uint64_t kube_random(struct kube_api *api);
 /* 36 characters and a NUL. */
 void kube_uuid(struct kube_api *api, char out[37]);
 /* RFC 3339 in UTC with seconds, 20 characters and a NUL. */
+#define KUBE_TIME_MIN (-62135596800) /* the first second of the year 1, and the last of 9999: all that RFC 3339 can say */
+#define KUBE_TIME_MAX 253402300799
+/* A time outside of these is written as the nearest one inside. */
 void kube_time(int64_t unix_s, char out[32]);
 int kube_time_parse(struct slice text, int64_t *ret_unix_s) MUST_CHECK;
 
@@ -438,6 +441,10 @@ int mutate_current(struct kube_request *q, struct json **ret) MUST_CHECK;
 /* Takes a tree the client sent to what may be stored: metadata, pruning, defaults, the kind's own rules, validation. */
 int write_prepare_create(struct kube_request *q, struct json *object, struct slice ns) MUST_CHECK;
 int write_prepare_update(struct kube_request *q, struct json **object, struct json *old, struct slice sub) MUST_CHECK;
+/* The last step of both: 422 with all that is wrong. */
+int write_validate(struct kube_request *q, const struct json *object, const struct json *old) MUST_CHECK;
+/* Fails with 400 when metadata has another name or namespace than the URL. */
+int write_check_names(struct kube_request *q, const struct json *meta, struct slice ns) MUST_CHECK;
 /* Fails with 409 when the object carries another resourceVersion than `old`. */
 int write_check_version(struct kube_request *q, const struct json *object, const struct json *old) MUST_CHECK;
 int write_finish_update(struct kube_request *q, struct json *object, const struct json *old) MUST_CHECK;

@@ -174,17 +174,24 @@ static bool find_spec(const struct proto_type *t, uint64_t number, struct spec *
 
 static int decode_message(struct decoding *d, const struct proto_type *t, struct slice in, struct json *object);
 
-static struct json *time_value(struct arena *a, struct slice in, bool micro)
+static int time_value(struct decoding *d, struct slice in, bool micro, struct json **ret)
 {
     struct field s = {0}, ns = {0};
     char text[64], whole[32];
-    if (!find_field(in, 1, &s)) return json_null(a); /* Go's zero time */
+    if (!find_field(in, 1, &s)) { /* Go's zero time */
+        *ret = json_null(d->arena);
+        return *ret ? 0 : ERR_NOMEM;
+    }
+    int64_t unix_s = (int64_t)s.value;
+    if (unix_s < KUBE_TIME_MIN || unix_s > KUBE_TIME_MAX) {
+        return err_set(d->e, ERR_INVALID, "malformed protobuf: a time outside of the years 1 to 9999");
+    }
     find_field(in, 2, &ns);
-    kube_time((int64_t)s.value, whole);
-    if (!micro) return json_string_copy(a, slice_str(whole));
-    whole[strlen(whole) - 1] = 0;
-    snprintf(text, sizeof(text), "%s.%06uZ", whole, (unsigned)(ns.value / 1000 % 1000000));
-    return json_string_copy(a, slice_str(text));
+    kube_time(unix_s, whole);
+    size_t n = strlen(whole) - 1;
+    snprintf(text, sizeof(text), "%.*s.%06uZ", (int)n, whole, (unsigned)(ns.value / 1000 % 1000000));
+    *ret = json_string_copy(d->arena, slice_str(micro ? text : whole));
+    return *ret ? 0 : ERR_NOMEM;
 }
 
 static int text_value(struct decoding *d, struct slice in, struct json **ret)
@@ -225,7 +232,7 @@ static int bytes_value(struct decoding *d, struct slice in, char type, struct js
     case 's': return text_value(d, in, ret);
     case 'y': *ret = json_str(a, base64_encode(a, in)); break;
     case 'T':
-    case 'M': *ret = time_value(a, in, type == 'M'); break;
+    case 'M': return time_value(d, in, type == 'M', ret);
     case 'Q':
         find_field(in, 1, &inner);
         return text_value(d, inner.bytes, ret);

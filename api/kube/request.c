@@ -214,10 +214,12 @@ void kube_uuid(struct kube_api *api, char out[37])
 
 void kube_time(int64_t unix_s, char out[32])
 {
+    if (unix_s < KUBE_TIME_MIN) unix_s = KUBE_TIME_MIN;
+    if (unix_s > KUBE_TIME_MAX) unix_s = KUBE_TIME_MAX;
     time_t t = (time_t)unix_s;
-    struct tm tm;
+    struct tm tm = {0};
     gmtime_r(&t, &tm);
-    strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    strftime(out, 32, "%4Y-%m-%dT%H:%M:%SZ", &tm);
 }
 
 int kube_time_parse(struct slice text, int64_t *ret_unix_s)

@@ -312,9 +312,17 @@ static struct slice field_zero(struct slice key)
     return (struct slice){0};
 }
 
+/* Who saw it: Events have the old field for that or the new one, and one name for both. */
+static struct slice event_source(const struct json *event)
+{
+    struct slice component = json_path_text(event, "source.component");
+    return component.len ? component : json_path_text(event, "reportingComponent");
+}
+
 static struct slice field_value(const struct json *object, struct slice key)
 {
     char path[256];
+    if (slice_eq_str(key, "source")) return event_source(object);
     if (key.len >= sizeof(path)) return (struct slice){0};
     memcpy(path, key.data, key.len);
     path[key.len] = 0;

@@ -165,10 +165,15 @@ static int allocate_ip(struct kube_request *q, const struct json *service, struc
 
 /* ---- node ports ------------------------------------------------------------------------------- */
 
-static bool wants_node_ports(const struct json *spec)
+/* Types whose node ports are theirs: drawn for them, or given by the client. */
+static bool has_node_ports(const struct json *spec)
 {
-    if (json_is_str(json_get(spec, "type"), "NodePort")) return true;
-    return json_is_str(json_get(spec, "type"), "LoadBalancer") && json_path_bool(spec, "allocateLoadBalancerNodePorts", true);
+    return json_is_str(json_get(spec, "type"), "NodePort") || json_is_str(json_get(spec, "type"), "LoadBalancer");
+}
+
+static bool draws_node_ports(const struct json *spec)
+{
+    return !json_is_str(json_get(spec, "type"), "LoadBalancer") || json_path_bool(spec, "allocateLoadBalancerNodePorts", true);
 }
 
 static int64_t port_number(const struct json *port)
@@ -227,6 +232,7 @@ static int allocate_port(struct kube_request *q, const struct json *service, str
     struct json *port = json_at(ports, i);
     int64_t number = port_number(port);
     bool given = number != 0;
+    if (!given && !draws_node_ports(json_get(service, "spec"))) return 0;
     if (!given) {
         number = former_port(old_ports, port);
         if (!number || has_port(ports, SIZE_MAX, number)) number = draw_port(q, ports, old_ports);
@@ -247,14 +253,14 @@ static int allocate_port(struct kube_request *q, const struct json *service, str
 static int allocate_ports(struct kube_request *q, const struct json *service, struct json *spec, const struct json *old_spec)
 {
     struct json *ports = json_get(spec, "ports");
-    const struct json *old_ports = old_spec && wants_node_ports(old_spec) ? json_get(old_spec, "ports") : NULL;
-    bool wants = wants_node_ports(spec);
+    const struct json *old_ports = old_spec && has_node_ports(old_spec) ? json_get(old_spec, "ports") : NULL;
+    bool wants = has_node_ports(spec);
     int code = 0;
     for (size_t i = 0; wants && !code && ports && i < ports->count; i++) {
         code = allocate_port(q, service, ports, i, old_ports);
     }
     for (size_t i = 0; !wants && ports && i < ports->count; i++) {
-        if (!json_is_str(json_get(spec, "type"), "LoadBalancer")) json_remove(json_at(ports, i), SLICE_LIT("nodePort"));
+        json_remove(json_at(ports, i), SLICE_LIT("nodePort"));
     }
     for (size_t i = 0; !code && old_ports && i < old_ports->count; i++) {
         int64_t number = port_number(json_at(old_ports, i));
@@ -277,7 +283,8 @@ int service_allocate(struct kube_request *q, struct json *service, const struct 
 
 int service_release(struct kube_request *q, const struct json *service)
 {
-    const struct json *spec = json_get(service, "spec"), *ports = json_get(spec, "ports");
+    const struct json *spec = json_get(service, "spec");
+    const struct json *ports = has_node_ports(spec) ? json_get(spec, "ports") : NULL;
     struct slice ip = given_ip(spec);
     int code = 0;
     if (ip.len && !is_headless(ip) && !is_external_name(spec)) code = mutate_unclaim(q, ip_key(q, ip));

@@ -231,6 +231,24 @@ static int merge_annotations(struct kube_request *q, struct json *pod, const str
     return 0;
 }
 
+/* A Binding is no kind that is stored: nothing else has looked at what of it is used. */
+static int check_binding_types(struct kube_request *q, const struct json *binding)
+{
+    static const char *const texts[] = {"metadata.name", "metadata.namespace", "metadata.uid", "target.kind", "target.name"};
+    const struct json *annotations = json_path(binding, "metadata.annotations");
+    if (binding->type != JSON_OBJECT) return status_bad_request(&q->status, "the body is no Binding");
+    for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+        const struct json *v = json_path(binding, texts[i]);
+        if (v && v->type != JSON_NULL && v->type != JSON_STRING) {
+            return status_bad_request(&q->status, "%s of a Binding must be a string", texts[i]);
+        }
+    }
+    if (!annotations || annotations->type == JSON_NULL) return 0;
+    bool bad = annotations->type != JSON_OBJECT;
+    for (size_t i = 0; !bad && i < annotations->count; i++) bad = annotations->members[i].value->type != JSON_STRING;
+    return bad ? status_bad_request(&q->status, "metadata.annotations of a Binding must be strings") : 0;
+}
+
 static int check_binding(struct kube_request *q, const struct json *binding, const struct json *pod)
 {
     struct slice node = json_path_text(binding, "target.name"), kind = json_path_text(binding, "target.kind");
@@ -242,6 +260,10 @@ static int check_binding(struct kube_request *q, const struct json *binding, con
     if (!node.len) {
         return status_set(&q->status, 422, "Invalid", "Binding \"%.*s\" is invalid: target.name: Required value",
                           SHOW(q->route.name));
+    }
+    if (!name_is_dns1123_subdomain(node)) {
+        return status_set(&q->status, 422, "Invalid", "Binding \"%.*s\" is invalid: target.name: Invalid value: \"%.*s\": a node's "
+                          "name must be a lowercase RFC 1123 subdomain", SHOW(q->route.name), SHOW(node));
     }
     if (uid.len && !slice_eq(uid, json_path_text(pod, "metadata.uid"))) {
         return binding_conflict(q, arena_printf(&q->arena, "Precondition failed: UID in precondition: %.*s, UID in object meta: "
@@ -262,15 +284,19 @@ static int binding_compute(struct kube_request *q)
 {
     struct json *binding, *pod;
     int code = request_body(q, &binding);
+    if (!code) code = check_binding_types(q, binding);
+    if (!code) code = write_check_names(q, json_get(binding, "metadata"), q->route.ns);
     if (!code) code = mutate_current(q, &pod);
     if (!code) code = check_binding(q, binding, pod);
     if (code) return code;
-    struct json *spec = json_get(pod, "spec");
+    struct json *old = json_clone(&q->arena, pod), *spec = json_get(pod, "spec");
+    if (!old) return status_nomem(&q->status);
     if (!spec || json_set_str(&q->arena, spec, "nodeName", json_path(binding, "target.name")) || set_scheduled(q, pod) ||
         merge_annotations(q, pod, binding)) {
         return status_nomem(&q->status);
     }
-    return mutate_put(q, pod);
+    code = write_validate(q, pod, old);
+    return code ? code : mutate_put(q, pod);
 }
 
 /* ---- eviction --------------------------------------------------------------------------------- */

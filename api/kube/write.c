@@ -87,7 +87,7 @@ static int decode(struct kube_request *q, struct json *object)
     return code ? status_core(&q->status, code, false) : 0;
 }
 
-static int validate(struct kube_request *q, const struct json *object, const struct json *old)
+int write_validate(struct kube_request *q, const struct json *object, const struct json *old)
 {
     struct kind_problems problems;
     kind_problems_init(&problems, &q->arena);
@@ -107,7 +107,7 @@ static int invalid_field(struct kube_request *q, struct slice name, enum kind_pr
     return status_invalid(&q->status, q->route.kind, name, &problems);
 }
 
-static int check_names(struct kube_request *q, struct json *meta, struct slice ns)
+int write_check_names(struct kube_request *q, const struct json *meta, struct slice ns)
 {
     const struct kind *k = q->route.kind;
     struct slice name = json_text(json_get(meta, "name")), have = json_text(json_get(meta, "namespace"));
@@ -175,11 +175,11 @@ int write_prepare_create(struct kube_request *q, struct json *object, struct sli
     if (json_text(json_get(meta, "resourceVersion")).len && !slice_eq_str(json_text(json_get(meta, "resourceVersion")), "0")) {
         return status_bad_request(&q->status, "resourceVersion should not be set on objects to be created");
     }
-    code = check_names(q, meta, ns);
+    code = write_check_names(q, meta, ns);
     if (!code) code = name_object(q, meta);
     if (!code) code = system_metadata(q, meta, ns);
     if (!code) code = strategy_create(q, object);
-    if (!code) code = validate(q, object, NULL);
+    if (!code) code = write_validate(q, object, NULL);
     return code;
 }
 
@@ -246,15 +246,20 @@ void create_handle(struct kube_request *q)
 
 /* ---- update ----------------------------------------------------------------------------------- */
 
+/* A uid that is given is a condition, on what is missing as well (`old` NULL). */
+static int check_uid(struct kube_request *q, const struct json *object, const struct json *old)
+{
+    struct slice uid = json_path_text(object, "metadata.uid"), have = json_path_text(old, "metadata.uid");
+    if (!uid.len || slice_eq(uid, have)) return 0;
+    return status_conflict(&q->status, q->route.kind, q->route.name,
+                           "Precondition failed: UID in precondition: %.*s, UID in object meta: %.*s", SHOW(uid), SHOW(have));
+}
+
 int write_check_version(struct kube_request *q, const struct json *object, const struct json *old)
 {
     struct slice want = json_path_text(object, "metadata.resourceVersion");
-    struct slice uid = json_path_text(object, "metadata.uid"), have_uid = json_path_text(old, "metadata.uid");
-    if (uid.len && !slice_eq(uid, have_uid)) {
-        return status_conflict(&q->status, q->route.kind, q->route.name,
-                               "Precondition failed: UID in precondition: %.*s, UID in object meta: %.*s", SHOW(uid),
-                               SHOW(have_uid));
-    }
+    int code = check_uid(q, object, old);
+    if (code) return code;
     if (!want.len || slice_eq_str(want, "0")) {
         if (!kind_needs_version_on_update(q->route.kind)) return 0;
         return invalid_field(q, q->route.name, PROBLEM_INVALID, "metadata.resourceVersion", "0x0",
@@ -309,12 +314,12 @@ int write_prepare_update(struct kube_request *q, struct json **object, struct js
     int code = decode(q, o);
     if (code) return code;
     struct json *meta = metadata_of(q, o);
-    code = check_names(q, meta, q->route.ns);
+    code = write_check_names(q, meta, q->route.ns);
     if (!code) code = write_check_version(q, o, old);
     if (!code) code = keep_metadata(q, meta, json_get(old, "metadata"));
     if (!code) code = strategy_update(q, o, old, sub);
     if (!code) code = bump_generation(q, o, old);
-    if (!code) code = validate(q, o, old);
+    if (!code) code = write_validate(q, o, old);
     return code;
 }
 
@@ -324,7 +329,8 @@ int write_finish_update(struct kube_request *q, struct json *object, const struc
     struct json *meta = json_get(object, "metadata"), *old_meta = json_get(old, "metadata");
     if (delete_during_update(q->route.kind, object, old)) {
         int code = mutate_put(q, object);
-        if (!code && kind_is(q->route.kind, "", "Service")) code = service_release(q, object);
+        m->n_claims = m->n_releases = 0; /* what is stored is what goes, not what the update would have made of it */
+        if (!code && kind_is(q->route.kind, "", "Service")) code = service_release(q, old);
         m->action = MUTATE_DELETE;
         return code;
     }
@@ -345,7 +351,8 @@ static int update_compute(struct kube_request *q)
     int code = request_body(q, &object);
     if (code) return code;
     if (!m->object && kind_allows_create_on_update(q->route.kind)) {
-        code = write_prepare_create(q, object, q->route.ns);
+        code = check_uid(q, object, NULL);
+        if (!code) code = write_prepare_create(q, object, q->route.ns);
         if (!code) code = write_check_namespace(q, q->route.name);
         return code ? code : mutate_put(q, object);
     }

@@ -90,6 +90,9 @@ bool label_value_is_valid(struct slice s);
 int kind_table_columns(struct arena *a, const struct kind *k, struct json **ret) MUST_CHECK;
 int kind_table_cells(struct arena *a, const struct kind *k, const struct json *object, int64_t now_s, struct json **ret) MUST_CHECK;
 
+/* Whether all objects of a kind can be deleted by one request, as discovery says. */
+bool kind_has_deletecollection(const struct kind *k);
+
 /* Documents, made once on first use per process by the caller (api/kube caches them); all return ERR_NOMEM, and ERR_NOT_FOUND for a group
  * or version without kinds: discovery of one group version
  * (APIResourceList), /apis (APIGroupList), aggregated discovery (APIGroupDiscoveryList v2) of "api" or "apis". */

@@ -456,6 +456,63 @@ static int check_namespace_of(struct kind_check *c, const struct kind_path *at,
     return format_dns_label(c, here, ns);
 }
 
+static int by_text(const void *a, const void *b)
+{
+    return slice_cmp(*(const struct slice *)a, *(const struct slice *)b);
+}
+
+/* The texts of a list in order, so that many can be looked up. */
+static int sorted_texts(struct arena *a, const struct json *list, struct slice **ret, size_t *ret_n)
+{
+    size_t n = list ? list->count : 0;
+    struct slice *texts = arena_calloc(a, n + 1, sizeof(*texts));
+    if (!texts) return ERR_NOMEM;
+    for (size_t i = 0; i < n; i++) texts[i] = json_text(json_at(list, i));
+    if (n) qsort(texts, n, sizeof(*texts), by_text);
+    *ret = texts;
+    *ret_n = n;
+    return 0;
+}
+
+/* Those of `now` that are not among `before`, as Go writes a list, each once; empty if there are none. */
+static void show_new(struct buf *out, const struct slice *now, size_t n, const struct slice *before,
+                     size_t n_before)
+{
+    for (size_t i = 0; i < n; i++) {
+        bool again = i && slice_eq(now[i], now[i - 1]);
+        if (again || bsearch(&now[i], before, n_before, sizeof(*before), by_text)) continue;
+        if (out->len + now[i].len > SHOWN_BYTES) {
+            buf_append_str(out, out->len ? ", ..." : "...");
+            return;
+        }
+        buf_printf(out, "%s\"%.*s\"", out->len ? ", " : "", (int)now[i].len,
+                   (const char *)now[i].data);
+    }
+}
+
+/* Nobody who comes late can hold what is going already. */
+static int check_no_new_finalizers(struct kind_check *c, const struct kind_path *at,
+                                   const struct json *meta, const struct json *old)
+{
+    struct slice *now, *before;
+    size_t n, n_before;
+    struct buf shown;
+    if (is_empty(json_get(old, "deletionTimestamp"))) return 0;
+    int rc = sorted_texts(c->a, json_get(meta, "finalizers"), &now, &n);
+    if (!rc) rc = sorted_texts(c->a, json_get(old, "finalizers"), &before, &n_before);
+    if (rc) return rc;
+    buf_init(&shown, 2 * SHOWN_BYTES);
+    show_new(&shown, now, n, before, n_before);
+    rc = shown.failed;
+    if (!rc && shown.len)
+        rc = kind_complain(c, PROBLEM_FORBIDDEN, PATH_STR(at, "finalizers"), NULL,
+                           "no new finalizers can be added if the object is being deleted, found "
+                           "new finalizers []string{%.*s}",
+                           (int)shown.len, (const char *)shown.data);
+    buf_release(&shown);
+    return rc;
+}
+
 static int check_root_metadata(struct kind_check *c)
 {
     const struct kind_path root = {.what = PATH_ROOT}, *at = PATH_STR(&root, "metadata");
@@ -473,6 +530,7 @@ static int check_root_metadata(struct kind_check *c)
     if (!rc && old) rc = check_unchanged(c, at, meta, old, "name");
     if (!rc && old) rc = check_unchanged(c, at, meta, old, "namespace");
     if (!rc && old) rc = check_unchanged(c, at, meta, old, "uid");
+    if (!rc && old) rc = check_no_new_finalizers(c, at, meta, old);
     return rc;
 }
 

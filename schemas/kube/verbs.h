@@ -13,6 +13,5 @@ struct kind_sub {
 
 /* The i-th subresource of the kind, in the order of names; NULL beyond the last. */
 const struct kind_sub *kind_subresource_at(const struct kind *k, size_t i);
-bool kind_has_deletecollection(const struct kind *k);
 
 #endif

@@ -140,6 +140,12 @@ def updates():
     status_is("another name", c.put(CM + "/u", cm("v")), 400, "BadRequest", "the name of the object (v) does not match the name on the URL (u)")
     status_is("update of nothing", c.put(CM + "/none", cm("none")), 404, "NotFound")
     lease = {"metadata": {"name": "l"}, "spec": {"holderIdentity": "me"}}
+    gone = c.post(LEASES, lease).json
+    c.delete(LEASES + "/l")
+    for kept in (("uid", "resourceVersion"), ("uid",)):
+        meta = dict({k: gone["metadata"][k] for k in kept}, name="l")
+        status_is("an update of one that was deleted, by its " + " and ".join(kept), c.put(LEASES + "/l", dict(lease, metadata=meta)), 409, "Conflict",
+                  "Precondition failed: UID in precondition: %s, UID in object meta: " % gone["metadata"]["uid"])
     tap.equal("a lease may be created by PUT", c.put(LEASES + "/l", lease).status, 201)
     status_is("and must carry its version then", c.put(LEASES + "/l", lease), 422, "Invalid", "must be specified for an update")
 
@@ -208,6 +214,15 @@ def deletion():
     uid = c.get(CM + "/d").json["metadata"]["uid"]
     status_is("a uid that is not its", c.delete(CM + "/d", {"preconditions": {"uid": "x"}}), 409, "Conflict", "UID in the precondition")
     tap.equal("a dry run", (c.delete(CM + "/d?dryRun=All").status, c.get(CM + "/d").status), (200, 200))
+    for bad in ({"dryRun": "All"}, {"dryRun": {"a": "All"}}, {"dryRun": [1]}, {"preconditions": []}, {"preconditions": {"uid": 5}},
+                {"preconditions": {"resourceVersion": 1}}, {"propagationPolicy": 1}, {"orphanDependents": "yes"}, {"gracePeriodSeconds": "1"}):
+        status_is("no options: %s" % json.dumps(bad), c.delete(CM + "/d", bad), 400, "BadRequest", " must be a")
+        c.post(CM, cm("d"))
+    status_is("an empty condition is one", c.delete(CM + "/d", {"preconditions": {"resourceVersion": ""}}), 409, "Conflict")
+    status_is("for the uid as well", c.delete(CM + "/d", {"preconditions": {"uid": ""}}), 409, "Conflict")
+    nulls = {"preconditions": {"uid": None, "resourceVersion": None}, "propagationPolicy": None, "orphanDependents": None, "gracePeriodSeconds": None}
+    r = c.delete(CM + "/d", dict(nulls, dryRun=["All"]))
+    tap.equal("a dry run in the body, and nulls", (r.status, c.get(CM + "/d").json["metadata"]["uid"]), (200, uid))
     r = c.delete(CM + "/d", {"preconditions": {"uid": uid}})
     tap.check("delete: Success with details", r.status == 200 and r.json["status"] == "Success" and
               r.json["details"] == {"name": "d", "kind": "configmaps", "uid": uid}, r)
@@ -217,6 +232,8 @@ def deletion():
     tap.check("a finalizer keeps it", r.status == 200 and r.json["metadata"]["deletionTimestamp"] and
               r.json["metadata"]["deletionGracePeriodSeconds"] == 0, r)
     tap.check("it cannot be un-deleted", "deletionTimestamp" in c.patch(CM + "/f", {"metadata": {"deletionTimestamp": None}}).json["metadata"])
+    status_is("nor held by others", c.patch(CM + "/f", {"metadata": {"finalizers": ["test/x", "x.io/b"]}}), 422, "Invalid",
+              'metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{"x.io/b"}')
     r = c.patch(CM + "/f", {"metadata": {"finalizers": None}})
     tap.equal("the last finalizer gone, so is it", (r.status, c.get(CM + "/f").status), (200, 404))
     c.post(CM, cm("o"))
@@ -243,10 +260,19 @@ def pods():
               p["spec"]["serviceAccountName"] == "default" and p["spec"]["priority"] == 0 and
               sorted(t["key"] for t in p["spec"]["tolerations"]) == ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"], p)
     bind = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "web"}, "target": {"kind": "Node", "name": "n1"}}
+    for what, code, bad in (
+            ("an annotation that is no text", 400, {"metadata": {"annotations": {"x": {"a": [1]}}}}),
+            ("a uid that is no text", 400, {"metadata": {"uid": 5}}),
+            ("another name", 400, {"metadata": {"name": "other"}}), ("another namespace", 400, {"metadata": {"namespace": "kube-system"}}),
+            ("an annotation's bad key", 422, {"metadata": {"annotations": {"bad key !": "7"}}}),
+            ("a node of no possible name", 422, {"target": {"name": "../Bad Name\n"}})):
+        status_is("binding with " + what, c.post(PODS + "/web/binding", dict(bind, **bad)), code, "BadRequest" if code == 400 else "Invalid")
+    tap.check("none of them bound it", "nodeName" not in c.get(PODS + "/web").json["spec"])
+    bind["metadata"]["annotations"] = {"a/b": "c"}
     r = c.post(PODS + "/web/binding", bind)
     tap.check("binding", r.status == 201 and r.json["status"] == "Success", r)
     p = c.get(PODS + "/web").json
-    tap.check("the pod is on its node", p["spec"]["nodeName"] == "n1" and
+    tap.check("the pod is on its node", p["spec"]["nodeName"] == "n1" and p["metadata"]["annotations"] == {"a/b": "c"} and
               [x["status"] for x in p["status"]["conditions"] if x["type"] == "PodScheduled"] == ["True"], p)
     status_is("a second binding", c.post(PODS + "/web/binding", bind), 409, "Conflict", 'pod web is already assigned to node "n1"')
     status_is("binding of nothing", c.post(PODS + "/none/binding", dict(bind, metadata={"name": "none"})), 404, "NotFound")
@@ -263,6 +289,18 @@ def pods():
     tap.equal("shorter is fine", r.json["metadata"]["deletionGracePeriodSeconds"], 5)
     r = c.delete(PODS + "/web", {"gracePeriodSeconds": 0})
     tap.equal("0 is now", (r.status, c.get(PODS + "/web").status), (200, 404))
+    most, this_year = 2 ** 63 - 1, time.gmtime().tm_year
+    c.post(PODS, pod("longest", "n1"))
+    c.post(PODS, dict(pod("longer"), spec=dict(pod("longer", "n1")["spec"], terminationGracePeriodSeconds=most)))
+    for name, asked in (("longest", "?gracePeriodSeconds=%d" % most), ("longer", "")):
+        m = c.delete(PODS + "/" + name + asked).json["metadata"]
+        when = time.strptime(m.get("deletionTimestamp", ""), "%Y-%m-%dT%H:%M:%SZ")
+        tap.check("no end of grace, %s: a time that can be told" % name, m["deletionGracePeriodSeconds"] == 2 ** 31 - 1 and
+                  67 <= when.tm_year - this_year <= 69, m)
+        m = c.delete(PODS + "/" + name, {"gracePeriodSeconds": 60}).json["metadata"]
+        tap.check("and that can be shortened", m["deletionGracePeriodSeconds"] == 60 and
+                  0 <= time.strptime(m["deletionTimestamp"], "%Y-%m-%dT%H:%M:%SZ").tm_year - this_year <= 1, m)
+        c.delete(PODS + "/" + name, {"gracePeriodSeconds": 0})
     c.post(PODS, pod("unbound"))
     r = c.delete(PODS + "/unbound")
     tap.check("a pod that no agent has goes at once", r.json["kind"] == "Pod" and c.get(PODS + "/unbound").status == 404, r)
@@ -306,6 +344,33 @@ def services():
     c.patch(SVC + "/np", {"spec": {"type": "ClusterIP"}})
     r = c.post(SVC, svc("np2", type="NodePort", ports=[{"port": 1, "nodePort": port}]))
     tap.equal("given back by a change of type", r.status, 201)
+    lb = dict(type="LoadBalancer", allocateLoadBalancerNodePorts=False)
+    taken = svc("lb", ports=[{"port": 1, "nodePort": port}], **lb)
+    status_is("a balancer that draws no ports takes nobody's either", c.post(SVC, taken), 422, "Invalid", "provided port is already allocated")
+    r = c.post(SVC, svc("lb", **lb))
+    tap.check("and has none", r.status == 201 and "nodePort" not in r.json["spec"]["ports"][0], r)
+    r = c.patch(SVC + "/lb", {"spec": {"ports": [{"port": 80, "nodePort": 30123}]}})
+    tap.equal("but for one that is given", (r.status, r.json.get("spec", r.json).get("ports", [{}])[0].get("nodePort")), (200, 30123))
+    other = svc("np3", type="NodePort", ports=[{"port": 1, "nodePort": 30123}])
+    status_is("which is its own", c.post(SVC, other), 422, "Invalid", "provided port is already allocated")
+    c.delete(SVC + "/lb")
+    tap.equal("until it goes", c.post(SVC, other).status, 201)
+    r = c.patch(SVC + "/np3", {"spec": lb})
+    tap.equal("a node port that stays when no more are drawn", (r.status, r.json["spec"]["ports"][0].get("nodePort")), (200, 30123))
+    again = svc("np4", type="NodePort", ports=[{"port": 1, "nodePort": 30123}])
+    status_is("stays its own", c.post(SVC, again), 422, "Invalid", "provided port is already allocated")
+    c.patch(SVC + "/np3", {"spec": {"ports": [{"port": 1}]}})
+    tap.equal("and goes when it is left out", c.post(SVC, again).status, 201)
+    for i, spec in enumerate(({"type": "NodePort", "ports": [{"port": 1, "nodePort": 30125}]}, {"type": "ClusterIP"},
+                              {"type": "ExternalName", "externalName": "x.example", "clusterIP": None, "clusterIPs": None})):
+        held = svc("held", type="NodePort", clusterIP="10.96.0.77", ports=[{"port": 1, "nodePort": 30124}])
+        held["metadata"]["finalizers"] = ["test/x"]
+        tap.equal("a service that is held, %d: all it had is free" % i, c.post(SVC, held).status, 201)
+        c.delete(SVC + "/held")
+        r = c.patch(SVC + "/held", {"metadata": {"finalizers": None}, "spec": spec})
+        tap.equal("let go of and changed at once: it goes", (r.status, c.get(SVC + "/held").status), (200, 404))
+    tap.equal("nor is anything of it kept", c.post(SVC, svc("np5", type="NodePort", clusterIP="10.96.0.77", ports=[
+        {"name": "a", "port": 1, "nodePort": 30124}, {"name": "b", "port": 2, "nodePort": 30125}])).status, 201)
 
 
 def namespaces():
@@ -322,6 +387,9 @@ def namespaces():
     n["spec"]["finalizers"] = []
     r = c.put(NS + "/t1/finalize", n)
     tap.equal("finalized, it is gone", (r.status, c.get(NS + "/t1").status), (200, 404))
+    c.post(NS, {"metadata": {"name": "t2"}})
+    status_is("not all at once", c.delete(NS), 405, "MethodNotAllowed")
+    tap.equal("none went", c.get(NS + "/t2").json["status"]["phase"], "Active")
     status_is("default stays", c.delete(NS + "/default"), 403, "Forbidden", "this namespace may not be deleted")
 
 

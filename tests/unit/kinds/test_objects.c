@@ -694,6 +694,42 @@ static void test_the_others(void **state)
         "spec.podCIDR: Forbidden: node updates may not change podCIDR except from \"\" to valid");
 }
 
+#define GOING(finalizers)                                                                          \
+    CM ",'metadata':{'name':'x','namespace':'d','deletionTimestamp':'2026-11-20T21:00:00Z',"       \
+       "'finalizers':[" finalizers "]}}"
+
+static void test_what_goes_takes_no_finalizers(void **state)
+{
+    (void)state;
+    check_update(GOING("'x.io/a'"), GOING("'x.io/b','x.io/a'"), "");
+    check_update(GOING(""), GOING("'x.io/a'"), "");
+    check_update(GOING("'x.io/c','x.io/b','x.io/a','x.io/c'"), GOING("'x.io/a'"),
+                 "metadata.finalizers: Forbidden: no new finalizers can be added if the object is "
+                 "being deleted, found new finalizers []string{\"x.io/b\", \"x.io/c\"}");
+    check_update(CM ",'metadata':{'name':'x','namespace':'d','finalizers':['x.io/a']}}",
+                 CM ",'metadata':{'name':'x','namespace':'d'}}", "");
+}
+
+static void test_many_new_finalizers_are_told_briefly(void **state)
+{
+    (void)state;
+    struct buf b = {0};
+    for (int i = 0; i < 100000; i++) buf_printf(&b, "%s'x.io/%06d'", i ? "," : "", i);
+    struct json *v = parse(GOING("")), *old = parse(GOING("")), *list = NULL;
+    char *text = mem_alloc(b.len + 3);
+    snprintf(text, b.len + 3, "[%s]", buf_cstr(&b));
+    list = parse(text);
+    assert_int_equal(json_set_str(&arena, json_get(v, "metadata"), "finalizers", list), 0);
+    struct kind_problems p;
+    kind_problems_init(&p, &arena);
+    assert_int_equal(kind_validate(&arena, kind_of(v), v, old, &p), 0);
+    assert_int_equal(p.count, 1);
+    assert_non_null(strstr(p.first->detail, "\"x.io/000001\", "));
+    assert_non_null(strstr(p.first->detail, ", ...}"));
+    mem_free(text);
+    buf_release(&b);
+}
+
 /* ---- hostile ----------------------------------------------------------------------------------
  */
 
@@ -846,6 +882,8 @@ int main(void)
         TEST(test_services),
         TEST(test_configuration),
         TEST(test_the_others),
+        TEST(test_what_goes_takes_no_finalizers),
+        TEST(test_many_new_finalizers_are_told_briefly),
         TEST(test_many_problems_are_bounded),
         TEST(test_a_wrong_type_is_always_told),
         TEST(test_every_allocation_fails_once),

@@ -120,6 +120,34 @@ static void test_values(void **state)
     buf_release(&lease);
 }
 
+/* What RFC 3339 cannot say is refused, and the years at its ends have four digits. */
+static void check_time(int64_t unix_s, const char *text)
+{
+    struct buf t = {0}, spec = {0}, lease = {0};
+    struct json *v;
+    struct err e = {0};
+    put_number(&t, 1, (uint64_t)unix_s);
+    put_bytes(&spec, 4, buf_slice(&t));
+    put_bytes(&lease, 2, buf_slice(&spec));
+    struct slice body = object("coordination.k8s.io/v1", "Lease", &lease);
+    assert_int_equal(protobuf_to_json(&arena, body, &v, &e), text ? 0 : ERR_INVALID);
+    if (text) assert_true(json_is_str(json_path(v, "spec.renewTime"), text));
+    buf_release(&t);
+    buf_release(&spec);
+    buf_release(&lease);
+}
+
+static void test_times(void **state)
+{
+    (void)state;
+    check_time(-62135596800, "0001-01-01T00:00:00.000000Z");
+    check_time(253402300799, "9999-12-31T23:59:59.000000Z");
+    check_time(-62135596801, NULL);
+    check_time(253402300800, NULL);
+    check_time(INT64_MAX, NULL);
+    check_time(INT64_MIN, NULL);
+}
+
 static const uint8_t small[] = "k8s\0\x0a\x0f\x0a\x02v1\x12\x09" "ConfigMap\x12\x0f\x0a\x04\x0a\x02pb\x12\x07\x0a\x01k\x12\x02vv";
 
 static void test_damage(void **state)
@@ -183,7 +211,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_config_map, teardown), cmocka_unit_test_teardown(test_values, teardown),
         cmocka_unit_test_teardown(test_damage, teardown),     cmocka_unit_test_teardown(test_unknown_kind, teardown),
-        cmocka_unit_test_teardown(test_no_memory, teardown),
+        cmocka_unit_test_teardown(test_no_memory, teardown),  cmocka_unit_test_teardown(test_times, teardown),
     };
     return cmocka_run_group_tests_name("kube protobuf", tests, NULL, NULL);
 }

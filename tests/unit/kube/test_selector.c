@@ -64,18 +64,38 @@ static void test_bad_labels(void **state)
     }
 }
 
-static bool fields_match(const char *text)
+static bool fields_of(const struct kind *k, const char *object, const char *text)
 {
     struct arena a = {0};
     struct selector s = {0};
     struct json *o;
     struct err e = {0};
-    assert_int_equal(json_parse(&a, SLICE_LIT(object_text), 0, &o, NULL), 0);
-    int code = selector_parse_fields(&a, slice_str(text), &pods, &s, &e);
+    assert_int_equal(json_parse(&a, slice_str(object), 0, &o, NULL), 0);
+    int code = selector_parse_fields(&a, slice_str(text), k, &s, &e);
     if (code) fail_msg("%s: %s", text, e.text);
     bool yes = selector_matches(&s, o);
     arena_release(&a);
     return yes;
+}
+
+static bool fields_match(const char *text)
+{
+    return fields_of(&pods, object_text, text);
+}
+
+static void test_source_of_events(void **state)
+{
+    (void)state;
+    static const char *const fields[] = {"source", NULL};
+    static const struct kind events = {.group = "", .version = "v1", .kind = "Event", .plural = "events", .namespaced = true,
+                                       .selectable_fields = fields};
+    static const char old[] = "{\"source\":{\"component\":\"kubelet\",\"host\":\"n1\"},\"reportingComponent\":\"x\"}";
+    static const char new[] = "{\"source\":{},\"reportingComponent\":\"scheduler\"}";
+    assert_true(fields_of(&events, old, "source=kubelet"));
+    assert_false(fields_of(&events, old, "source=x"));
+    assert_true(fields_of(&events, new, "source=scheduler"));
+    assert_false(fields_of(&events, new, "source="));
+    assert_true(fields_of(&events, "{}", "source=,source!=kubelet"));
 }
 
 static void test_fields(void **state)
@@ -173,7 +193,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_labels),     cmocka_unit_test(test_bad_labels), cmocka_unit_test(test_fields),
         cmocka_unit_test(test_bad_fields), cmocka_unit_test(test_fixed),      cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_no_memory),  cmocka_unit_test(test_format),
+        cmocka_unit_test(test_no_memory),  cmocka_unit_test(test_format),     cmocka_unit_test(test_source_of_events),
     };
     return cmocka_run_group_tests_name("kube selectors", tests, NULL, NULL);
 }
