@@ -154,6 +154,10 @@ bool joining_refused(struct run *r, uint64_t id, const struct err *e)
 {
     struct member *m = &r->members[id];
     struct members_view v;
+    if (m->damaged && !m->pending && m->url != m->old_url && strstr(e->text, "is named")) {
+        m->url = m->old_url; /* it was to move, and nobody knows whether it did: its operator looks where the others see it */
+        return true;
+    }
     if (!m->damaged || m->pending || !strstr(e->text, "has run before")) return false;
     if (!m->faced) r->result->counts.damages_found++;
     m->faced = true;
