@@ -2,7 +2,7 @@
  * changes. After the grace period its conditions become Unknown and its pods not ready; conditions
  * become taints (NoSchedule at once, NoExecute at a limited rate, and not at all while every node
  * is gone: then it is us who are cut off); pods that do not tolerate a NoExecute taint, or not for
- * longer, are deleted. */
+ * longer, are deleted; so are, after the grace period, pods whose node is gone altogether. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -259,6 +259,38 @@ static int64_t may_stay_until(const struct kube_object *pod, const struct kube_o
     return until;
 }
 
+struct orphan {
+    struct sync *sync;
+    struct kube_object *pod;
+};
+
+static void on_node(void *ctx, const struct kube_result *r)
+{
+    struct orphan *q = ctx;
+    struct sync *s = q->sync;
+    struct kube_object *p = q->pod;
+    if (r->code == ERR_NOT_FOUND) {
+        log_info("deleting a pod whose node is gone pod=%.*s", (int)s->key.len, s->key.data);
+        sync_sent(s);
+        kube_delete(s->c->app.client, &KUBE_PODS, p->ns, p->name, p->uid, 0, NULL, sync_done, s);
+    }
+    kube_object_unref(p);
+    sync_done(s, r);
+}
+
+/* Nobody is left to stop it. The cache may lag, so the API server itself must say so. */
+static void delete_if_node_gone(struct sync *s, struct kube_object *p)
+{
+    struct orphan *q = arena_alloc(&s->arena, sizeof(*q));
+    if (!q) {
+        s->failed = true;
+        return;
+    }
+    *q = (struct orphan){s, kube_object_ref(p)};
+    sync_sent(s);
+    kube_get(s->c->app.client, &KUBE_NODES, (struct slice){0}, index_node_name(p), on_node, q);
+}
+
 static void process_pod(void *ctx, struct slice key)
 {
     struct node_controller *nc = ctx;
@@ -266,6 +298,7 @@ static void process_pod(void *ctx, struct slice key)
     struct sync *s = sync_new(c, nc->evictions, key);
     struct kube_object *p = informer_get_key(c->pods, key);
     struct kube_object *n = p ? informer_get_key(c->nodes, index_node_name(p)) : NULL;
+    if (p && !n && index_node_name(p).len) delete_if_node_gone(s, p);
     int64_t now = clock_wall_ms(), until = n && !is_deleting(p) ? may_stay_until(p, n) : INT64_MAX;
     if (until <= now) {
         recorder_event(c->node_events, &KUBE_PODS, p, "Normal", "TaintManagerEviction",
@@ -346,7 +379,11 @@ static void node_updated(void *ctx, struct kube_object *old, struct kube_object 
 static void node_deleted(void *ctx, struct kube_object *o)
 {
     struct node_controller *nc = ctx;
+    struct controllers *c = nc->c;
     struct node_state *st = smap_entry(&nc->states, o->name, struct node_state, node);
+    for (struct kube_object *p = informer_first(c->pods, c->pods_by_node, o->name); p;
+         p = informer_next(p, c->pods_by_node))
+        workqueue_add_after(nc->evictions, kube_object_key(p), c->node_grace_ms);
     if (!st) return;
     smap_remove(&nc->states, &st->node);
     mem_free(st);
@@ -372,6 +409,8 @@ static void pod_added(void *ctx, struct kube_object *p)
     struct node_controller *nc = ctx;
     struct kube_object *n = informer_get_key(nc->c->nodes, index_node_name(p));
     if (n && has_no_execute(n)) workqueue_add(nc->evictions, kube_object_key(p));
+    if (!n && index_node_name(p).len) /* gone, or not seen yet */
+        workqueue_add_after(nc->evictions, kube_object_key(p), nc->c->node_grace_ms);
 }
 
 static void pod_updated(void *ctx, struct kube_object *old, struct kube_object *p)
