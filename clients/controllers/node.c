@@ -155,6 +155,12 @@ static void want_taint(struct arena *a, struct json *list, const struct json *ha
     if (list && t) json_push(a, list, t);
 }
 
+static bool was_evicted(const struct json *taints)
+{
+    return find_taint(taints, SLICE_LIT(NOT_READY), SLICE_LIT("NoExecute")) ||
+           find_taint(taints, SLICE_LIT(UNREACHABLE), SLICE_LIT("NoExecute"));
+}
+
 static bool may_evict(struct node_controller *nc, struct node_state *st)
 {
     if (st->evict) return true;
@@ -198,6 +204,7 @@ static struct json *wanted_taints(struct node_controller *nc, struct arena *a,
                           ? NOT_READY
                           : UNREACHABLE;
     want_taint(a, list, have, key, "NoSchedule");
+    if (!nc->all_gone && was_evicted(have)) st->evict = true; /* allowed by a leader before us */
     if (may_evict(nc, st)) want_taint(a, list, have, key, "NoExecute");
     else *ret_wait = true;
     return list;

@@ -228,6 +228,32 @@ static void test_only_the_server_says_that_a_node_is_gone(void **state)
     world_free(w);
 }
 
+/* What the leader before us allowed is not taken back: tolerationSeconds would begin anew. */
+static void test_taints_outlive_a_leader(void **state)
+{
+    (void)state;
+    static const char *const keys[] = {"node.kubernetes.io/unreachable",
+                                       "node.kubernetes.io/not-ready"};
+    for (int i = 0; i < 2; i++) {
+        struct world *w = world_new(60000);
+        char taints[512], both[2048];
+        snprintf(taints, sizeof(taints),
+                 "{'key':'node.kubernetes.io/unreachable','effect':'NoSchedule'},{'key':'%s',"
+                 "'effect':'NoExecute','timeAdded':'2026-01-01T00:00:00Z'}",
+                 keys[i]);
+        /* the first one takes all that the rate limit allows */
+        snprintf(both, sizeof(both), "%s,%s", node("n0", "Unknown", "", 1),
+                 node("n1", "Unknown", taints, 2));
+        set_list(w, "nodes", both);
+        world_start(w);
+        run_until(&w->c.app.loop, logged(w, "PATCH /api/v1/nodes/n0 "));
+        settle(w);
+        char *n1 = strstr(w->log, "PATCH /api/v1/nodes/n1 ");
+        assert_true(i == 0 ? !n1 : n1 && strstr(n1, "NoExecute"));
+        world_free(w);
+    }
+}
+
 static void quiet(enum log_level level, const char *line)
 {
     (void)level;
@@ -240,6 +266,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pods_of_a_node_that_is_gone),
         cmocka_unit_test(test_only_the_server_says_that_a_node_is_gone),
+        cmocka_unit_test(test_taints_outlive_a_leader),
     };
     return cmocka_run_group_tests_name("clients/control_loops", tests, NULL, NULL);
 }
