@@ -447,6 +447,14 @@ void node_start(struct controllers *c)
     informer_add_handler(c->pods, &pods, nc);
 }
 
+/* While we did not lead we may have been cut off, and then it was us who did not hear. */
+void node_leading(struct controllers *c)
+{
+    smap_for_each(node, &c->node->states) container_of(node, struct node_state, node)->seen_ms =
+        clock_mono_ms();
+    c->node->all_gone = false;
+}
+
 static void timer_closed(uv_handle_t *h)
 {
     mem_free(h);

@@ -170,7 +170,7 @@ static void settle(struct world *w)
     }
 }
 
-__attribute__((unused)) static void pass(struct world *w, unsigned ms)
+static void pass(struct world *w, unsigned ms)
 {
     uint64_t end = clock_mono_ms() + ms;
     run_until(&w->c.app.loop, clock_mono_ms() >= end);
@@ -254,6 +254,22 @@ static void test_taints_outlive_a_leader(void **state)
     }
 }
 
+/* After a cut that cost us the lease, nobody has been silent but we ourselves. */
+static void test_leading_again(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1000);
+    set_list(w, "nodes", object("%s,%s", node("n1", "True", "", 1), node("n2", "True", "", 2)));
+    world_start(w);
+    on_stopped_leading(&w->c);
+    pass(w, 1100);
+    on_leading(&w->c);
+    pass(w, 100);
+    assert_false(logged(w, "PATCH"));
+    run_until(&w->c.app.loop, logged(w, "PATCH /api/v1/nodes/n1/status "));
+    world_free(w);
+}
+
 static void quiet(enum log_level level, const char *line)
 {
     (void)level;
@@ -267,6 +283,7 @@ int main(void)
         cmocka_unit_test(test_pods_of_a_node_that_is_gone),
         cmocka_unit_test(test_only_the_server_says_that_a_node_is_gone),
         cmocka_unit_test(test_taints_outlive_a_leader),
+        cmocka_unit_test(test_leading_again),
     };
     return cmocka_run_group_tests_name("clients/control_loops", tests, NULL, NULL);
 }
