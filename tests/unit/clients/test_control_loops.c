@@ -270,6 +270,45 @@ static void test_leading_again(void **state)
     world_free(w);
 }
 
+/* ---- garbage -------------------------------------------------------------------------------- */
+
+static char *replicaset(const char *name, const char *uid, const char *more_meta, int replicas,
+                        int version)
+{
+    return object("{'metadata':{'name':'%s','namespace':'d','uid':'%s','resourceVersion':'%d'%s},"
+                  "'spec':{'replicas':%d,'selector':{'matchLabels':{'app':'a'}},'template':{"
+                  "'metadata':{'labels':{'app':'a'}},'spec':{}}}}",
+                  name, uid, version, more_meta, replicas);
+}
+
+static char *owned(const char *name, const char *owner_uid, const char *more_meta, int version)
+{
+    return object("{'metadata':{'name':'%s','namespace':'d','uid':'u-%s','resourceVersion':'%d',"
+                  "'labels':{'app':'a'},'ownerReferences':[{'apiVersion':'apps/v1',"
+                  "'kind':'ReplicaSet','name':'rs','uid':'%s','controller':true,"
+                  "'blockOwnerDeletion':true}]%s},'spec':{'nodeName':''}}",
+                  name, name, version, owner_uid, more_meta);
+}
+
+#define DELETING ",'deletionTimestamp':'2026-01-01T00:00:00Z'"
+
+/* A pod that is let go of blocks its owner no more, just as one that is deleted. */
+static void test_foreground_ends_when_let_go(void **state)
+{
+    (void)state;
+    struct world *w = world_new(60000);
+    set_list(w, "replicasets",
+             replicaset("rs", "u-rs", DELETING ",'finalizers':['foregroundDeletion']", 1, 1));
+    set_list(w, "pods", owned("p", "u-rs", DELETING ",'finalizers':['a/b']", 2));
+    world_start(w);
+    settle(w);
+    w->log[0] = 0;
+    send_event(w, "pods", "MODIFIED", pod("p", "", "False", 101));
+    run_until(&w->c.app.loop, logged(w, "PATCH /apis/apps/v1/namespaces/d/replicasets/rs {") &&
+                                  logged(w, "\"finalizers\":[]"));
+    world_free(w);
+}
+
 static void quiet(enum log_level level, const char *line)
 {
     (void)level;
@@ -278,12 +317,15 @@ static void quiet(enum log_level level, const char *line)
 
 int main(void)
 {
+    struct err e;
     log_set_sink(quiet);
+    if (kinds_load(&e)) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pods_of_a_node_that_is_gone),
         cmocka_unit_test(test_only_the_server_says_that_a_node_is_gone),
         cmocka_unit_test(test_taints_outlive_a_leader),
         cmocka_unit_test(test_leading_again),
+        cmocka_unit_test(test_foreground_ends_when_let_go),
     };
     return cmocka_run_group_tests_name("clients/control_loops", tests, NULL, NULL);
 }
