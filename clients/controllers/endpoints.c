@@ -73,8 +73,8 @@ static void add_address(struct arena *a, struct addresses *v, const struct json 
         v->size = v->size ? v->size * 2 : 16;
         v->list = mem_must_realloc(v->list, v->size * sizeof(*v->list));
     }
-    v->list[v->n++] = (struct address){
-        pod, ip, tolerate || pod_is_ready(pod), is_deleting(pod) && !tolerate, ports};
+    v->list[v->n++] = (struct address){pod, ip, tolerate || pod_is_ready(pod),
+                                       is_deleting(pod) && !tolerate, ports};
 }
 
 static int by_ip(const void *x, const void *y)
@@ -168,8 +168,7 @@ static void write_endpoints(struct sync *s, struct endpoints_controller *ec,
     const struct json *have =
         old ? json_get(json_path(old->json, "metadata.annotations"), OVER_CAPACITY) : NULL;
     if (old && endpoints_same(json_get(old->json, "subsets"), subsets) &&
-        endpoints_same(json_path(old->json, "metadata.labels"), labels) &&
-        (have != NULL) == v->cut)
+        endpoints_same(json_path(old->json, "metadata.labels"), labels) && (have != NULL) == v->cut)
         return;
     struct json *notes = v->cut ? kjson(a, "{$:'truncated'}", OVER_CAPACITY) : NULL;
     sync_sent(s);
@@ -200,7 +199,7 @@ static void process(void *ctx, struct slice key)
     key_split(key, &ns, &name);
     if (!service) {
         sync_sent(s);
-        kube_delete(c->app.client, &KUBE_ENDPOINTS, ns, name, (struct slice){0}, -1, NULL,
+        kube_delete(c->app.client, &KUBE_ENDPOINTS, ns, name, (struct slice){0}, 0, -1, NULL,
                     sync_done, s);
         sync_release(s);
         return;

@@ -275,8 +275,8 @@ static void delete_object(struct gc_controller *gc, struct sync *s, const struct
     log_info("garbage: deleting %s %.*s", informer_resource(n->from)->plural,
              (int)n->o->node.key.len, n->o->node.key.data);
     sync_sent(s);
-    kube_delete(gc->c->app.client, informer_resource(n->from), n->o->ns, n->o->name, n->o->uid, -1,
-                propagation, sync_done, s);
+    kube_delete(gc->c->app.client, informer_resource(n->from), n->o->ns, n->o->name, n->o->uid,
+                n->o->resource_version, -1, propagation, sync_done, s);
 }
 
 static void foreground(struct gc_controller *gc, struct sync *s, struct gc_node *n)

@@ -279,7 +279,7 @@ static void on_node(void *ctx, const struct kube_result *r)
     if (r->code == ERR_NOT_FOUND) {
         log_info("deleting a pod whose node is gone pod=%.*s", (int)s->key.len, s->key.data);
         sync_sent(s);
-        kube_delete(s->c->app.client, &KUBE_PODS, p->ns, p->name, p->uid, 0, NULL, sync_done, s);
+        kube_delete(s->c->app.client, &KUBE_PODS, p->ns, p->name, p->uid, 0, 0, NULL, sync_done, s);
     }
     kube_object_unref(p);
     sync_done(s, r);
@@ -311,7 +311,7 @@ static void process_pod(void *ctx, struct slice key)
         recorder_event(c->node_events, &KUBE_PODS, p, "Normal", "TaintManagerEviction",
                        "Marking for deletion Pod %.*s", (int)key.len, key.data);
         sync_sent(s);
-        kube_delete(c->app.client, &KUBE_PODS, p->ns, p->name, p->uid, -1, NULL, sync_done, s);
+        kube_delete(c->app.client, &KUBE_PODS, p->ns, p->name, p->uid, 0, -1, NULL, sync_done, s);
     } else if (until != INT64_MAX) {
         workqueue_add_after(nc->evictions, key, (uint64_t)(until - now));
     }

@@ -259,8 +259,8 @@ static void delete_pods(struct sync *s, struct replicaset_controller *rc, struct
         struct deletion *d = mem_must_calloc(1, sizeof(*d));
         *d = (struct deletion){s, rc, kube_object_ref(rs), kube_object_ref(pods->list[i])};
         sync_sent(s);
-        kube_delete(rc->c->app.client, &KUBE_PODS, d->pod->ns, d->pod->name, d->pod->uid, -1, NULL,
-                    on_deleted, d);
+        kube_delete(rc->c->app.client, &KUBE_PODS, d->pod->ns, d->pod->name, d->pod->uid, 0, -1,
+                    NULL, on_deleted, d);
     }
 }
 

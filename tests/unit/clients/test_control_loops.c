@@ -309,6 +309,18 @@ static void test_foreground_ends_when_let_go(void **state)
     world_free(w);
 }
 
+/* What was decided on must still be so: the object may have been adopted meanwhile. */
+static void test_garbage_is_deleted_as_it_was_seen(void **state)
+{
+    (void)state;
+    struct world *w = world_new(60000);
+    set_list(w, "pods", owned("p", "u-rs", "", 2));
+    world_start(w);
+    run_until(&w->c.app.loop, logged(w, "DELETE /api/v1/namespaces/d/pods/p "));
+    assert_true(logged(w, "\"preconditions\":{\"uid\":\"u-p\",\"resourceVersion\":\"2\"}"));
+    world_free(w);
+}
+
 static void quiet(enum log_level level, const char *line)
 {
     (void)level;
@@ -326,6 +338,7 @@ int main(void)
         cmocka_unit_test(test_taints_outlive_a_leader),
         cmocka_unit_test(test_leading_again),
         cmocka_unit_test(test_foreground_ends_when_let_go),
+        cmocka_unit_test(test_garbage_is_deleted_as_it_was_seen),
     };
     return cmocka_run_group_tests_name("clients/control_loops", tests, NULL, NULL);
 }

@@ -380,7 +380,7 @@ static void test_kube_client(void **state)
     kube_create(w->client, &KUBE_PODS, SLICE_LIT("ns"), body, on_answer, &a[2]);
     kube_patch(w->client, &KUBE_DEPLOYMENTS, SLICE_LIT("ns"), SLICE_LIT("d"), "status", body,
                on_answer, &a[3]);
-    kube_delete(w->client, &KUBE_PODS, SLICE_LIT("ns"), SLICE_LIT("p"), SLICE_LIT("u1"), 0, NULL,
+    kube_delete(w->client, &KUBE_PODS, SLICE_LIT("ns"), SLICE_LIT("p"), SLICE_LIT("u1"), 0, 0, NULL,
                 on_answer, &a[4]);
     kube_create(w->client, &KUBE_PODS, SLICE_LIT("ns"), NULL, on_answer,
                 &a[5]); /* a body that could not be built */
