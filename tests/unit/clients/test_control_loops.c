@@ -321,6 +321,33 @@ static void test_garbage_is_deleted_as_it_was_seen(void **state)
     world_free(w);
 }
 
+/* ---- ReplicaSets ---------------------------------------------------------------------------- */
+
+static int count(struct world *w, const char *what)
+{
+    int n = 0;
+    for (const char *p = w->log; (p = strstr(p, what)); p++) n++;
+    return n;
+}
+
+/* The pods that the first one made are never seen; the second one has not asked for them. */
+static void test_expectations_end_with_their_set(void **state)
+{
+    (void)state;
+    struct world *w = world_new(60000);
+    set_list(w, "replicasets", replicaset("rs", "u-1", "", 1, 1));
+    world_start(w);
+    run_until(&w->c.app.loop, logged(w, "POST /api/v1/namespaces/d/pods "));
+    settle(w);
+    assert_int_equal(count(w, "POST"), 1);
+    assert_int_equal(replicaset_expected(&w->c), 1);
+    send_event(w, "replicasets", "DELETED", replicaset("rs", "u-1", "", 1, 101));
+    send_event(w, "replicasets", "ADDED", replicaset("rs", "u-2", "", 1, 102));
+    run_until(&w->c.app.loop, count(w, "POST") == 2);
+    assert_true(logged(w, "\"uid\":\"u-2\""));
+    world_free(w);
+}
+
 static void quiet(enum log_level level, const char *line)
 {
     (void)level;
@@ -339,6 +366,7 @@ int main(void)
         cmocka_unit_test(test_leading_again),
         cmocka_unit_test(test_foreground_ends_when_let_go),
         cmocka_unit_test(test_garbage_is_deleted_as_it_was_seen),
+        cmocka_unit_test(test_expectations_end_with_their_set),
     };
     return cmocka_run_group_tests_name("clients/control_loops", tests, NULL, NULL);
 }
