@@ -342,9 +342,13 @@ static void process(void *ctx, struct slice key)
     struct sync *s = sync_new(nc->c, nc->queue, key);
     struct kube_object *o = informer_get_key(nc->c->nodes, key);
     if (o && is_silent(nc, o) &&
-        (condition_is(o->json, "Ready", "True") || !condition_of(o->json, "Ready")))
+        (condition_is(o->json, "Ready", "True") || !condition_of(o->json, "Ready"))) {
         mark_unknown(s, o); /* taints follow when the change is seen */
-    else if (o) sync_taints(nc, s, o);
+    } else if (o) {
+        if (is_silent(nc, o) && condition_is(o->json, "Ready", "Unknown"))
+            pods_not_ready(s, o); /* those that the turn that marked it did not get to */
+        sync_taints(nc, s, o);
+    }
     sync_release(s);
 }
 

@@ -270,6 +270,22 @@ static void test_leading_again(void **state)
     world_free(w);
 }
 
+/* The turn that marked the node got no further: another one, perhaps another leader's, goes on. */
+static void test_pods_are_marked_later_too(void **state)
+{
+    (void)state;
+    struct world *w = world_new(100);
+    char pods[2048];
+    set_list(w, "nodes", node("n1", "Unknown", "", 1));
+    snprintf(pods, sizeof(pods), "%s,%s", pod("left", "n1", "True", 2),
+             pod("done", "n1", "False", 3));
+    set_list(w, "pods", pods);
+    world_start(w);
+    run_until(&w->c.app.loop, logged(w, "PATCH /api/v1/namespaces/d/pods/left/status "));
+    assert_false(logged(w, "pods/done"));
+    world_free(w);
+}
+
 /* ---- garbage -------------------------------------------------------------------------------- */
 
 static char *replicaset(const char *name, const char *uid, const char *more_meta, int replicas,
@@ -364,6 +380,7 @@ int main(void)
         cmocka_unit_test(test_only_the_server_says_that_a_node_is_gone),
         cmocka_unit_test(test_taints_outlive_a_leader),
         cmocka_unit_test(test_leading_again),
+        cmocka_unit_test(test_pods_are_marked_later_too),
         cmocka_unit_test(test_foreground_ends_when_let_go),
         cmocka_unit_test(test_garbage_is_deleted_as_it_was_seen),
         cmocka_unit_test(test_expectations_end_with_their_set),
