@@ -439,7 +439,10 @@ void pod_runtime_event(void *ctx, void *owner, const struct runtime_event *e)
     if (e->type == RUNTIME_SANDBOX_REMOVED) {
         p->rt = NULL;
         p->removing = false;
+        bool failed = p->sandbox_failed;
+        p->sandbox_failed = false;
         if (p->gone) pod_free(p);
+        else if (failed) look_again(p, clock_mono_ms() + RETRY_MS);
         else pod_step(p);
         return;
     }
@@ -451,6 +454,7 @@ void pod_runtime_event(void *ctx, void *owner, const struct runtime_event *e)
             mark_dirty(p);
     } else if (e->type == RUNTIME_SANDBOX_FAILED) {
         log_warn("sandbox failed pod=%s error=\"%s\"", p->key, e->text);
+        p->sandbox_failed = true;
         remove_sandbox(p);
         return;
     } else {

@@ -9,18 +9,20 @@ struct world {
     struct mock_server server;
     char pod_field[300], node_field[300];
     int renewals, creations, unanswered; /* so many requests about Leases get no answer */
-    const char *nodes;
+    const char *nodes, *pods;
 };
 
 static void handler(struct mock_server *m, struct mock_exchange *x)
 {
     struct world *w = m->user;
-    char body[512];
+    char body[65536];
     if (strstr(x->path, "watch=1")) {
         mock_head(x, 200);
     } else if (strstr(x->path, "limit=")) {
         snprintf(body, sizeof(body), "{\"metadata\":{\"resourceVersion\":\"9\"},\"items\":[%s]}",
-                 strstr(x->path, "/nodes") ? w->nodes : "");
+                 strstr(x->path, "/nodes") ? w->nodes
+                 : w->pods                 ? w->pods
+                                           : "");
         mock_reply(x, 200, body);
     } else if (strstr(x->path, "/leases")) {
         if (strcmp(x->method, "POST") == 0) w->creations++;
@@ -93,10 +95,35 @@ static void test_a_renewal_is_not_waited_for_long(void **state)
     }
 }
 
+static int sandboxes_failed;
+
 static void quiet(enum log_level level, const char *line)
 {
     (void)level;
-    (void)line;
+    sandboxes_failed += strstr(line, "sandbox failed") != NULL;
+}
+
+/* More pods than the node has addresses. */
+static void test_a_sandbox_that_fails_is_tried_with_pauses(void **state)
+{
+    (void)state;
+    struct world *w = world_new("{\"metadata\":{\"name\":\"n1\",\"uid\":\"u1\"}}");
+    struct buf pods = {0};
+    for (int i = 0; i < 260; i++)
+        buf_printf(&pods,
+                   "%s{\"metadata\":{\"name\":\"p%d\",\"namespace\":\"d\",\"uid\":\"p%d\","
+                   "\"resourceVersion\":\"1\"},\"spec\":{\"nodeName\":\"n1\"}}",
+                   i ? "," : "", i, i);
+    buf_append_byte(&pods, 0);
+    w->pods = (const char *)pods.data;
+    start(&w->a, w->pod_field, w->node_field, sizeof(w->pod_field));
+    run_until(&w->a.app.loop, sandboxes_failed > 0);
+    for (int i = 0; i < 1000; i++) uv_run(&w->a.app.loop, UV_RUN_NOWAIT);
+    assert_in_range(sandboxes_failed, 1, 30);
+    int before = sandboxes_failed;
+    run_until(&w->a.app.loop, sandboxes_failed > before); /* but tried it is */
+    world_free(w);
+    buf_release(&pods);
 }
 
 int main(void)
@@ -104,6 +131,7 @@ int main(void)
     log_set_sink(quiet);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_renewal_is_not_waited_for_long),
+        cmocka_unit_test(test_a_sandbox_that_fails_is_tried_with_pauses),
     };
     return cmocka_run_group_tests_name("clients/agent_node", tests, NULL, NULL);
 }
