@@ -34,8 +34,8 @@ static struct json *slice_ports(struct arena *a, const struct json *ports)
         if (json_push(a, out,
                       kjson(a, "{name:t,protocol:t,port:i,appProtocol:o?}",
                             json_get(p, "name") ? json_text(json_get(p, "name")) : SLICE_LIT(""),
-                            protocol.len ? protocol : SLICE_LIT("TCP"), json_path_int(p, "port", 0),
-                            app ? json_clone(a, app) : NULL)))
+                            protocol.len ? protocol : SLICE_LIT("TCP"),
+                            json_path_int(p, "port", 0), app ? json_clone(a, app) : NULL)))
             return NULL;
     }
     return out;
@@ -97,7 +97,8 @@ static struct json *mirrored_endpoint(struct arena *a, const struct json *addres
 static struct slice slice_name(struct wanted *w, size_t number)
 {
     uint64_t x = 14695981039346656037u;
-    for (size_t i = 0; i < w->owner->uid.len; i++) x = (x ^ w->owner->uid.data[i]) * 1099511628211u;
+    for (size_t i = 0; i < w->owner->uid.len; i++)
+        x = (x ^ w->owner->uid.data[i]) * 1099511628211u;
     x = (x >> 8) + number;
     char suffix[NAME_SUFFIX + 1] = {0};
     for (int i = NAME_SUFFIX - 1; i >= 0; i--, x /= NAME_BASE)
@@ -111,14 +112,14 @@ static void create_slice(struct wanted *w, struct slice name, const struct json 
 {
     struct sync *s = w->sync;
     struct arena *a = &s->arena;
-    struct json *body =
-        kjson(a,
-              "{apiVersion:s,kind:s,metadata:{name:t,namespace:t,labels:o,ownerReferences:[o]},"
-              "addressType:o,endpoints:o,ports:o}",
-              KUBE_ENDPOINTSLICES.api_version, KUBE_ENDPOINTSLICES.kind, name, w->owner->ns,
-              json_clone(a, w->labels), owner_reference(a, w->owner_kind, w->owner),
-              json_clone(a, json_get(want, "addressType")),
-              json_clone(a, json_get(want, "endpoints")), json_clone(a, json_get(want, "ports")));
+    struct json *body = kjson(
+        a,
+        "{apiVersion:s,kind:s,metadata:{name:t,namespace:t,labels:o,ownerReferences:[o]},"
+        "addressType:o,endpoints:o,ports:o}",
+        KUBE_ENDPOINTSLICES.api_version, KUBE_ENDPOINTSLICES.kind, name, w->owner->ns,
+        json_clone(a, w->labels), owner_reference(a, w->owner_kind, w->owner),
+        json_clone(a, json_get(want, "addressType")), json_clone(a, json_get(want, "endpoints")),
+        json_clone(a, json_get(want, "ports")));
     sync_sent(s);
     kube_create(s->c->app.client, &KUBE_ENDPOINTSLICES, w->owner->ns, body, sync_done, s);
 }
@@ -152,11 +153,11 @@ static void update_slice(struct wanted *w, const struct kube_object *old, const 
         return;
     }
     endpoints_drop_labels(a, labels, old);
-    struct json *patch =
-        kjson(a, "{metadata:{resourceVersion:s,labels:o,ownerReferences:[o]},endpoints:o,ports:o}",
-              arena_printf(a, "%lld", (long long)old->resource_version), labels,
-              owner_reference(a, w->owner_kind, w->owner),
-              json_clone(a, json_get(want, "endpoints")), json_clone(a, json_get(want, "ports")));
+    struct json *patch = kjson(
+        a, "{metadata:{resourceVersion:s,labels:o,ownerReferences:[o]},endpoints:o,ports:o}",
+        arena_printf(a, "%lld", (long long)old->resource_version), labels,
+        owner_reference(a, w->owner_kind, w->owner), json_clone(a, json_get(want, "endpoints")),
+        json_clone(a, json_get(want, "ports")));
     sync_sent(s);
     kube_patch(s->c->app.client, &KUBE_ENDPOINTSLICES, old->ns, old->name, NULL, patch, sync_done,
                s);
