@@ -364,6 +364,42 @@ static void test_expectations_end_with_their_set(void **state)
     world_free(w);
 }
 
+/* ---- Endpoints ------------------------------------------------------------------------------ */
+
+static char *named(const char *name, const char *uid, int version)
+{
+    return object("{'metadata':{'name':'%s','namespace':'d','uid':'%s','resourceVersion':'%d'}}",
+                  name, uid, version);
+}
+
+/* A standby sees Services go, and the leader's work on it; what it takes over is what is left. */
+static void test_what_services_left_behind(void **state)
+{
+    (void)state;
+    struct world *w = world_new(60000);
+    set_list(w, "services", object("%s,%s", named("old", "s1", 1), named("new", "s2", 2)));
+    set_list(w, "endpoints", object("%s,%s", named("old", "e1", 3), named("new", "e2", 4)));
+    world_start(w);
+    settle(w);
+    on_stopped_leading(&w->c);
+    send_event(w, "services", "DELETED", named("old", "s1", 101));
+    send_event(w, "services", "DELETED", named("new", "s2", 102));
+    run_until(&w->c.app.loop, informer_count(w->c.services) == 0);
+    send_event(w, "endpoints", "DELETED", named("old", "e1", 103)); /* by the leader */
+    send_event(w, "endpoints", "ADDED", named("old", "e3", 104));   /* a user's own */
+    run_until(
+        &w->c.app.loop,
+        informer_get(w->c.endpoints, SLICE_LIT("d"), SLICE_LIT("old")) &&
+            informer_get(w->c.endpoints, SLICE_LIT("d"), SLICE_LIT("old"))->resource_version ==
+                104);
+    on_leading(&w->c);
+    run_until(&w->c.app.loop, logged(w, "DELETE /api/v1/namespaces/d/endpoints/new "));
+    settle(w);
+    assert_true(logged(w, "\"preconditions\":{\"uid\":\"e2\"}"));
+    assert_int_equal(count(w, "DELETE"), 1);
+    world_free(w);
+}
+
 static void quiet(enum log_level level, const char *line)
 {
     (void)level;
@@ -384,6 +420,7 @@ int main(void)
         cmocka_unit_test(test_foreground_ends_when_let_go),
         cmocka_unit_test(test_garbage_is_deleted_as_it_was_seen),
         cmocka_unit_test(test_expectations_end_with_their_set),
+        cmocka_unit_test(test_what_services_left_behind),
     };
     return cmocka_run_group_tests_name("clients/control_loops", tests, NULL, NULL);
 }
