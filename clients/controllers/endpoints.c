@@ -27,7 +27,7 @@ struct leftover {
     uint8_t key[];
 };
 
-/* ---- what Services leave behind --------------------------------------------------------------- */
+/* ---- what Services leave behind ------------------------------------------------------------ */
 
 static struct leftover *leftover_find(struct endpoints_controller *ec, struct slice key)
 {
