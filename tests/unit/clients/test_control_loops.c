@@ -135,8 +135,23 @@ static void world_start(struct world *w)
     run_until(&w->c.app.loop, all_watched(w));
 }
 
+/* Until nothing is under way, and where we lead all queues are empty. */
+static void settle(struct world *w)
+{
+    struct controllers *c = &w->c;
+    for (int quiet = 0; quiet < 50; quiet++) {
+        uv_run(&c->app.loop, UV_RUN_NOWAIT);
+        for (size_t i = 0; i < c->n_queues; i++)
+            if (workqueue_in_work(c->queues[i]) || (c->leading && workqueue_length(c->queues[i])))
+                quiet = 0;
+    }
+}
+
+/* Requests under way are dropped without an answer at the end: there must be none. */
 static void world_free(struct world *w)
 {
+    on_stopped_leading(&w->c);
+    settle(w);
     release(&w->c);
     kube_config_release(&w->c.app.config);
     mock_stop(&w->server);
@@ -157,17 +172,6 @@ static void set_list(struct world *w, const char *plural, const char *items)
 static bool logged(struct world *w, const char *what)
 {
     return strstr(w->log, what) != NULL;
-}
-
-/* Until all queues are empty and nothing is under way. */
-static void settle(struct world *w)
-{
-    struct controllers *c = &w->c;
-    for (int quiet = 0; quiet < 50; quiet++) {
-        uv_run(&c->app.loop, UV_RUN_NOWAIT);
-        for (size_t i = 0; i < c->n_queues; i++)
-            if (workqueue_in_work(c->queues[i]) || workqueue_length(c->queues[i])) quiet = 0;
-    }
 }
 
 static void pass(struct world *w, unsigned ms)
