@@ -46,6 +46,7 @@ struct agent_pod {
         *spec_object;       /* newest; the one that containers' names point into */
     struct runtime_pod *rt; /* NULL: no sandbox */
     bool removing, finished, stopping, deleting, gone;
+    bool sandbox_failed; /* being removed for that: the next one not at once */
     char ip[48];
     int64_t start_ms, initialized_ms,
         ready_ms; /* wall clock; ready_ms: since when Ready is what it is */

@@ -196,6 +196,14 @@ static void on_renewed(void *ctx, const struct kube_result *r)
     plan_renewal(n, pause < period ? pause : period);
 }
 
+/* Short, so that a member that cannot answer is left (after three bad answers) well before the
+ * lease has run out; not so short that a busy one is. */
+static unsigned renewal_timeout_ms(const struct agent *a)
+{
+    uint64_t ms = a->lease_duration_ms / 8;
+    return ms < 1000 ? 1000 : (unsigned)ms;
+}
+
 static void renew(struct agent_node *n)
 {
     struct arena a = {0};
@@ -203,20 +211,23 @@ static void renew(struct agent_node *n)
     int64_t seconds = (int64_t)n->agent->lease_duration_ms / 1000;
     struct json *spec =
         kjson(&a, "{holderIdentity:s,leaseDurationSeconds:i,renewTime:s}", n->name, seconds, now);
+    struct kube_request r = {.verb = n->lease_known ? KUBE_MERGE_PATCH : KUBE_CREATE,
+                             .resource = &KUBE_LEASES,
+                             .ns = SLICE_LIT(NODE_LEASE_NS),
+                             .timeout_ms = renewal_timeout_ms(n->agent)};
     if (n->lease_known) {
-        kube_patch(n->agent->app.client, &KUBE_LEASES, SLICE_LIT(NODE_LEASE_NS), slice_str(n->name),
-                   NULL, kjson(&a, "{spec:o}", spec), on_renewed, n);
+        r.name = slice_str(n->name);
+        r.body = kjson(&a, "{spec:o}", spec);
     } else {
         struct json *owners =
             n->uid.len ? kjson(&a, "[{apiVersion:'v1',kind:'Node',name:s,uid:t}]", n->name, n->uid)
                        : NULL;
-        kube_create(n->agent->app.client, &KUBE_LEASES, SLICE_LIT(NODE_LEASE_NS),
-                    kjson(&a,
-                          "{apiVersion:s,kind:'Lease',metadata:{name:s,namespace:s,ownerReferences:"
-                          "o?},spec:o}",
-                          KUBE_LEASES.api_version, n->name, NODE_LEASE_NS, owners, spec),
-                    on_renewed, n);
+        r.body = kjson(
+            &a,
+            "{apiVersion:s,kind:'Lease',metadata:{name:s,namespace:s,ownerReferences:o?},spec:o}",
+            KUBE_LEASES.api_version, n->name, NODE_LEASE_NS, owners, spec);
     }
+    kube_send(n->agent->app.client, &r, on_renewed, n);
     arena_release(&a);
 }
 

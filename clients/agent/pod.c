@@ -333,7 +333,7 @@ static void step_deletion(struct agent_pod *p)
     if (p->rt || p->deleting) return;
     p->deleting = true;
     kube_delete(p->agent->app.client, &KUBE_PODS, p->object->ns, p->object->name, p->object->uid, 0,
-                NULL, on_deleted, p);
+                0, NULL, on_deleted, p);
 }
 
 /* ---- the step ------------------------------------------------------------------------------- */
@@ -439,7 +439,10 @@ void pod_runtime_event(void *ctx, void *owner, const struct runtime_event *e)
     if (e->type == RUNTIME_SANDBOX_REMOVED) {
         p->rt = NULL;
         p->removing = false;
+        bool failed = p->sandbox_failed;
+        p->sandbox_failed = false;
         if (p->gone) pod_free(p);
+        else if (failed) look_again(p, clock_mono_ms() + RETRY_MS);
         else pod_step(p);
         return;
     }
@@ -451,6 +454,7 @@ void pod_runtime_event(void *ctx, void *owner, const struct runtime_event *e)
             mark_dirty(p);
     } else if (e->type == RUNTIME_SANDBOX_FAILED) {
         log_warn("sandbox failed pod=%s error=\"%s\"", p->key, e->text);
+        p->sandbox_failed = true;
         remove_sandbox(p);
         return;
     } else {
@@ -469,13 +473,15 @@ static void pod_forget(struct agent_pod *p)
     else pod_free(p);
 }
 
-/* Whether the API server has it not ready though it is: the node controller says so of all pods of a node that it has not heard of for a while. */
+/* Whether the API server has it not ready though it is: the node controller says so of all pods of
+ * a node that it has not heard of for a while. */
 static bool contradicted(const struct agent_pod *p)
 {
     const struct json *conditions = json_path(p->object->json, "status.conditions");
     for (size_t i = 0; p->ready && i < (conditions ? conditions->count : 0); i++) {
         const struct json *c = json_at(conditions, i);
-        if (json_is_str(json_get(c, "type"), "Ready")) return json_is_str(json_get(c, "status"), "False");
+        if (json_is_str(json_get(c, "type"), "Ready"))
+            return json_is_str(json_get(c, "status"), "False");
     }
     return false;
 }
@@ -495,7 +501,8 @@ void pod_seen(struct agent *a, struct kube_object *o)
     } else {
         kube_object_unref(p->object);
         p->object = kube_object_ref(o);
-        if (!p->finished && (pod_is_ready(p) != p->ready || contradicted(p))) mark_dirty(p); /* an annotation said so, or another */
+        if (!p->finished && (pod_is_ready(p) != p->ready || contradicted(p)))
+            mark_dirty(p); /* an annotation said so, or another */
     }
     pod_step(p);
 }

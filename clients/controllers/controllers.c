@@ -107,6 +107,7 @@ static void on_leading(void *ctx)
 {
     struct controllers *c = ctx;
     c->leading = true;
+    node_leading(c);
     set_paused(c);
 }
 
@@ -149,8 +150,8 @@ static void make_informers(struct controllers *c)
     c->services = add_informer(
         c, &(struct informer_options){.resource = &KUBE_SERVICES, .trim = trim_applied});
     c->endpoints = add_informer(c, &(struct informer_options){.resource = &KUBE_ENDPOINTS});
-    c->endpointslices = add_informer(
-        c, &(struct informer_options){.resource = &KUBE_ENDPOINTSLICES});
+    c->endpointslices =
+        add_informer(c, &(struct informer_options){.resource = &KUBE_ENDPOINTSLICES});
     c->accounts = add_informer(
         c, &(struct informer_options){.resource = &KUBE_SERVICEACCOUNTS, .trim = trim_to_metadata});
     add_informer(c, &(struct informer_options){.resource = &configmaps, .trim = trim_to_metadata});

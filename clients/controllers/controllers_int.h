@@ -53,6 +53,8 @@ void namespace_start(struct controllers *c);
 void namespace_free(struct controllers *c);
 void node_start(struct controllers *c);
 void node_free(struct controllers *c);
+/* We lead, perhaps again: silence is counted from now on. */
+void node_leading(struct controllers *c);
 void gc_start(struct controllers *c);
 void gc_free(struct controllers *c);
 void account_start(struct controllers *c);

@@ -396,7 +396,7 @@ static void clean_up(struct deployment *d)
                 json_path_int(o->json, "status.observedGeneration", 0))
             continue;
         sync_sent(d->sync);
-        kube_delete(d->dc->c->app.client, &KUBE_REPLICASETS, o->ns, o->name, o->uid, -1,
+        kube_delete(d->dc->c->app.client, &KUBE_REPLICASETS, o->ns, o->name, o->uid, 0, -1,
                     "Background", sync_done, d->sync);
     }
 }

@@ -14,7 +14,66 @@
 struct endpoints_controller {
     struct controllers *c;
     struct workqueue *queue;
+    struct smap left; /* struct leftover */
 };
+
+/* Endpoints whose Service is gone. Kept by standbys too, for the Service that goes while nobody
+ * leads; forgotten when the Endpoints are gone, so that those that somebody makes later without a
+ * Service are left alone. */
+struct leftover {
+    struct smap_node node; /* key: namespace/name */
+    size_t uid_len;        /* 0: they had not been seen yet */
+    uint8_t *uid;          /* behind the key */
+    uint8_t key[];
+};
+
+/* ---- what Services leave behind ------------------------------------------------------------ */
+
+static struct leftover *leftover_find(struct endpoints_controller *ec, struct slice key)
+{
+    return smap_entry(&ec->left, key, struct leftover, node);
+}
+
+static void leftover_free(struct endpoints_controller *ec, struct leftover *l)
+{
+    if (!l) return;
+    smap_remove(&ec->left, &l->node);
+    mem_free(l);
+}
+
+static void leftover_add(struct endpoints_controller *ec, struct slice key)
+{
+    const struct kube_object *o = informer_get_key(ec->c->endpoints, key);
+    struct slice uid = o ? o->uid : (struct slice){0};
+    leftover_free(ec, leftover_find(ec, key));
+    if (!o && !ec->c->leading) return; /* the leader sees to it */
+    struct leftover *l = mem_must_calloc(1, sizeof(*l) + key.len + uid.len);
+    memcpy(l->key, key.data, key.len);
+    l->uid = l->key + key.len;
+    l->uid_len = uid.len;
+    if (uid.len) memcpy(l->uid, uid.data, uid.len);
+    smap_insert(&ec->left, &l->node, slice_make(l->key, key.len));
+}
+
+static void on_leftover_deleted(void *ctx, const struct kube_result *r)
+{
+    struct sync *s = ctx;
+    struct endpoints_controller *ec = s->c->endpoint;
+    if (!r->code || r->code == ERR_NOT_FOUND || r->code == ERR_CONFLICT) /* CONFLICT: others' */
+        leftover_free(ec, leftover_find(ec, s->key));
+    sync_done(s, r);
+}
+
+static void delete_leftover(struct endpoints_controller *ec, struct sync *s)
+{
+    struct leftover *l = leftover_find(ec, s->key);
+    struct slice ns, name;
+    if (!l) return;
+    key_split(s->key, &ns, &name);
+    sync_sent(s);
+    kube_delete(ec->c->app.client, &KUBE_ENDPOINTS, ns, name, slice_make(l->uid, l->uid_len), 0, -1,
+                NULL, on_leftover_deleted, s);
+}
 
 /* ---- building ------------------------------------------------------------------------------- */
 
@@ -196,12 +255,9 @@ static void process(void *ctx, struct slice key)
     struct controllers *c = ec->c;
     struct sync *s = sync_new(c, ec->queue, key);
     struct kube_object *service = informer_get_key(c->services, key);
-    struct slice ns, name;
-    key_split(key, &ns, &name);
+    struct slice ns = service ? service->ns : (struct slice){0};
     if (!service) {
-        sync_sent(s);
-        kube_delete(c->app.client, &KUBE_ENDPOINTS, ns, name, (struct slice){0}, -1, NULL,
-                    sync_done, s);
+        delete_leftover(ec, s);
         sync_release(s);
         return;
     }
@@ -261,7 +317,16 @@ static void pod_updated(void *ctx, struct kube_object *old, struct kube_object *
 
 static void service_changed(void *ctx, struct kube_object *o)
 {
-    workqueue_add(((struct endpoints_controller *)ctx)->queue, kube_object_key(o));
+    struct endpoints_controller *ec = ctx;
+    leftover_free(ec, leftover_find(ec, kube_object_key(o)));
+    workqueue_add(ec->queue, kube_object_key(o));
+}
+
+static void service_deleted(void *ctx, struct kube_object *o)
+{
+    struct endpoints_controller *ec = ctx;
+    leftover_add(ec, kube_object_key(o));
+    workqueue_add(ec->queue, kube_object_key(o));
 }
 
 static void service_updated(void *ctx, struct kube_object *old, struct kube_object *o)
@@ -277,6 +342,14 @@ static void endpoints_changed(void *ctx, struct kube_object *o)
     struct endpoints_controller *ec = ctx;
     if (informer_get_key(ec->c->services, kube_object_key(o)))
         workqueue_add(ec->queue, kube_object_key(o));
+}
+
+static void endpoints_deleted(void *ctx, struct kube_object *o)
+{
+    struct endpoints_controller *ec = ctx;
+    struct leftover *l = leftover_find(ec, kube_object_key(o));
+    if (l && slice_eq(slice_make(l->uid, l->uid_len), o->uid)) leftover_free(ec, l);
+    endpoints_changed(ctx, o);
 }
 
 static void endpoints_updated(void *ctx, struct kube_object *old, struct kube_object *o)
@@ -305,9 +378,9 @@ void endpoints_start(struct controllers *c)
 {
     static const struct informer_handler pods = {pod_changed, pod_updated, pod_changed, NULL};
     static const struct informer_handler services = {service_changed, service_updated,
-                                                     service_changed, NULL};
+                                                     service_deleted, NULL};
     static const struct informer_handler endpoints = {endpoints_changed, endpoints_updated,
-                                                      endpoints_changed, NULL};
+                                                      endpoints_deleted, NULL};
     static const struct informer_handler slices = {NULL, slice_updated, slice_changed, NULL};
     struct endpoints_controller *ec = mem_must_calloc(1, sizeof(*ec));
     c->endpoint = ec;
@@ -321,5 +394,8 @@ void endpoints_start(struct controllers *c)
 
 void endpoints_free(struct controllers *c)
 {
-    mem_free(c->endpoint);
+    struct endpoints_controller *ec = c->endpoint;
+    smap_for_each(node, &ec->left) leftover_free(ec, container_of(node, struct leftover, node));
+    smap_release(&ec->left);
+    mem_free(ec);
 }

@@ -129,8 +129,8 @@ static void delete_slice(struct wanted *w, const struct kube_object *o)
     struct sync *s = w->sync;
     if (is_deleting(o)) return;
     sync_sent(s);
-    kube_delete(s->c->app.client, &KUBE_ENDPOINTSLICES, o->ns, o->name, o->uid, -1, NULL, sync_done,
-                s);
+    kube_delete(s->c->app.client, &KUBE_ENDPOINTSLICES, o->ns, o->name, o->uid, 0, -1, NULL,
+                sync_done, s);
 }
 
 /* The addresses' family cannot change: another slice takes its place when this one is gone. */

@@ -126,6 +126,14 @@ static void wake_dependents(struct gc_controller *gc, struct gc_node *n)
         gc->queue, container_of(link, struct gc_edge, from_owner)->dependent->node.key);
 }
 
+/* An owner in the foreground may be free when a dependent goes, or names it no more. */
+static void wake_foreground_owners(struct gc_controller *gc, struct gc_node *n)
+{
+    for (size_t i = 0; i < n->n_edges; i++)
+        if (is_foreground(n->edges[i].owner->o))
+            workqueue_add(gc->queue, n->edges[i].owner->node.key);
+}
+
 /* Whether an object has something to be done about at all. */
 static bool is_interesting(const struct gc_node *n)
 {
@@ -145,6 +153,7 @@ static void object_seen(void *ctx, struct kube_object *o)
     kube_object_unref(n->o);
     n->o = kube_object_ref(o);
     n->from = from->inf;
+    wake_foreground_owners(gc, n);
     make_edges(gc, n);
     if (is_interesting(n))
         workqueue_add_after(gc->queue, n->node.key, n->n_edges && !is_deleting(o) ? 500 : 0);
@@ -162,9 +171,7 @@ static void object_deleted(void *ctx, struct kube_object *o)
     struct gc_controller *gc = ((struct gc_source *)ctx)->gc;
     struct gc_node *n = smap_entry(&gc->graph, o->uid, struct gc_node, node);
     if (!n || !n->o) return;
-    for (size_t i = 0; i < n->n_edges; i++) /* an owner in the foreground may be free now */
-        if (is_foreground(n->edges[i].owner->o))
-            workqueue_add(gc->queue, n->edges[i].owner->node.key);
+    wake_foreground_owners(gc, n);
     cut_edges(gc, n);
     kube_object_unref(n->o);
     n->o = NULL;
@@ -268,8 +275,8 @@ static void delete_object(struct gc_controller *gc, struct sync *s, const struct
     log_info("garbage: deleting %s %.*s", informer_resource(n->from)->plural,
              (int)n->o->node.key.len, n->o->node.key.data);
     sync_sent(s);
-    kube_delete(gc->c->app.client, informer_resource(n->from), n->o->ns, n->o->name, n->o->uid, -1,
-                propagation, sync_done, s);
+    kube_delete(gc->c->app.client, informer_resource(n->from), n->o->ns, n->o->name, n->o->uid,
+                n->o->resource_version, -1, propagation, sync_done, s);
 }
 
 static void foreground(struct gc_controller *gc, struct sync *s, struct gc_node *n)

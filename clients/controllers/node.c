@@ -2,7 +2,7 @@
  * changes. After the grace period its conditions become Unknown and its pods not ready; conditions
  * become taints (NoSchedule at once, NoExecute at a limited rate, and not at all while every node
  * is gone: then it is us who are cut off); pods that do not tolerate a NoExecute taint, or not for
- * longer, are deleted. */
+ * longer, are deleted; so are, after the grace period, pods whose node is gone altogether. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -155,6 +155,12 @@ static void want_taint(struct arena *a, struct json *list, const struct json *ha
     if (list && t) json_push(a, list, t);
 }
 
+static bool was_evicted(const struct json *taints)
+{
+    return find_taint(taints, SLICE_LIT(NOT_READY), SLICE_LIT("NoExecute")) ||
+           find_taint(taints, SLICE_LIT(UNREACHABLE), SLICE_LIT("NoExecute"));
+}
+
 static bool may_evict(struct node_controller *nc, struct node_state *st)
 {
     if (st->evict) return true;
@@ -198,6 +204,7 @@ static struct json *wanted_taints(struct node_controller *nc, struct arena *a,
                           ? NOT_READY
                           : UNREACHABLE;
     want_taint(a, list, have, key, "NoSchedule");
+    if (!nc->all_gone && was_evicted(have)) st->evict = true; /* allowed by a leader before us */
     if (may_evict(nc, st)) want_taint(a, list, have, key, "NoExecute");
     else *ret_wait = true;
     return list;
@@ -259,6 +266,38 @@ static int64_t may_stay_until(const struct kube_object *pod, const struct kube_o
     return until;
 }
 
+struct orphan {
+    struct sync *sync;
+    struct kube_object *pod;
+};
+
+static void on_node(void *ctx, const struct kube_result *r)
+{
+    struct orphan *q = ctx;
+    struct sync *s = q->sync;
+    struct kube_object *p = q->pod;
+    if (r->code == ERR_NOT_FOUND) {
+        log_info("deleting a pod whose node is gone pod=%.*s", (int)s->key.len, s->key.data);
+        sync_sent(s);
+        kube_delete(s->c->app.client, &KUBE_PODS, p->ns, p->name, p->uid, 0, 0, NULL, sync_done, s);
+    }
+    kube_object_unref(p);
+    sync_done(s, r);
+}
+
+/* Nobody is left to stop it. The cache may lag, so the API server itself must say so. */
+static void delete_if_node_gone(struct sync *s, struct kube_object *p)
+{
+    struct orphan *q = arena_alloc(&s->arena, sizeof(*q));
+    if (!q) {
+        s->failed = true;
+        return;
+    }
+    *q = (struct orphan){s, kube_object_ref(p)};
+    sync_sent(s);
+    kube_get(s->c->app.client, &KUBE_NODES, (struct slice){0}, index_node_name(p), on_node, q);
+}
+
 static void process_pod(void *ctx, struct slice key)
 {
     struct node_controller *nc = ctx;
@@ -266,12 +305,13 @@ static void process_pod(void *ctx, struct slice key)
     struct sync *s = sync_new(c, nc->evictions, key);
     struct kube_object *p = informer_get_key(c->pods, key);
     struct kube_object *n = p ? informer_get_key(c->nodes, index_node_name(p)) : NULL;
+    if (p && !n && index_node_name(p).len) delete_if_node_gone(s, p);
     int64_t now = clock_wall_ms(), until = n && !is_deleting(p) ? may_stay_until(p, n) : INT64_MAX;
     if (until <= now) {
         recorder_event(c->node_events, &KUBE_PODS, p, "Normal", "TaintManagerEviction",
                        "Marking for deletion Pod %.*s", (int)key.len, key.data);
         sync_sent(s);
-        kube_delete(c->app.client, &KUBE_PODS, p->ns, p->name, p->uid, -1, NULL, sync_done, s);
+        kube_delete(c->app.client, &KUBE_PODS, p->ns, p->name, p->uid, 0, -1, NULL, sync_done, s);
     } else if (until != INT64_MAX) {
         workqueue_add_after(nc->evictions, key, (uint64_t)(until - now));
     }
@@ -302,9 +342,13 @@ static void process(void *ctx, struct slice key)
     struct sync *s = sync_new(nc->c, nc->queue, key);
     struct kube_object *o = informer_get_key(nc->c->nodes, key);
     if (o && is_silent(nc, o) &&
-        (condition_is(o->json, "Ready", "True") || !condition_of(o->json, "Ready")))
+        (condition_is(o->json, "Ready", "True") || !condition_of(o->json, "Ready"))) {
         mark_unknown(s, o); /* taints follow when the change is seen */
-    else if (o) sync_taints(nc, s, o);
+    } else if (o) {
+        if (is_silent(nc, o) && condition_is(o->json, "Ready", "Unknown"))
+            pods_not_ready(s, o); /* those that the turn that marked it did not get to */
+        sync_taints(nc, s, o);
+    }
     sync_release(s);
 }
 
@@ -346,7 +390,11 @@ static void node_updated(void *ctx, struct kube_object *old, struct kube_object 
 static void node_deleted(void *ctx, struct kube_object *o)
 {
     struct node_controller *nc = ctx;
+    struct controllers *c = nc->c;
     struct node_state *st = smap_entry(&nc->states, o->name, struct node_state, node);
+    for (struct kube_object *p = informer_first(c->pods, c->pods_by_node, o->name); p;
+         p = informer_next(p, c->pods_by_node))
+        workqueue_add_after(nc->evictions, kube_object_key(p), c->node_grace_ms);
     if (!st) return;
     smap_remove(&nc->states, &st->node);
     mem_free(st);
@@ -372,6 +420,8 @@ static void pod_added(void *ctx, struct kube_object *p)
     struct node_controller *nc = ctx;
     struct kube_object *n = informer_get_key(nc->c->nodes, index_node_name(p));
     if (n && has_no_execute(n)) workqueue_add(nc->evictions, kube_object_key(p));
+    if (!n && index_node_name(p).len) /* gone, or not seen yet */
+        workqueue_add_after(nc->evictions, kube_object_key(p), nc->c->node_grace_ms);
 }
 
 static void pod_updated(void *ctx, struct kube_object *old, struct kube_object *p)
@@ -399,6 +449,14 @@ void node_start(struct controllers *c)
     informer_add_handler(c->nodes, &nodes, nc);
     informer_add_handler(c->leases, &leases, nc);
     informer_add_handler(c->pods, &pods, nc);
+}
+
+/* While we did not lead we may have been cut off, and then it was us who did not hear. */
+void node_leading(struct controllers *c)
+{
+    smap_for_each(node, &c->node->states) container_of(node, struct node_state, node)->seen_ms =
+        clock_mono_ms();
+    c->node->all_gone = false;
 }
 
 static void timer_closed(uv_handle_t *h)

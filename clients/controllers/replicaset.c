@@ -133,6 +133,13 @@ struct creation {
     char error[256];
 };
 
+/* Not one of the same name that was deleted. */
+static bool is_current(struct replicaset_controller *rc, const struct kube_object *rs)
+{
+    const struct kube_object *now = informer_get_key(rc->c->replicasets, kube_object_key(rs));
+    return now && slice_eq(now->uid, rs->uid);
+}
+
 static void create_batch(struct creation *cr);
 static void write_status(struct sync *s, struct replicaset_controller *rc, struct kube_object *rs,
                          const char *failure, const char *reason);
@@ -169,7 +176,8 @@ static void on_created(void *ctx, const struct kube_result *r)
                        "Created pod: %.*s", (int)name.len, name.data);
     }
     if (cr->in_flight) return;
-    if (cr->failed || cr->left == 0 || !cr->rc->c->leading) creation_end(cr);
+    if (cr->failed || cr->left == 0 || !cr->rc->c->leading || !is_current(cr->rc, cr->rs))
+        creation_end(cr);
     else create_batch(cr);
 }
 
@@ -259,8 +267,8 @@ static void delete_pods(struct sync *s, struct replicaset_controller *rc, struct
         struct deletion *d = mem_must_calloc(1, sizeof(*d));
         *d = (struct deletion){s, rc, kube_object_ref(rs), kube_object_ref(pods->list[i])};
         sync_sent(s);
-        kube_delete(rc->c->app.client, &KUBE_PODS, d->pod->ns, d->pod->name, d->pod->uid, -1, NULL,
-                    on_deleted, d);
+        kube_delete(rc->c->app.client, &KUBE_PODS, d->pod->ns, d->pod->name, d->pod->uid, 0, -1,
+                    NULL, on_deleted, d);
     }
 }
 
@@ -369,6 +377,8 @@ static void process(void *ctx, struct slice key)
     }
     kube_object_ref(rs);
     bool settled = expected_all_seen(rc, key);
+    /* What came and went while nobody watched is never seen: then nothing else would wake it. */
+    if (!settled) workqueue_add_after(rc->queue, key, EXPECTATIONS_MS + 1000);
     struct objects active = {0};
     claim_pods(s, rc, rs, &active);
     int64_t want = json_path_int(rs->json, "spec.replicas", 1), diff = (int64_t)active.n - want;
@@ -452,10 +462,19 @@ static void set_updated(void *ctx, struct kube_object *old, struct kube_object *
     set_added(ctx, o);
 }
 
+/* The next one of its name must not wait for what this one expected. */
+static void set_deleted(void *ctx, struct kube_object *o)
+{
+    struct replicaset_controller *rc = ctx;
+    struct expected *x = expected_find(rc, kube_object_key(o));
+    if (x) expected_free(rc, x);
+    set_added(ctx, o);
+}
+
 void replicaset_start(struct controllers *c)
 {
     static const struct informer_handler pods = {pod_added, pod_updated, pod_deleted, NULL};
-    static const struct informer_handler sets = {set_added, set_updated, set_added, NULL};
+    static const struct informer_handler sets = {set_added, set_updated, set_deleted, NULL};
     struct replicaset_controller *rc = mem_must_calloc(1, sizeof(*rc));
     c->replicaset = rc;
     rc->c = c;

@@ -11,6 +11,7 @@
 
 #define H2_READ_BYTES (64 * 1024)
 #define H2_WRITE_BATCH (256 * 1024)
+#define H2_REFUSED_PAUSE_MS 50
 
 struct h2_endpoint {
     char *url, *host, *authority;
@@ -82,7 +83,8 @@ struct h2_client {
     struct list waiting;
     size_t n_streams;
     unsigned failed_in_row;
-    uint64_t retry_at_ms; /* no connection before that; 0 = at once */
+    uint64_t retry_at_ms;   /* no connection before that; 0 = at once */
+    uint64_t hold_until_ms; /* no request before that: the server refused one */
     char last_error[200];
     uv_timer_t timer;
     uint64_t timer_at_ms; /* 0 = not armed */

@@ -390,6 +390,10 @@ static void submit_waiting(struct h2_client *c)
 {
     while (c->current && c->current->state == H2_OPEN && !c->current->dead &&
            !list_empty(&c->waiting)) {
+        if (h2_now(c) < c->hold_until_ms) {
+            h2_client_arm(c, c->hold_until_ms);
+            return;
+        }
         struct h2_stream *s = container_of(c->waiting.next, struct h2_stream, link);
         list_remove(&s->link);
         if (c->current->n_streams == 0) {
@@ -409,7 +413,9 @@ static bool work_left(const struct h2_client *c)
         if (conn->dead && conn->state != H2_CLOSING) return true;
     }
     if (list_empty(&c->waiting)) return false;
-    return c->current ? c->current->state == H2_OPEN : h2_now(c) >= c->retry_at_ms;
+    uint64_t now = h2_now(c);
+    return c->current ? c->current->state == H2_OPEN && now >= c->hold_until_ms
+                      : now >= c->retry_at_ms;
 }
 
 static void turn(uv_prepare_t *h)

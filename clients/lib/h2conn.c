@@ -188,9 +188,13 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error,
     if (!s) return 0;
     nghttp2_session_set_stream_user_data(session, id, NULL);
     h2_stream_detach(conn, s);
-    if (error == NGHTTP2_REFUSED_STREAM && !s->code && !s->head_seen && s->whole_body)
+    if (error == NGHTTP2_REFUSED_STREAM && !s->code && !s->head_seen && s->whole_body) {
+        /* It has too much to do: asked again at once it would only refuse again. */
+        conn->client->hold_until_ms = h2_now(conn->client) + H2_REFUSED_PAUSE_MS;
         h2_stream_requeue(s);
-    else h2_stream_finish(s, close_code(s, error));
+    } else {
+        h2_stream_finish(s, close_code(s, error));
+    }
     return 0;
 }
 
@@ -596,7 +600,8 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
     conn->resolving = false;
     if (!conn->dead) {
         if (status < 0)
-            h2_conn_fail(conn, ERR_UNAVAILABLE, "%s: the name cannot be resolved: %s", conn_url(conn), uv_strerror(status));
+            h2_conn_fail(conn, ERR_UNAVAILABLE, "%s: the name cannot be resolved: %s",
+                         conn_url(conn), uv_strerror(status));
         else connect_to(conn, res->ai_addr);
     }
     uv_freeaddrinfo(res);

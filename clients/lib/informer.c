@@ -178,6 +178,15 @@ static void trim(struct informer *inf, struct json *object)
     if (inf->options.trim) inf->options.trim(object);
 }
 
+static void drop_object(struct informer *inf, struct kube_object *o)
+{
+    cache_remove(inf, o);
+    inf->stats.events++;
+    for (int i = 0; i < inf->n_handlers; i++)
+        if (inf->handlers[i].h.deleted) inf->handlers[i].h.deleted(inf->handlers[i].ctx, o);
+    kube_object_unref(o);
+}
+
 static int put_object(struct informer *inf, struct json *json)
 {
     trim(inf, json);
@@ -191,6 +200,10 @@ static int put_object(struct informer *inf, struct json *json)
         kube_object_unref(o);
         return 0;
     }
+    if (old && !slice_eq(old->uid, o->uid)) { /* another object: the first one's end was missed */
+        drop_object(inf, old);
+        old = NULL;
+    }
     if (old) cache_remove(inf, old);
     cache_insert(inf, o);
     inf->stats.events++;
@@ -201,15 +214,6 @@ static int put_object(struct informer *inf, struct json *json)
     }
     kube_object_unref(old);
     return 0;
-}
-
-static void drop_object(struct informer *inf, struct kube_object *o)
-{
-    cache_remove(inf, o);
-    inf->stats.events++;
-    for (int i = 0; i < inf->n_handlers; i++)
-        if (inf->handlers[i].h.deleted) inf->handlers[i].h.deleted(inf->handlers[i].ctx, o);
-    kube_object_unref(o);
 }
 
 static int delete_object(struct informer *inf, struct json *json)

@@ -387,14 +387,15 @@ void kube_patch(struct kube_client *c, const struct kube_resource *r, struct sli
 }
 
 void kube_delete(struct kube_client *c, const struct kube_resource *r, struct slice ns,
-                 struct slice name, struct slice uid, int64_t grace_s, const char *propagation,
-                 kube_done *done, void *ctx)
+                 struct slice name, struct slice uid, int64_t version, int64_t grace_s,
+                 const char *propagation, kube_done *done, void *ctx)
 {
     struct buf body = {0};
     buf_append_str(&body, "{\"kind\":\"DeleteOptions\",\"apiVersion\":\"v1\"");
     if (uid.len) {
         buf_append_str(&body, ",\"preconditions\":{\"uid\":");
         json_write_string(&body, uid);
+        if (version) buf_printf(&body, ",\"resourceVersion\":\"%lld\"", (long long)version);
         buf_append_byte(&body, '}');
     }
     if (grace_s >= 0) buf_printf(&body, ",\"gracePeriodSeconds\":%lld", (long long)grace_s);

@@ -86,11 +86,11 @@ void kube_update(struct kube_client *c, const struct kube_resource *r, struct sl
 void kube_patch(struct kube_client *c, const struct kube_resource *r, struct slice ns,
                 struct slice name, const char *subresource, const struct json *merge_patch,
                 kube_done *done, void *ctx);
-/* `uid` (may be empty) is a precondition; grace_s < 0: the object's own; `propagation` NULL: the
- * server's default. */
+/* `uid` (may be empty) and, beside it, the resourceVersion `version` (0 = any) are preconditions;
+ * grace_s < 0: the object's own; `propagation` NULL: the server's default. */
 void kube_delete(struct kube_client *c, const struct kube_resource *r, struct slice ns,
-                 struct slice name, struct slice uid, int64_t grace_s, const char *propagation,
-                 kube_done *done, void *ctx);
+                 struct slice name, struct slice uid, int64_t version, int64_t grace_s,
+                 const char *propagation, kube_done *done, void *ctx);
 
 /* A streamed GET (watches), with the client's credentials. */
 int kube_stream(struct kube_client *c, struct slice path, const struct h2_callbacks *cb, void *user,

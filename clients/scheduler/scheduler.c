@@ -133,8 +133,9 @@ static void pod_added(void *ctx, struct kube_object *o)
     struct scheduler *s = ctx;
     struct slice key = kube_object_key(o);
     struct sched_pod *old = smap_entry(&s->by_key, key, struct sched_pod, node);
+    bool busy = old && old->state == POD_BINDING; /* `old` may be freed by pod_drop */
     if (old) pod_drop(s, old);
-    if (is_over(o) || (old && old->gone)) {
+    if (is_over(o) || busy) {
         wake(s);
         return;
     }

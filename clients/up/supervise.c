@@ -36,7 +36,7 @@ struct supervisor {
     enum phase phase;
     uint64_t began_ms, stop_ms, next_probe_ms;
     int ready_fd, lock_fd;
-    bool probing, failed, tty, closed, printed_status;
+    bool locked, probing, failed, tty, closed, printed_status;
     char shown[160];
     char error[700];
 };
@@ -142,7 +142,12 @@ static void start_process(struct supervisor *s, struct up_process *x)
         char text[300];
         if (log >= 0) uv_close((uv_handle_t *)&x->handle, NULL);
         snprintf(text, sizeof(text), "cannot start %s: %s", x->name, log < 0 ? strerror(errno) : uv_strerror(rv));
-        fail(s, text);
+        if (s->phase == READY) { /* the others go on: it may work later */
+            say("%s%s\n", s->tty ? "\r\033[K" : "", text);
+            x->again_ms = clock_mono_ms() + 1000;
+        } else {
+            fail(s, text);
+        }
     }
     if (log >= 0) close(log);
     if (null >= 0) close(null);
@@ -322,6 +327,7 @@ static int take_lock(struct supervisor *s)
     char text[32];
     s->lock_fd = open(s->p->lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (s->lock_fd < 0 || flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0) return -1;
+    s->locked = true;
     int n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
     return ftruncate(s->lock_fd, 0) == 0 && pwrite(s->lock_fd, text, (size_t)n, 0) == n ? 0 : -1;
 }
@@ -360,7 +366,7 @@ int up_supervise(struct up_plan *p, int ready_fd)
     if (s->error[0] && s->ready_fd >= 0) dprintf(s->ready_fd, "error: %s\n", s->error);
     else if (s->error[0]) fprintf(stderr, "pintle up: %s\n", s->error);
     if (!failed && ready_fd < 0) say("Stopped. The data stays in %s; start again with the same command.\n", p->dir);
-    unlink(p->state_path);
+    if (s->locked) unlink(p->state_path); /* else it is another's, who is running */
     close(s->lock_fd);
     mem_free(s);
     return failed ? 1 : 0;

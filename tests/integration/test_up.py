@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """`pintle up`, `status`, `down`: a whole control plane, refused starts, the data that stays, and a killed leader."""
-import json, os, signal, socket, sys, threading, time
+import json, os, shutil, signal, socket, sys, threading, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from tap import *
 
@@ -153,6 +153,28 @@ def test_restored():
     ok(out.returncode == 2 and f"127.0.0.1:{BASE + 51}" in out.stderr, "members that have run are known, too", out.stdout + out.stderr)
 
 
+def test_binary_missing():
+    d, copy = DIR + ".copy", os.path.join(DIR + ".bin", "pintle")
+    os.makedirs(DIR + ".bin")
+    shutil.copy(PINTLE, copy)
+    at_exit(lambda: run(PINTLE, "down", "--dir", d))
+    out = run(copy, "up", "--detach", "--members", "1", "--nodes", "1", "--dir", d, "--base-port", BASE + 70, timeout=90)
+    ok(out.returncode == 0, "a control plane of a binary", out.stdout + out.stderr)
+
+    def process(name):
+        with open(os.path.join(d, "state.json")) as f:
+            return next(p["pid"] for p in json.load(f)["processes"] if p["name"] == name)
+    member, killed = process("n1"), process("scheduler-1")
+    os.rename(copy, copy + ".away")
+    os.kill(killed, signal.SIGKILL)
+    wait_for("that it is missed", lambda: process("scheduler-1") == 0)
+    time.sleep(2.5)  # past the first try to start it again
+    os.rename(copy + ".away", copy)
+    ok(wait_for("a new one", lambda: process("scheduler-1") not in (0, killed), 30) and process("n1") == member,
+       "a process that cannot be started again is tried later, and stops nothing else")
+    run(PINTLE, "down", "--dir", d, timeout=60)
+
+
 def test_refusals():
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -176,4 +198,4 @@ def test_refusals():
         ok(out.returncode == 0 and "Usage" in out.stdout, f"{c} --help", out.stdout + out.stderr)
 
 
-main(test_up, test_layout, test_kill_leader, test_data_stays, test_supervisor_killed, test_without_leader, test_restored, test_refusals)
+main(test_up, test_layout, test_kill_leader, test_data_stays, test_supervisor_killed, test_without_leader, test_restored, test_binary_missing, test_refusals)

@@ -66,6 +66,7 @@ struct world {
     struct mock_server a, b;
     struct h2_client *client;
     struct mock_exchange *held;
+    uint64_t busy_until;
 };
 
 static void handler(struct mock_server *m, struct mock_exchange *x)
@@ -86,6 +87,8 @@ static void handler(struct mock_server *m, struct mock_exchange *x)
     } else if (!strcmp(x->path, "/never")) {
         w->held = x;
     } else if (!strcmp(x->path, "/refuse") && m->requests == 1) {
+        nghttp2_submit_rst_stream(x->conn->session, 0, x->id, NGHTTP2_REFUSED_STREAM);
+    } else if (!strcmp(x->path, "/busy") && uv_hrtime() < w->busy_until) {
         nghttp2_submit_rst_stream(x->conn->session, 0, x->id, NGHTTP2_REFUSED_STREAM);
     } else if (!strcmp(x->path, "/goaway") && m->requests == 1) {
         nghttp2_submit_goaway(x->conn->session, 0, 0, NGHTTP2_NO_ERROR, NULL, 0);
@@ -290,6 +293,20 @@ static void test_refused_and_goaway_are_repeated(void **state)
         assert_int_equal(w->a.requests, 2);
         world_free(w);
     }
+}
+
+static void test_refused_with_pauses(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1, (struct h2_client_options){0});
+    struct call c = {0};
+    w->busy_until = uv_hrtime() + 300000000;
+    send_call(w, &c, "POST", "/busy", "payload", 3000);
+    run_until(&w->loop, c.done);
+    assert_int_equal(c.code, 0);
+    assert_memory_equal(c.body, "ok", 2);
+    assert_in_range(w->a.requests, 2, 8);
+    world_free(w);
 }
 
 static void test_silent_server_is_left(void **state)
@@ -565,6 +582,7 @@ int main(void)
         cmocka_unit_test(test_timeouts),
         cmocka_unit_test(test_fail_over_and_back),
         cmocka_unit_test(test_refused_and_goaway_are_repeated),
+        cmocka_unit_test(test_refused_with_pauses),
         cmocka_unit_test(test_silent_server_is_left),
         cmocka_unit_test(test_next_endpoint_keeps_streams),
         cmocka_unit_test(test_garbage_and_fail_fast),

@@ -13,7 +13,7 @@ struct world {
     struct informer *inf;
     struct mock_exchange *watch;
     char last_watch[2048];
-    int lists, watches, gone_once, fail_lists, garbage;
+    int lists, watches, gone_once, fail_lists, garbage, other_uids;
     int added, updated, deleted, synced;
     char log[1024];
 };
@@ -65,6 +65,10 @@ static void handler(struct mock_server *m, struct mock_exchange *x)
                  "{\"metadata\":{\"resourceVersion\":\"50\"},\"items\":[%s,%s]}",
                  pod("a", 40, "n1"), pod("d", 45, "n2"));
         mock_reply(x, 200, body);
+    } else if (w->other_uids) { /* a relist: the same name, but not the same object */
+        mock_reply(x, 200,
+                   "{\"metadata\":{\"resourceVersion\":\"50\"},\"items\":[{\"metadata\":{\"name\":"
+                   "\"a\",\"namespace\":\"ns\",\"uid\":\"new\",\"resourceVersion\":\"40\"}}]}");
     } else if (strstr(x->path, "continue=more")) {
         snprintf(body, sizeof(body), "{\"metadata\":{\"resourceVersion\":\"10\"},\"items\":[%s]}",
                  pod("c", 3, "n2"));
@@ -253,6 +257,25 @@ static void test_gone_lists_again(void **state)
     }
 }
 
+/* Deleted and made anew while nobody watched: both are told, so that nobody keeps the old one. */
+static void test_another_of_the_same_name(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    informer_start(w->inf);
+    run_until(&w->loop, w->watch);
+    w->log[0] = 0;
+    w->gone_once = w->other_uids = 1;
+    w->watch = NULL;
+    mock_cut(&w->server);
+    run_until(&w->loop, w->watch);
+    assert_memory_equal(w->log, "-a +a ", 6);
+    assert_int_equal(w->updated, 0);
+    assert_int_equal(informer_count(w->inf), 1);
+    assert_int_equal(informer_index_count(w->inf, 0, SLICE_LIT("n1")), 0);
+    world_free(w);
+}
+
 static void test_lists_that_fail(void **state)
 {
     (void)state;
@@ -357,7 +380,7 @@ static void test_kube_client(void **state)
     kube_create(w->client, &KUBE_PODS, SLICE_LIT("ns"), body, on_answer, &a[2]);
     kube_patch(w->client, &KUBE_DEPLOYMENTS, SLICE_LIT("ns"), SLICE_LIT("d"), "status", body,
                on_answer, &a[3]);
-    kube_delete(w->client, &KUBE_PODS, SLICE_LIT("ns"), SLICE_LIT("p"), SLICE_LIT("u1"), 0, NULL,
+    kube_delete(w->client, &KUBE_PODS, SLICE_LIT("ns"), SLICE_LIT("p"), SLICE_LIT("u1"), 0, 0, NULL,
                 on_answer, &a[4]);
     kube_create(w->client, &KUBE_PODS, SLICE_LIT("ns"), NULL, on_answer,
                 &a[5]); /* a body that could not be built */
@@ -440,13 +463,10 @@ int main(void)
 {
     log_set_sink(quiet);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_list_and_watch),
-        cmocka_unit_test(test_resume_after_disconnects),
-        cmocka_unit_test(test_gone_lists_again),
-        cmocka_unit_test(test_lists_that_fail),
-        cmocka_unit_test(test_memory_failures),
-        cmocka_unit_test(test_kube_client),
-        cmocka_unit_test(test_useless_member_is_left),
+        cmocka_unit_test(test_list_and_watch),   cmocka_unit_test(test_resume_after_disconnects),
+        cmocka_unit_test(test_gone_lists_again), cmocka_unit_test(test_another_of_the_same_name),
+        cmocka_unit_test(test_lists_that_fail),  cmocka_unit_test(test_memory_failures),
+        cmocka_unit_test(test_kube_client),      cmocka_unit_test(test_useless_member_is_left),
     };
     return cmocka_run_group_tests_name("clients/informer", tests, NULL, NULL);
 }
