@@ -79,10 +79,35 @@ static bool sees(const struct life *l, const struct members_view *v)
     return all == v->all && voters == v->voters;
 }
 
+static bool is_any(enum member_change what)
+{
+    (void)what;
+    return true;
+}
+
+static bool leaves(enum member_change what)
+{
+    return what == MEMBERS_REMOVE || what == MEMBERS_REPLACE;
+}
+
+/* Whether some change may still be made: its client waits, or whoever was asked for it died with it on the way. */
+static bool is_coming(const struct run *r, bool (*which)(enum member_change what))
+{
+    uint64_t now = sim_now_us(r->sim);
+    bool coming = false;
+    for (unsigned i = 0; i < r->n_changes; i++) coming |= which(r->changes[i].what) && r->changes[i].until_us > now;
+    return coming;
+}
+
+bool members_leave(const struct run *r)
+{
+    return is_coming(r, leaves);
+}
+
 bool members_agree(struct run *r)
 {
     struct members_view v;
-    if (!members_in_force(r, &v) || v.coming) return false;
+    if (!members_in_force(r, &v) || v.coming || is_coming(r, is_any)) return false;
     for (uint64_t id = 1; id <= r->top; id++) {
         struct member *m = &r->members[id];
         bool in = v.all >> id & 1;
@@ -94,15 +119,6 @@ bool members_agree(struct run *r)
 
 /* ---- changes
  * -------------------------------------------------------------------------------------- */
-
-bool members_leave(const struct run *r)
-{
-    uint64_t now = sim_now_us(r->sim);
-    bool leave = false;
-    for (unsigned i = 0; i < r->n_changes; i++)
-        leave |= (r->changes[i].what == MEMBERS_REMOVE || r->changes[i].what == MEMBERS_REPLACE) && r->changes[i].until_us > now;
-    return leave;
-}
 
 static void start_member(struct member *m)
 {
@@ -234,9 +250,9 @@ void members_change(struct run *r, enum member_change what, uint64_t id)
 {
     struct member *m = &r->members[id];
     struct members_view v;
-    bool leaves = what == MEMBERS_REMOVE || what == MEMBERS_REPLACE;
+    bool goes = leaves(what);
     if (r->truce || !members_in_force(r, &v)) return;
-    if (disk_unhealed(r, leaves ? id : 0) > (v.voters - leaves - 1) / 2) return; /* who heals needs a majority of others */
+    if (disk_unhealed(r, goes ? id : 0) > (v.voters - goes - 1) / 2) return; /* who heals needs a majority of others */
     if (what == MEMBERS_REPLACE && members_count(r) > 2 && m->wanted) {
         m->held = true; /* its disk is gone with it; it comes back only if it cannot be removed */
         cluster_crash(r, id, SIM_POWER, 1000);
