@@ -92,9 +92,19 @@ static inline void mock_head(struct mock_exchange *x, int status)
     nghttp2_submit_response(x->conn->session, x->id, nv, 2, &p);
 }
 
+/* Room for so many more bytes and a NUL, by powers of two. */
+static inline char *mock_grow(char *p, size_t have, size_t more)
+{
+    size_t size = 1024;
+    while (size < have + 1) size *= 2;
+    if (p && have + more + 1 <= size) return p;
+    while (size < have + more + 1) size *= 2;
+    return realloc(p, size);
+}
+
 static inline void mock_write(struct mock_exchange *x, const char *data, size_t len)
 {
-    x->out = realloc(x->out, x->out_len + len + 1);
+    x->out = mock_grow(x->out, x->out_len, len);
     if (len) memcpy(x->out + x->out_len, data, len);
     x->out_len += len;
     if (x->deferred) {
@@ -154,7 +164,7 @@ static inline int mock_on_data(nghttp2_session *s, uint8_t flags, int32_t id, co
     struct mock_conn *c = user;
     struct mock_exchange *x = nghttp2_session_get_stream_user_data(s, id);
     if (!x) return 0;
-    x->body = realloc(x->body, x->body_len + len + 1);
+    x->body = mock_grow(x->body, x->body_len, len);
     memcpy(x->body + x->body_len, data, len);
     x->body_len += len;
     x->body[x->body_len] = 0;
