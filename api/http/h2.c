@@ -92,7 +92,9 @@ static int on_begin_headers(nghttp2_session *h2, const nghttp2_frame *frame, voi
 {
     struct http_conn *c = user;
     if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;
-    bool full = c->queued > c->server->limits.conn_out_bytes || (server_full(c->server) && c->n_streams > 0);
+    /* After the GOAWAY was made its stream number stands, though it may go out later than this comes in: who sent this is told that
+     * nothing was done. */
+    bool full = c->closing || c->queued > c->server->limits.conn_out_bytes || (server_full(c->server) && c->n_streams > 0);
     struct http_stream *st = full ? NULL : stream_new(c, frame->hd.stream_id);
     if (!st) {
         stat_add(&c->server->stats.refused, 1);

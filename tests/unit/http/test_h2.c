@@ -712,6 +712,51 @@ static void test_graceful(void **state)
     assert_int_equal(uv_loop_close(&g.loop), 0);
 }
 
+static struct {
+    struct fixture f;
+    unsigned requests;
+    bool closed;
+} ending;
+
+/* The first request is the server's end. */
+static void ending_app(void *ctx, struct http_stream *st)
+{
+    (void)ctx;
+    if (ending.requests++ == 0) {
+        http_listener_close(ending.f.listener);
+        http_server_close(ending.f.server, 5000, fixture_set_true, &ending.closed);
+    }
+    http_reply(st, 200, "text/plain", SLICE_LIT("done\n"));
+}
+
+/* A request that comes in behind the end, and before the GOAWAY has gone out, is not in the number that this names: its client sends it
+ * elsewhere, so it must not be done here. */
+static void test_request_behind_the_end(void **state)
+{
+    (void)state;
+    struct h2_client c;
+    struct h2_answer first = {0}, second = {0};
+    memset(&ending, 0, sizeof(ending));
+    fixture_start_with(&ending.f, NULL, ending_app, NULL);
+    h2c_open(&c, &ending.f);
+    for (int i = 0; i < 5; i++) h2c_turn(&c);
+    get(&c, &first, "/");
+    get(&c, &second, "/"); /* both are read in one turn */
+    assert_true(h2c_wait(&c, &second.closed));
+    assert_int_equal(second.close_code, NGHTTP2_REFUSED_STREAM);
+    assert_int_equal(ending.requests, 1);
+    assert_true(first.closed && first.status == 200);
+    answer_release(&first);
+    answer_release(&second);
+    h2c_close(&c);
+    uint64_t end = clock_mono_ms() + CLIENT_WAIT_MS;
+    while (!ending.closed && clock_mono_ms() < end) uv_run(&ending.f.loop, UV_RUN_ONCE);
+    assert_true(ending.closed);
+    http_server_free(ending.f.server);
+    uv_run(&ending.f.loop, UV_RUN_DEFAULT);
+    assert_int_equal(uv_loop_close(&ending.f.loop), 0);
+}
+
 /* A stream that does not end is cut off when the grace is over. */
 static void test_grace_over(void **state)
 {
@@ -876,7 +921,7 @@ int main(void)
         T(test_write_stall),
         T(test_connection_queue),
         T(test_server_queue), T(test_held_bodies), T(test_held_bodies_when_full),
-        T(test_graceful),
+        T(test_graceful), T(test_request_behind_the_end),
         T(test_grace_over),
         T(test_garbage),
         T(test_bit_flips),
