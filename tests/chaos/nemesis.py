@@ -54,7 +54,7 @@ class Nemesis:
     def pick(self, f):
         leader = self.c.leader() if f["who"] != "any" else None
         order = [self.c.members[i] for i in f["order"] if self.c.members[i].wanted]
-        if f["who"] == "leader" and leader:
+        if f["who"] == "leader" and leader and leader.wanted:  # not one that a change stops and starts
             return leader
         rest = [m for m in order if m is not leader]
         return (rest or order)[0]
