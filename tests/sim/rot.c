@@ -87,6 +87,7 @@ void disk_try(struct run *r, uint64_t id, enum sim_damage how)
 {
     struct member *m = &r->members[id];
     if (!m->life || life_gone(m->life) || m->rotting || m->restarting || m->disk_trouble || m->damaged) return;
+    sim_crash_after(r->sim, id, SIM_KILL, 0); /* in order: nothing strikes it on the way */
     cluster_stop(r, id, 1000);
     m->rotting = true;
     m->damage_how = how;
