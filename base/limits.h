@@ -15,6 +15,7 @@
 #define LIMIT_JSON_DEPTH 128
 #define LIMIT_PROTOBUF_DEPTH 64
 #define LIMIT_KUBE_PATCH_OPS 10000                       /* kube-apiserver: JSON patch operations */
+#define LIMIT_KUBE_PATCH_WORK 200000000u   /* elements of lists and maps that one JSON patch goes over: tenths of a second */
 #define LIMIT_SELECTOR_REQUIREMENTS 256
 
 /* HTTP */

@@ -146,6 +146,19 @@ failed:
     return err_set(e, rv, "%s: %.200s", WAL_NEW, io.err.text[0] ? io.err.text : err_text(rv));
 }
 
+/* The next step of something that takes several. */
+static void bulk_submit(struct wal *w, struct env_io *io, enum env_io_op op, void (*done)(struct env_io *io))
+{
+    io->op = op;
+    io->lane = ENV_LANE_BULK;
+    io->status = 0;
+    io->err.text[0] = 0;
+    io->done = done;
+    io->data = w;
+    w->busy++;
+    w->o.env->ops->io(w->o.env, io);
+}
+
 /* ---- extension ------------------------------------------------------------------------------- */
 
 /* Through an open file of its own: the system tells of a write that it could not do once for each open file, and an append that
@@ -154,15 +167,7 @@ static void extend_step(struct env_io *io);
 
 static void extend_submit(struct wal *w, enum env_io_op op)
 {
-    struct env_io *io = &w->extend_io;
-    io->op = op;
-    io->lane = ENV_LANE_BULK;
-    io->status = 0;
-    io->err.text[0] = 0;
-    io->done = extend_step;
-    io->data = w;
-    w->busy++;
-    w->o.env->ops->io(w->o.env, io);
+    bulk_submit(w, &w->extend_io, op, extend_step);
 }
 
 static void extend_step(struct env_io *io)
@@ -203,16 +208,8 @@ static void next_step(struct env_io *io);
 
 static void next_submit(struct wal *w, enum env_io_op op, enum wal_next state)
 {
-    struct env_io *io = &w->next_io;
-    io->op = op;
-    io->lane = ENV_LANE_BULK;
-    io->status = 0;
-    io->err.text[0] = 0;
-    io->done = next_step;
-    io->data = w;
     w->next_state = state;
-    w->busy++;
-    w->o.env->ops->io(w->o.env, io);
+    bulk_submit(w, &w->next_io, op, next_step);
 }
 
 static void next_write_head(struct wal *w)

@@ -80,8 +80,6 @@ static int locate(struct arena *a, struct json *doc, struct slice path, struct p
 
 /* ---- operations ------------------------------------------------------------------------------- */
 
-/* Elements of containers that one patch may go over, for removals, moves and comparisons; some tenths of a second. */
-#define PATCH_WORK 200000000u
 #define SWEEP_WORK 16 /* of one element: the index is made again, too */
 
 struct patch {
@@ -95,7 +93,7 @@ struct patch {
 static int spend(struct patch *p, size_t elements)
 {
     p->work += elements;
-    return p->work <= PATCH_WORK ? 0 : err_set(p->e, ERR_LIMIT, "the patch is too much work: use fewer operations on large lists and maps");
+    return p->work <= LIMIT_KUBE_PATCH_WORK ? 0 : err_set(p->e, ERR_LIMIT, "the patch is too much work: use fewer operations on large lists and maps");
 }
 
 /* Before something looks at whole values. */

@@ -1,7 +1,7 @@
 /* Members that come and go while the cluster works. The nemesis asks for them: a voter or a learner is added and started (before
  * or after the answer), a learner is promoted, somebody is removed, or is replaced for good - of any member, as clients do
- * (api/core/core_member.c sends it on to the leader, and again when leadership moves); or somebody moves to another URL, of the leader. Whoever was added gets an id of its own; whoever was removed must be told,
- * stop, and refuse to start again. */
+ * (api/core/core_member.c sends it on to the leader, and again when leadership moves); or somebody moves to another URL, of the
+ * leader. Whoever was added gets an id of its own; whoever was removed must be told, stop, and refuse to start again. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -79,35 +79,29 @@ static bool sees(const struct life *l, const struct members_view *v)
     return all == v->all && voters == v->voters;
 }
 
-static bool is_any(enum member_change what)
-{
-    (void)what;
-    return true;
-}
-
 static bool leaves(enum member_change what)
 {
     return what == MEMBERS_REMOVE || what == MEMBERS_REPLACE;
 }
 
 /* Whether some change may still be made: its client waits, or whoever was asked for it died with it on the way. */
-static bool is_coming(const struct run *r, bool (*which)(enum member_change what))
+static bool is_coming(const struct run *r, bool only_removals)
 {
     uint64_t now = sim_now_us(r->sim);
     bool coming = false;
-    for (unsigned i = 0; i < r->n_changes; i++) coming |= which(r->changes[i].what) && r->changes[i].until_us > now;
+    for (unsigned i = 0; i < r->n_changes; i++) coming |= (!only_removals || leaves(r->changes[i].what)) && r->changes[i].until_us > now;
     return coming;
 }
 
 bool members_leave(const struct run *r)
 {
-    return is_coming(r, leaves);
+    return is_coming(r, true);
 }
 
 bool members_agree(struct run *r)
 {
     struct members_view v;
-    if (!members_in_force(r, &v) || v.coming || is_coming(r, is_any)) return false;
+    if (!members_in_force(r, &v) || v.coming || is_coming(r, false)) return false;
     for (uint64_t id = 1; id <= r->top; id++) {
         struct member *m = &r->members[id];
         bool in = v.all >> id & 1;

@@ -518,18 +518,23 @@ static void test_third_decides(void **state)
     expect_named(2);
 }
 
+static void name_and_reopen(uint64_t id)
+{
+    fill();
+    flip(id);
+    pass(2 * PERIOD);
+    expect_named(id);
+    close_node(id);
+    open_node(id);
+}
+
 /* An accused member that comes back with another state does not believe what was said of the old one, serves nothing until a
  * check clears it, and then serves again. */
 static void test_healed(void **state)
 {
     bool held = false;
     (void)state;
-    fill();
-    flip(2);
-    pass(2 * PERIOD);
-    expect_named(2);
-    close_node(2);
-    open_node(2); /* with nothing: it gets the whole log again, CHECK, reports and verdict too */
+    name_and_reopen(2); /* with nothing: it gets the whole log again, CHECK, reports and verdict too */
     settle();
     assert_int_equal(nodes[2].fatal, 0);
     assert_true(nodes[2].refusing);
@@ -554,12 +559,7 @@ static void test_healed(void **state)
 static void test_waiting_read(void **state)
 {
     (void)state;
-    fill();
-    flip(2);
-    pass(2 * PERIOD);
-    expect_named(2);
-    close_node(2);
-    open_node(2);
+    name_and_reopen(2);
     assert_false(nodes[2].refusing);
     assert_int_equal(get(2), ERR_CORRUPT); /* the log, and the verdict in it, comes before the read point */
     assert_true(nodes[2].refusing);
