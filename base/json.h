@@ -63,6 +63,8 @@ struct json *json_int(struct arena *a, int64_t v);
 struct json *json_double(struct arena *a, double v); /* null when it is no finite number */
 /* Whether it may be the text of a string: nothing checks that again. */
 bool json_utf8(struct slice text);
+/* Writes a code point (no surrogate, at most 0x10ffff) in up to 4 bytes; returns the byte behind it. */
+uint8_t *json_put_utf8(uint8_t *out, uint32_t c);
 /* The characters are borrowed (they must outlive the arena's values); json_string_copy copies. */
 struct json *json_string(struct arena *a, struct slice s);
 struct json *json_string_copy(struct arena *a, struct slice s);

@@ -140,7 +140,7 @@ static int hex4(const uint8_t *p, const uint8_t *end)
     return v;
 }
 
-static uint8_t *put_utf8(uint8_t *out, uint32_t c)
+uint8_t *json_put_utf8(uint8_t *out, uint32_t c)
 {
     if (c < 0x80) {
         *out++ = (uint8_t)c;
@@ -194,7 +194,7 @@ static uint8_t *unescape_one(struct parser *s, uint8_t *out)
     case 't': *out++ = '\t'; return out;
     case 'u': {
         int32_t point = escaped_unicode(s);
-        return point < 0 ? NULL : put_utf8(out, (uint32_t)point);
+        return point < 0 ? NULL : json_put_utf8(out, (uint32_t)point);
     }
     default: return fail_at(s, s->p - 2, ERR_INVALID, "unknown escape in a string");
     }

@@ -271,7 +271,7 @@ struct mutation {
     size_t n_claims;
     struct slice taken[KUBE_MAX_CLAIMS];    /* those of the last attempt that were not free */
     size_t n_taken;
-    struct slice releases[KUBE_MAX_CLAIMS]; /* keys given back by the same txn */
+    struct slice releases[KUBE_MAX_CLAIMS]; /* keys given back by the same txn, if they are this object's */
     size_t n_releases;
     int64_t revision; /* of the object after it */
     int64_t lease;    /* to put it with */

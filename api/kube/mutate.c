@@ -110,6 +110,20 @@ static struct compare guard_of(struct slice key, const struct record *seen)
     return (struct compare){.target = COMPARE_MOD, .key = key, .number = seen->mod_rev};
 }
 
+/* Gives back what the object holds: what names another object, or nothing, stays as it is. */
+static int build_release(struct kube_request *q, struct slice key, struct op *ret)
+{
+    struct txn_op *txn = arena_calloc(&q->arena, 1, sizeof(*txn));
+    struct compare *held = arena_calloc(&q->arena, 1, sizeof(*held));
+    struct op *give = arena_calloc(&q->arena, 1, sizeof(*give));
+    if (!txn || !held || !give) return ERR_NOMEM;
+    *held = (struct compare){.target = COMPARE_VALUE, .key = key, .value = q->mut.key};
+    *give = (struct op){.type = OP_DELETE, .del = {.key = key}};
+    *txn = (struct txn_op){.compares = held, .n_compares = 1, .success = give, .n_success = 1};
+    *ret = (struct op){.type = OP_TXN, .txn = txn};
+    return 0;
+}
+
 /* The txn: all guards, then the object and its allocations; else what is there now. */
 static int build(struct kube_request *q, struct txn_op *txn)
 {
@@ -138,7 +152,8 @@ static int build(struct kube_request *q, struct txn_op *txn)
         success[txn->n_success++] = (struct op){.type = OP_PUT, .put = {.key = key, .value = m->key}};
     }
     for (size_t i = 0; i < m->n_releases; i++) {
-        success[txn->n_success++] = (struct op){.type = OP_DELETE, .del = {.key = m->releases[i]}};
+        int code = build_release(q, m->releases[i], &success[txn->n_success++]);
+        if (code) return code;
     }
     return 0;
 }

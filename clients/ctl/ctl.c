@@ -397,5 +397,6 @@ int cmd_ctl(int argc, char **argv)
     uv_run(&c.loop, UV_RUN_DEFAULT);
     uv_loop_close(&c.loop);
     arena_release(&c.arena);
+    if (fflush(stdout) != 0 || ferror(stdout)) return ctl_fail("standard output could not be written");
     return rv;
 }

@@ -80,6 +80,12 @@ uint64_t ctl_uint(const struct json *v, const char *name);
 /* What range_end is for a prefix; "\0" if there is no end. */
 struct slice ctl_prefix_end(struct ctl *c, struct slice key);
 bool ctl_parse_lease(const char *text, int64_t *ret);
+/* Words of a line as etcdctl takes them: what stands between spaces, in 'single quotes' as it is, in double quotes as a
+ * string of Go. The second begins at a '"' and moves *p behind the closing one. -1 and NULL after an error was printed: no end,
+ * an escape that is none, a NUL byte (which an argument cannot have either), more than `max`. */
+#define CTL_SPACES " \t\r\n\v\f"
+int ctl_split(struct ctl *c, const char *line, char **words, int max);
+char *ctl_unquote(struct ctl *c, const char **p);
 /* The header of an answer, with -w fields. */
 void ctl_fields_header(const struct json *answer);
 void ctl_table(struct ctl *c, const char *const *head, size_t columns, const char *const *cells, size_t rows);

@@ -1,6 +1,5 @@
 /* get, put, del, txn, watch, compaction. */
-#include <ctype.h>
-#include <signal.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,7 +141,6 @@ static int cmd_get(struct ctl *c)
 
 /* ---- put, del -------------------------------------------------------------------------------------------------- */
 
-/* The value: the last argument, or standard input. */
 static int read_stdin(struct buf *out)
 {
     uint8_t *p;
@@ -152,7 +150,8 @@ static int read_stdin(struct buf *out)
         n = p ? fread(p, 1, 65536, stdin) : 0;
         out->len += n;
     } while (n);
-    return out->failed;
+    if (ferror(stdin)) return ctl_fail("cannot read the value from standard input: %s", strerror(errno));
+    return out->failed ? ctl_fail("out of memory") : 0;
 }
 
 static int encode_put(struct buf *r, const char *key, struct slice value)
@@ -185,7 +184,7 @@ static int cmd_put(struct ctl *c)
     struct buf r = {0}, input = {0};
     struct json *answer;
     if (c->argc < 2 || c->argc > 3) return ctl_fail("put command needs 1 argument and input from stdin or 2 arguments");
-    if (c->argc == 2 && !ctl_flags.ignore_value && read_stdin(&input) != 0) return ctl_fail("the value is too large");
+    if (c->argc == 2 && !ctl_flags.ignore_value && read_stdin(&input) != 0) return 1;
     int rv = encode_put(&r, c->argv[1], c->argc == 3 ? slice_str(c->argv[2]) : buf_slice(&input));
     if (rv == 0) rv = ctl_call(c, "/etcdserverpb.KV/Put", &r, put_fields, &answer);
     if (rv == 0) print_put(c, answer);
@@ -220,46 +219,49 @@ static int cmd_del(struct ctl *c)
 
 /* ---- txn --------------------------------------------------------------------------------------------------------- */
 
-/* Splits a line into words as a shell would: quotes, backslashes. Returns the number of words. */
-static int split_words(char *line, char **words, int max)
+static bool is(struct slice word, const char *a, const char *b)
 {
-    int n = 0;
-    char *to = line;
-    while (*line && n < max) {
-        while (isspace((unsigned char)*line)) line++;
-        if (!*line) break;
-        char quote = 0;
-        words[n++] = to;
-        for (; *line && (quote || !isspace((unsigned char)*line)); line++) {
-            if (quote ? *line == quote : *line == '"' || *line == '\'') quote = quote ? 0 : *line;
-            else if (*line == '\\' && line[1]) *to++ = *++line;
-            else *to++ = *line;
-        }
-        if (*line) line++;
-        *to++ = 0;
-    }
-    return n;
+    return slice_eq_str(word, a) || slice_eq_str(word, b);
+}
+
+/* The bytes of *p that are in `set`, or are not; moves *p behind them and the spaces that follow. */
+static struct slice take(const char **p, const char *set, bool in)
+{
+    struct slice s = slice_make(*p, in ? strspn(*p, set) : strcspn(*p, set));
+    *p += s.len;
+    *p += strspn(*p, CTL_SPACES);
+    return s;
 }
 
 /* value("k") = "v", mod("k") > "3" and so on. */
-static int encode_compare(struct buf *out, const char *line)
+static int encode_compare(struct ctl *c, struct buf *out, const char *line)
 {
     static const char *const targets[] = {"ver", "c", "m", "val", "lease"};
     static const char *const alternatives[] = {"version", "create", "mod", "value", "lease"};
-    char target[16], key[1024], op[4], value[4096];
-    if (sscanf(line, " %15[a-z] ( \"%1023[^\"]\" ) %3[=<>!] \"%4095[^\"]\"", target, key, op, value) != 4 &&
-        sscanf(line, " %15[a-z] ( \"%1023[^\"]\" ) %3[=<>!] %4095[^ \n]", target, key, op, value) != 4)
-        return ctl_fail("malformed comparison: %s", line);
-    int t = -1, result = !strcmp(op, "=") ? 0 : !strcmp(op, ">") ? 1 : !strcmp(op, "<") ? 2 : !strcmp(op, "!=") ? 3 : -1;
-    for (int i = 0; i < 5; i++)
-        if (!strcmp(target, targets[i]) || !strcmp(target, alternatives[i])) t = i;
-    if (t < 0 || result < 0) return ctl_fail("malformed comparison: %s", line);
-    struct buf m = {0};
+    static const char *const results[] = {"=", ">", "<", "!="};
+    const char *p = line + strspn(line, CTL_SPACES), *key, *value;
+    int t = 4, result = 3;
+    struct slice target = take(&p, CTL_SPACES "(", false);
+    while (t >= 0 && !is(target, targets[t], alternatives[t])) t--;
+    if (take(&p, "(", true).len != 1 || *p != '"') goto malformed;
+    if (!(key = ctl_unquote(c, &p))) return 1;
+    p += strspn(p, CTL_SPACES);
+    if (take(&p, ")", true).len != 1) goto malformed;
+    struct slice op = take(&p, "=<>!", true);
+    while (result >= 0 && !slice_eq_str(op, results[result])) result--;
+    if (*p != '"') value = arena_strdup(&c->arena, take(&p, CTL_SPACES "\"", false));
+    else if (!(value = ctl_unquote(c, &p))) return 1;
+    p += strspn(p, CTL_SPACES);
+    if (*p || t < 0 || result < 0) goto malformed;
     int64_t number = 0;
-    char *end = value;
-    if (t == 4) (void)ctl_parse_lease(value, &number);
-    else if (t != 3) number = strtoll(value, &end, 10);
-    if (t != 3 && t != 4 && (*end || end == value)) return ctl_fail("malformed comparison: %s", line);
+    char *end;
+    errno = 0;
+    if (t == 4 && !ctl_parse_lease(value, &number)) goto malformed;
+    if (t < 3) {
+        number = strtoll(value, &end, 10);
+        if (*end || end == value || errno) goto malformed;
+    }
+    struct buf m = {0};
     pb_uint(&m, 1, (uint64_t)result);
     pb_uint(&m, 2, (uint64_t)t);
     pb_bytes(&m, 3, slice_str(key));
@@ -268,19 +270,22 @@ static int encode_compare(struct buf *out, const char *line)
     pb_message(out, 1, buf_slice(&m));
     buf_release(&m);
     return 0;
+malformed:
+    return ctl_fail("malformed comparison: %s", line);
 }
 
-static int encode_txn_op(struct ctl *c, struct buf *out, unsigned field, char *line)
+static int encode_txn_op(struct ctl *c, struct buf *out, unsigned field, const char *line)
 {
-    char *words[8] = {0};
+    char *words[16] = {0};
     struct buf m = {0}, op = {0};
     const struct ctl_flags before = ctl_flags;
     struct flag flags[] = {{"prefix", FLAG_BOOL, &ctl_flags.prefix, 0, 0}, {"from-key", FLAG_BOOL, &ctl_flags.from_key, 0, 0},
                            {"lease", FLAG_STRING, &ctl_flags.lease, 0, 0}, {"prev-kv", FLAG_BOOL, &ctl_flags.prev_kv, 0, 0},
                            {"limit", FLAG_INT, &ctl_flags.limit, 0, 0},    {"rev", FLAG_INT, &ctl_flags.rev, 0, 0}, {0}};
     struct err e = {0};
-    int n = split_words(line, words, 8), rv = 1;
+    int n = ctl_split(c, line, words, sizeof(words) / sizeof(words[0])), rv = 1;
     unsigned kind = 0;
+    if (n < 0) return 1;
     if (flags_parse(flags, n, words, &n, &e) != 0) {
         rv = ctl_fail("%s", e.text);
     } else if (n == 3 && !strcmp(words[0], "put")) {
@@ -334,7 +339,7 @@ static int cmd_txn(struct ctl *c)
         while (rv == 0 && (n = getline(&line, &size, stdin)) > 0) {
             if (line[n - 1] == '\n') line[--n] = 0;
             if (n == 0) break;
-            rv = part == 0 ? encode_compare(&r, line) : encode_txn_op(c, &r, part + 1, line);
+            rv = part == 0 ? encode_compare(c, &r, line) : encode_txn_op(c, &r, part + 1, line);
         }
     }
     free(line);

@@ -1,11 +1,13 @@
 /* Certificates for a control plane on one machine: a CA, and leaves signed by it. P-256 keys, ten years. */
+#include <errno.h>
+#include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
-#include <sys/stat.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "clients/up/up_int.h"
@@ -18,8 +20,10 @@ static const char server_names[] = "DNS:localhost,DNS:kubernetes,DNS:kubernetes.
 static int fail(struct err *e, const char *what, const char *path)
 {
     char text[128];
-    ERR_error_string_n(ERR_get_error(), text, sizeof(text));
-    return err_set(e, ERR_IO, "cannot %s %s: %s", what, path, text);
+    int number = errno;
+    unsigned long code = ERR_get_error();
+    ERR_error_string_n(code, text, sizeof(text));
+    return err_set(e, ERR_IO, "cannot %s %s: %s", what, path, code && !ERR_SYSTEM_ERROR(code) ? text : strerror(number));
 }
 
 static void path_of(char *out, size_t size, const char *dir, const char *name, const char *suffix)
@@ -27,29 +31,40 @@ static void path_of(char *out, size_t size, const char *dir, const char *name, c
     snprintf(out, size, "%s/%s.%s", dir, name, suffix);
 }
 
-static int save(const char *dir, const char *name, X509 *cert, EVP_PKEY *key, struct err *e)
+/* Whole, or not there: one of the two, which is not NULL. */
+static int save_one(const char *dir, const char *name, X509 *cert, EVP_PKEY *key, struct err *e)
 {
-    char path[1024];
-    path_of(path, sizeof(path), dir, name, "key");
-    mode_t before = umask(077);
-    FILE *f = fopen(path, "we");
-    umask(before);
-    int ok = f && PEM_write_PrivateKey(f, key, NULL, NULL, 0, NULL, NULL) == 1;
-    if (f && fclose(f) != 0) ok = 0;
-    if (!ok) return fail(e, "write", path);
-    path_of(path, sizeof(path), dir, name, "crt");
-    f = fopen(path, "we");
-    ok = f && PEM_write_X509(f, cert) == 1;
-    if (f && fclose(f) != 0) ok = 0;
-    return ok ? 0 : fail(e, "write", path);
+    char path[1024], part[1032];
+    path_of(path, sizeof(path), dir, name, key ? "key" : "crt");
+    snprintf(part, sizeof(part), "%s.part", path);
+    unlink(part);
+    int fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, key ? 0600 : 0644);
+    FILE *f = fd >= 0 ? fdopen(fd, "w") : NULL;
+    if (!f) {
+        int rv = fail(e, "write", part);
+        if (fd >= 0) close(fd);
+        return rv;
+    }
+    bool ok = key ? PEM_write_PrivateKey(f, key, NULL, NULL, 0, NULL, NULL) == 1 : PEM_write_X509(f, cert) == 1;
+    ok = ok && fflush(f) == 0 && fsync(fd) == 0;
+    int rv = ok ? 0 : fail(e, "write", part);
+    if (fclose(f) != 0 && rv == 0) rv = fail(e, "write", part);
+    if (rv == 0 && rename(part, path) != 0) rv = fail(e, "write", path);
+    if (rv != 0) unlink(part);
+    return rv;
 }
 
-static bool exists(const char *dir, const char *name)
+static int save(const char *dir, const char *name, X509 *cert, EVP_PKEY *key, struct err *e)
 {
-    char crt[1024], key[1024];
-    path_of(crt, sizeof(crt), dir, name, "crt");
-    path_of(key, sizeof(key), dir, name, "key");
-    return access(crt, R_OK) == 0 && access(key, R_OK) == 0;
+    int rv = save_one(dir, name, NULL, key, e);
+    return rv ? rv : save_one(dir, name, cert, NULL, e);
+}
+
+static bool exists(const char *dir, const char *name, const char *suffix)
+{
+    char path[1024];
+    path_of(path, sizeof(path), dir, name, suffix);
+    return access(path, F_OK) == 0;
 }
 
 static bool add_extension(X509 *cert, X509 *issuer, int nid, const char *value)
@@ -88,7 +103,7 @@ fail:
 
 int pki_ca(const char *dir, struct err *e)
 {
-    if (exists(dir, "ca")) return 0;
+    if (exists(dir, "ca", "crt")) return 0; /* its key was there before it, and is read where it is needed */
     EVP_PKEY *key = EVP_EC_gen("P-256");
     X509 *cert = key ? cert_new(key, "pintle-ca", NULL) : NULL;
     int rv = 0;
@@ -122,7 +137,7 @@ static int load_ca(const char *dir, X509 **ret_cert, EVP_PKEY **ret_key, struct 
 int pki_issue(const char *dir, const char *name, const char *common_name, const char *organization, bool server,
               struct err *e)
 {
-    if (exists(dir, name)) return 0;
+    if (exists(dir, name, "crt") && exists(dir, name, "key")) return 0;
     X509 *ca = NULL, *cert = NULL;
     EVP_PKEY *ca_key = NULL, *key = NULL;
     int rv = load_ca(dir, &ca, &ca_key, e);

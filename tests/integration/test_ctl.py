@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """`pintle ctl`: its words where a command is not one or a file or host is none, and its output formats beside those of etcdctl."""
-import os, re, sys
+import os, re, subprocess, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from tap import *
 
@@ -62,4 +62,50 @@ def test_errors():
     ok(out.returncode == 1 and "the name cannot be resolved" in out.stderr, "so does a host that is none", out.stderr)
 
 
-main(test_groups, test_errors, test_formats)
+def test_txn():
+    """Words and strings of txn, as etcdctl reads them; what cannot be read changes nothing."""
+    def lines(compares, then):
+        return "".join(c + "\n" for c in compares) + "\n" + "".join(t + "\n" for t in then) + "\n\n"
+
+    def both(name, compares, then):
+        if not ETCDCTL:
+            return skip(name, "no etcdctl")
+        command = ("--endpoints", C.urls[0], "txn")
+        theirs, ours = (run(*p, *command, input=lines(compares, then)) for p in ((ETCDCTL,), (PINTLE, "ctl")))
+        ok((theirs.returncode == 0) == (ours.returncode == 0) and theirs.stdout == ours.stdout, name + " as etcdctl",
+           theirs.stdout + theirs.stderr + ours.stdout + ours.stderr)
+    long = "x" * 5000
+    for name, key, value in (("empty", "t/empty", ""), ("long", "t/long", long), ("longer", "t/longer", long + "y"), ("quoted", "t/quoted", 'a "b" \\ c'), ("of lines", "t/lines", "a\nb\té")):
+        ok(ctl("put", key, value).returncode == 0, f"a value that is {name}")
+        quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\x09").replace("é", "\\u00e9")
+        both(f"a compare with a value that is {name}", [f'value("{key}") = "{quoted}"'], [f'get {key}'])
+        both("and it is put as it is", [], [f'put {key} "{quoted}"', f"get {key}"])
+        ok(ctl("get", key, "--print-value-only").stdout == value + "\n", "so", value)
+    both("a compare with the beginning of a long value", [f'value("t/longer") = "{long}"'], ["get t/longer"])
+    both("a backslash outside of quotes", [], ["put t/back a\\nb", "get t/back"])
+    out = run(PINTLE, "ctl", "--endpoints", C.urls[0], "txn", input=lines([], ["put t/single 'a  \"b'", "get t/single"]))
+    ok(out.stdout == "SUCCESS\n\nOK\n\nt/single\na  \"b\n", "what is in single quotes stays as it is (etcdctl cuts it)", out.stdout)
+    before = ctl("get", "t/", "--prefix").stdout
+    for compare in ('value("t/long") = "x', 'value("t/long") = "\\z"', 'value("t/long") = "a" b', 'value("t/long") == "a"', 'mod("t/long") = "1x"', "mod(t/long) = 1",
+                    'mod("t/long") = ', 'mod("t/long") > "99999999999999999999"', 'lease("t/long") = "xyz"', 'size("t/long") = "1"', 'value("t/long" = "a"'):
+        out = run(PINTLE, "ctl", "--endpoints", C.urls[0], "txn", input=lines([compare], ["put t/long bad"]))
+        ok(out.returncode == 1 and out.stderr.startswith("Error: ") and not out.stdout, f"a compare that is none: {compare}", out.stdout + out.stderr)
+    for op in ("put t/long", 'put t/long "bad', "put t/long bad more", "put t/long a" + " b" * 20, 'put t/long "\\x00"', "puts t/long bad"):
+        out = run(PINTLE, "ctl", "--endpoints", C.urls[0], "txn", input=lines([], [op]))
+        ok(out.returncode == 1 and out.stderr.startswith("Error: ") and not out.stdout, f"a request that is none: {op[:30]}", out.stdout + out.stderr)
+    ok(ctl("get", "t/", "--prefix").stdout == before, "and nothing was written")
+
+
+def test_input_and_output():
+    command = (PINTLE, "ctl", "--endpoints", C.urls[0])
+    with open("/dev/full", "w") as full:
+        out = subprocess.run([*command, "get", "t/", "--prefix"], stdout=full, stderr=subprocess.PIPE, text=True)
+    ok(out.returncode == 1 and "standard output could not be written" in out.stderr, "an answer that cannot be written is an error", out.stderr)
+    folder = os.open("/", os.O_RDONLY)
+    out = subprocess.run([*command, "put", "t/long"], stdin=folder, capture_output=True, text=True)
+    os.close(folder)
+    ok(out.returncode == 1 and "standard input: Is a directory" in out.stderr, "so is a value that cannot be read", out.stderr)
+    ok(ctl("get", "t/long", "--print-value-only").stdout == "x" * 5000 + "\n", "and nothing was written")
+
+
+main(test_groups, test_errors, test_formats, test_txn, test_input_and_output)

@@ -312,9 +312,11 @@ def pods():
     tap.equal("QoS Guaranteed", c.post(PODS + "?dryRun=All", q).json["status"]["qosClass"], "Guaranteed")
 
 
+def svc(name, **spec):
+    return {"metadata": {"name": name}, "spec": dict({"ports": [{"port": 80}], "selector": {"a": "b"}}, **spec)}
+
+
 def services():
-    def svc(name, **spec):
-        return {"metadata": {"name": name}, "spec": dict({"ports": [{"port": 80}], "selector": {"a": "b"}}, **spec)}
     k = c.get(SVC + "/kubernetes").json
     tap.equal("the kubernetes service", k["spec"]["clusterIP"], "10.96.0.1")
     status_is("its address is taken", c.post(SVC, svc("x", clusterIP="10.96.0.1")), 422, "Invalid", "provided IP is already allocated")
@@ -556,6 +558,13 @@ def through_etcd():
     status_is("what is no object: get", c.get(CM + "/broken"), 500, "InternalError")
     tap.equal("list", c.get(CM).status, 500)
     ctl("del", "/registry/configmaps/default/broken")
+    port = [{"port": 1, "nodePort": 30200}]
+    tap.equal("a service with a node port", c.post(SVC, svc("owner", type="NodePort", ports=port)).status, 201)
+    ctl("put", "/registry/services/specs/default/double", json.dumps(dict(svc("double", type="NodePort", clusterIP="None", ports=port), apiVersion="v1", kind="Service")))
+    r = c.delete(SVC + "/double")
+    again = c.post(SVC, svc("third", type="NodePort", ports=port))
+    tap.check("one that was written by hand with the same port does not give it back when it goes",
+              r.status == 200 and again.status == 422 and "provided port is already allocated" in again.json["message"], (r, again))
     tap.equal("and when it is gone", c.get(CM).status, 200)
     e = c.post("/api/v1/namespaces/default/events", {"metadata": {"generateName": "e-"}, "involvedObject": {"kind": "Pod", "name": "x", "namespace": "default"}, "reason": "R", "message": "m", "type": "Normal"})
     kv = json.loads(ctl("get", "/registry/events/default/" + e.json["metadata"]["name"], "-w", "json"))["kvs"][0] if e.status == 201 else {}

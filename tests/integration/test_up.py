@@ -101,7 +101,16 @@ def test_data_stays():
         out = run(PINTLE, "up", "--detach", "--dir", DIR, *flags, timeout=90)
         ok(out.returncode == 2 and "was made with --members 3 --base-port" in out.stderr, f"other settings than the data's: {flags}", out.stderr)
     ok(sorted(os.listdir(DIR)) == before, "and nothing is changed by asking", os.listdir(DIR))
+    pki, kept = os.path.join(DIR, "pki"), DIR + ".ca.key"
+    ca = open(os.path.join(pki, "ca.crt")).read()
+    os.rename(os.path.join(pki, "ca.key"), kept)
+    os.remove(os.path.join(pki, "server.key"))
+    out = run(*UP, timeout=90)
+    ok(out.returncode != 0 and "ca.key: No such file or directory" in out.stderr, "a CA that has lost its key is not replaced", out.stderr)
+    os.rename(kept, os.path.join(pki, "ca.key"))
     out = run(PINTLE, "up", "--detach", "--dir", DIR, timeout=90)
+    ok(open(os.path.join(pki, "ca.crt")).read() == ca and os.stat(os.path.join(pki, "server.key")).st_mode & 0o777 == 0o600 and
+       not [f for f in os.listdir(pki) if f.endswith(".part")], "a lost key of a server is made again, with its certificate", os.listdir(pki))
     ok(out.returncode == 0 and str(BASE) in out.stdout, "the data's settings need not be said again", out.stdout + out.stderr)
     out = run(PINTLE, "ctl", "--endpoints", status()["members"][0]["client_url"], "snapshot", "save", SNAPSHOT)
     ok(out.returncode == 0, "a snapshot is saved", out.stderr)
