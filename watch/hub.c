@@ -82,7 +82,7 @@ struct watch_hub {
     uint64_t n_events, n_batches, n_history;
 };
 
-int watch_hub_new(const struct watch_upstream *up, void *ctx, int64_t revision,
+int watch_hub_new(const struct watch_upstream *up, void *ctx, int64_t revision, uint64_t seed,
                   struct watch_hub **ret)
 {
     struct watch_hub *h = mem_calloc(1, sizeof(*h));
@@ -90,6 +90,7 @@ int watch_hub_new(const struct watch_upstream *up, void *ctx, int64_t revision,
     h->up = *up;
     h->ctx = ctx;
     h->revision = revision;
+    h->index.seed = h->index.random = seed;
     for (unsigned i = 0; i < LAG_BUCKETS; i++) list_init(&h->buckets[i]);
     *ret = h;
     return 0;

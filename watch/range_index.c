@@ -13,7 +13,7 @@
 
 static struct watch_group **bucket_of(const struct range_index *ix, struct slice key)
 {
-    return &ix->buckets[XXH3_64bits(key.data, key.len) & (ix->n_buckets - 1)];
+    return &ix->buckets[XXH3_64bits_withSeed(key.data, key.len, ix->seed) & (ix->n_buckets - 1)];
 }
 
 static struct watch_group *single_find(const struct range_index *ix, struct slice key)
@@ -32,7 +32,7 @@ static bool single_room(struct range_index *ix)
     size_t n = ix->n_buckets ? ix->n_buckets * 2 : FIRST_BUCKETS;
     struct watch_group **buckets = mem_calloc(n, sizeof(struct watch_group *));
     if (!buckets) return ix->n_buckets > 0;
-    struct range_index bigger = {.buckets = buckets, .n_buckets = n};
+    struct range_index bigger = {.buckets = buckets, .n_buckets = n, .seed = ix->seed};
     for (size_t i = 0; i < ix->n_buckets; i++) {
         for (struct watch_group *g = ix->buckets[i], *next; g; g = next) {
             next = g->next;

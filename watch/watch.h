@@ -62,7 +62,8 @@ struct watch_upstream {
     void (*request)(void *ctx, uint64_t request_id, int64_t from_rev);
 };
 
-int watch_hub_new(const struct watch_upstream *up, void *ctx, int64_t revision,
+/* `seed` is random where clients choose the keys: nobody can then choose those that are slow to find. */
+int watch_hub_new(const struct watch_upstream *up, void *ctx, int64_t revision, uint64_t seed,
                   struct watch_hub **ret) MUST_CHECK;
 void watch_hub_free(struct watch_hub *h);
 

@@ -36,6 +36,7 @@ struct range_index {
     struct watch_group **buckets; /* of single keys; a power of two, or none yet */
     size_t n_buckets, n_single, n_ranges;
     struct watch_group *root;
+    uint64_t seed;   /* of the hashes, and the first of `random` */
     uint64_t random; /* treap priorities: not from keys, which a client chooses */
 };
 

@@ -459,16 +459,17 @@ int core_client_open(struct core_thread *t, uv_loop_t *loop, struct core_client 
 {
     struct core_client *client = mem_must_calloc(1, sizeof(*client));
     static const struct watch_upstream upstream = {.request = ask_history};
+    uint64_t seed;
     client->t = t;
     client->loop = loop;
-    if (uv_async_init(loop, &client->wake, on_client_wake) != 0) {
+    if (uv_random(NULL, NULL, &seed, sizeof(seed), 0, NULL) != 0 || uv_async_init(loop, &client->wake, on_client_wake) != 0) {
         mem_free(client);
         return ERR_NOMEM;
     }
     client->wake.data = client;
     pthread_mutex_lock(&t->lock);
     int rv = t->n_clients == CORE_CLIENTS_MAX ? ERR_LIMIT
-                                              : watch_hub_new(&upstream, client, t->revision, &client->hub);
+                                              : watch_hub_new(&upstream, client, t->revision, seed, &client->hub);
     if (rv == 0) {
         t->clients[t->n_clients++] = client;
         atomic_fetch_add(&t->refs, 1);

@@ -1,5 +1,6 @@
 #include "clients/lib/smap.h"
 
+#include <uv.h>
 #include <xxhash.h>
 
 #include "base/mem.h"
@@ -10,15 +11,15 @@ void smap_release(struct smap *m)
     *m = (struct smap){0};
 }
 
-static uint64_t hash_of(struct slice key)
+static uint64_t hash_of(const struct smap *m, struct slice key)
 {
-    return XXH3_64bits(key.data, key.len);
+    return XXH3_64bits_withSeed(key.data, key.len, m->seed);
 }
 
 struct smap_node *smap_find(const struct smap *m, struct slice key)
 {
     if (!m->count) return NULL;
-    uint64_t hash = hash_of(key);
+    uint64_t hash = hash_of(m, key);
     struct smap_node *n = m->buckets[hash & (m->n_buckets - 1)];
     while (n && (n->hash != hash || !slice_eq(n->key, key))) n = n->next;
     return n;
@@ -28,6 +29,8 @@ static void grow(struct smap *m)
 {
     size_t n = m->n_buckets ? m->n_buckets * 2 : 16;
     struct smap_node **buckets = mem_must_calloc(n, sizeof(struct smap_node *));
+    /* Random, as who names objects could choose names of one bucket; without randomness they are still found. */
+    if (!m->n_buckets) (void)uv_random(NULL, NULL, &m->seed, sizeof(m->seed), 0, NULL);
     for (size_t i = 0; i < m->n_buckets; i++) {
         for (struct smap_node *node = m->buckets[i], *next; node; node = next) {
             next = node->next;
@@ -45,7 +48,7 @@ void smap_insert(struct smap *m, struct smap_node *node, struct slice key)
 {
     if (m->count >= m->n_buckets) grow(m);
     node->key = key;
-    node->hash = hash_of(key);
+    node->hash = hash_of(m, key);
     struct smap_node **at = &m->buckets[node->hash & (m->n_buckets - 1)];
     node->next = *at;
     *at = node;

@@ -16,6 +16,7 @@ struct smap_node {
 struct smap {
     struct smap_node **buckets;
     size_t n_buckets, count;
+    uint64_t seed;
 };
 
 /* Frees the table, not the entries. */

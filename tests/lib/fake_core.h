@@ -38,7 +38,7 @@ static inline void fake_core_open(struct core_client *c)
     *c = (struct core_client){.store = store_new(&(struct store_options){0}), .leader = 77};
     list_init(&c->requests);
     list_init(&c->wishes);
-    CHECK(watch_hub_new(&up, c, store_revision(c->store), &c->hub) == 0);
+    CHECK(watch_hub_new(&up, c, store_revision(c->store), 0, &c->hub) == 0);
 }
 
 static inline void fake_core_drop_wishes(struct core_client *c)

@@ -251,7 +251,7 @@ static void hub_request(void *ctx, uint64_t request_id, int64_t from_rev)
 void hub_open(struct life *l)
 {
     static const struct watch_upstream upstream = {hub_request};
-    int rv = watch_hub_new(&upstream, l, core_revision(l->core), &l->hub);
+    int rv = watch_hub_new(&upstream, l, core_revision(l->core), 0, &l->hub);
     CHECK(rv == 0);
 }
 

@@ -352,7 +352,7 @@ static void run_seed(uint64_t seed, bool failing_memory)
         watch_sink_init(&m.sinks[i].sink);
     }
     struct watch_upstream up = {on_request};
-    assert_int_equal(watch_hub_new(&up, &m, 1, &m.hub), 0);
+    assert_int_equal(watch_hub_new(&up, &m, 1, 1, &m.hub), 0);
     for (int i = 0; i < 2500; i++) {
         if (failing_memory && rnd(4) == 0) mem_fail_nth(1 + rnd(3));
         step();
@@ -440,7 +440,7 @@ static struct watch_hub *new_hub(int64_t revision)
     struct watch_hub *h;
     struct watch_upstream up = {note_request};
     asked.n = 0;
-    assert_int_equal(watch_hub_new(&up, NULL, revision, &h), 0);
+    assert_int_equal(watch_hub_new(&up, NULL, revision, 1, &h), 0);
     return h;
 }
 
