@@ -307,7 +307,7 @@ static void handle_eviction(struct kube_request *q)
     int code = request_body(q, &eviction);
     struct json *options = code ? NULL : json_get(eviction, "deleteOptions");
     if (!code && eviction->type != JSON_OBJECT) code = status_bad_request(&q->status, "the body is no Eviction");
-    if (!code && !options) {
+    if (!code && (!options || options->type == JSON_NULL)) {
         options = json_object(&q->arena);
         if (!options) code = status_nomem(&q->status);
     }

@@ -305,7 +305,7 @@ def pods():
     r = c.delete(PODS + "/unbound")
     tap.check("a pod that no agent has goes at once", r.json["kind"] == "Pod" and c.get(PODS + "/unbound").status == 404, r)
     c.post(PODS, pod("evictee"))
-    r = c.post(PODS + "/evictee/eviction", {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "evictee"}})
+    r = c.post(PODS + "/evictee/eviction", {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "evictee"}, "deleteOptions": None})
     tap.equal("eviction", (r.status, c.get(PODS + "/evictee").status), (201, 404))
     q = pod("q")
     q["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"cpu": "0.1", "memory": "1024Mi"}}

@@ -392,4 +392,33 @@ def test_bodies_without_end():
         k.close()
 
 
-main(test_ten_times, test_slow_readers, test_idle_watchers, test_connections, test_endless_requests, test_bodies_without_end, test_compaction_and_snapshot)
+def test_unread_lists():
+    """HTTP/2 streams without a window: lists that nobody reads, on a connection that is alive."""
+    import kube_cluster
+    k = kube_cluster.Cluster(1, ["--workers", "1"])
+    path = "/api/v1/namespaces/default/configmaps"
+    try:
+        for i in range(12):
+            k.post(path, {"metadata": {"name": f"m{i}"}, "data": {"x": "y" * MiB}})
+        conn = Connection(k.kube_port(0), 150, tls=k.context(), stream_window=0)
+        head = hpack([(":method", "GET"), (":scheme", "https"), (":path", path), (":authority", "a")])
+        ended, taken, t = set(), 0, time.time()
+        for unread_or_read in (1, 3):
+            conn.send(conn.frame(HEADERS, 5, unread_or_read, head))
+        while not ended and taken < 11 * MiB:
+            conn.send(conn.frame(WINDOW_UPDATE, 0, 3, (16384).to_bytes(4, "big")))
+            kind = None
+            while kind not in (DATA, RST_STREAM):
+                kind, flags, of, payload = conn.read_frame()
+            taken += len(payload) if kind == DATA else 0
+            ended |= {of} if kind == RST_STREAM else set()
+            time.sleep(0.15)
+        note(f"a list that nobody reads was ended after {time.time() - t:.0f} s; another took {taken >> 10} KiB meanwhile")
+        ok(ended == {1}, "a list that nobody reads is ended, and one that is read slowly is not", ended)
+        ok(k.get("/readyz").status == 200, "others are served")
+        conn.close()
+    finally:
+        k.close()
+
+
+main(test_ten_times, test_slow_readers, test_idle_watchers, test_connections, test_endless_requests, test_bodies_without_end, *((test_unread_lists,) if LONG else ()), test_compaction_and_snapshot)

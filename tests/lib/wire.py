@@ -162,7 +162,7 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6
 class Connection:
     """HTTP/2 to a port on this machine, frames by hand."""
 
-    def __init__(self, port, timeout=10, window=1 << 30, tls=None):
+    def __init__(self, port, timeout=10, window=1 << 30, tls=None, stream_window=None):
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls:
@@ -171,7 +171,7 @@ class Connection:
         self.buffer = b""
         self.next_stream = 1
         self.goaway = None
-        self.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + self.frame(SETTINGS, 0, 0, struct.pack(">HI", 4, window)) +
+        self.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + self.frame(SETTINGS, 0, 0, struct.pack(">HI", 4, window if stream_window is None else stream_window)) +
                   self.frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", window)))
 
     def close(self):
