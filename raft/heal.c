@@ -391,7 +391,7 @@ static bool is_old(struct consensus *c, const struct peer *p, const struct frame
 
 /* Who has forgotten what it knew of the others must have been told that, too: it would take the next one that loses its disk for new. And
  * by learners as well: one of them may be a voter in a log that it does not know, and have been promised its vote. */
-static bool heard_every_voter(const struct consensus *c)
+static bool heard_all(const struct consensus *c)
 {
     for (size_t i = 0; i < c->n_peers; i++) {
         const struct peer *p = &c->peers[i];
@@ -405,7 +405,7 @@ static bool heard_every_voter(const struct consensus *c)
  * one that cannot be reached must not stop the others. */
 static void decide_elections(struct consensus *c)
 {
-    bool heard = c->n_peers < 2 || heard_every_voter(c) || consensus_now(c) - c->heal.open_ms >= c->election_ms;
+    bool heard = c->n_peers < 2 || heard_all(c) || consensus_now(c) - c->heal.open_ms >= c->election_ms;
     c->guard.abstains = heal_recovering(c) || !heard;
 }
 
@@ -414,7 +414,7 @@ static void heard(struct consensus *c, uint64_t term)
 {
     struct heal *h = &c->heal;
     h->highest_term = higher(h->highest_term, term);
-    if (!heard_every_voter(c)) return;
+    if (!heard_all(c)) return;
     if (h->highest_term <= c->raft.current_term) {
         c->meta.flags &= ~(uint32_t)META_ROLLED_BACK;
         save_or_stop(c);
