@@ -31,6 +31,7 @@ def same(text):
 
 def test_formats():
     C.start().wait_healthy()
+    wait_for("the member's own entry, the last that nobody asks for", lambda: C.urls[0] in ctl("member", "list").stdout)
     for command in (("endpoint", "status"), ("endpoint", "health"), ("endpoint", "hashkv"), ("member", "list"), ("get", "nothing")):
         for form in ("simple", "fields", "table"):
             if command[0] == "member" and form == "fields":
