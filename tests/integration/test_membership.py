@@ -332,6 +332,10 @@ def test_update():
     town.stop()
 
 
+def taken_for_voter(town, n, by):
+    return town.healthy(n) and not any(town.members(at=[m]).get(n, {"isLearner": True}).get("isLearner") for m in by)
+
+
 def test_etcdctl():
     """Each change once by etcdctl, on members that start and catch up. It asks any of its endpoints: a learner answers neither changes nor
     lists, and the list of etcdctl 3.4 is what that member knows yet."""
@@ -349,13 +353,13 @@ def test_etcdctl():
     wait_for("the learner to have it all", lambda: stored(town, "n4") == keys)
     out = town.change("promote", "%x" % town.id["n4"], at=voters)
     ok(out.returncode == 0 and "promoted in cluster" in out.stdout, "etcdctl member promote", out.stdout + out.stderr)
-    wait_for("all to take it for a voter", lambda: town.healthy("n4") and not any(town.members(at=[n]).get("n4", {"isLearner": True}).get("isLearner") for n in voters))
+    wait_for("all to take it for a voter", lambda: taken_for_voter(town, "n4", voters))
     ok(town.ctl("put", "a", "b", at=["n4"]).stdout == "OK\n", "... that serves writes")
 
     out = town.add("n5")
     ok(out.returncode == 0, "etcdctl member add", out.stdout + out.stderr)
     town.start("n5")
-    wait_for("n5 to be a voter", lambda: "n5" in town.members() and not town.members()["n5"].get("isLearner") and town.healthy("n5"))
+    wait_for("n5 to be a voter", lambda: taken_for_voter(town, "n5", voters + ["n4", "n5"]))
     town.kill("n1")
     town.kill("n2")
     ok(wait_for("a majority with both", lambda: town.healthy("n3", "n4", "n5")), "... with those two and one of the first three there is a majority")
@@ -369,15 +373,15 @@ def test_etcdctl():
     town.initial["n5"] = town.initial["n5"].replace(town.peer["n5"], town.peer["n8"])
     town.peer["n5"] = town.peer["n8"]
     town.start("n5")
-    wait_for("n5 at its new place", lambda: town.healthy("n5"))
-    ok(town.members()["n5"]["peerURLs"] == [town.peer["n8"]], "... it serves at its new place", town.members())
+    wait_for("n5", lambda: town.healthy("n5"))
+    ok(wait_for("n5 at its new place", lambda: town.members()["n5"]["peerURLs"] == [town.peer["n8"]]), "... it serves at its new place")
 
     out = town.remove("n5")
     ok(out.returncode == 0 and "removed from cluster" in out.stdout, "etcdctl member remove", out.stdout + out.stderr)
     code = town.exits("n5")
     ok(code > 0 and "removed from the cluster" in town.log("n5"), "... it is told, and ends", (code, town.log("n5")[-600:]))
     rest = ["n1", "n2", "n3", "n4"]
-    ok(sorted(town.members()) == rest, "four members are left", town.members())
+    ok(wait_for("four members", lambda: sorted(town.members()) == rest), "four members are left")
     all_there(town, rest, keys, "what was acknowledged is on all of them")
     agree(town, rest, "they agree")
     town.stop()
