@@ -32,7 +32,7 @@
 #define LIMIT_HTTP_HANDSHAKE_MS 10000      /* TLS handshake, preface or first request line */
 #define LIMIT_HTTP_BODY_STALL_MS 30000     /* request body without progress */
 #define LIMIT_HTTP_WRITE_STALL_MS 60000    /* peer reads nothing although we have output */
-#define LIMIT_KUBE_LIST_STALL_MS 60000     /* nothing of a list, which has a revision kept, is taken */
+#define LIMIT_HTTP_STREAM_STALL_MS 60000   /* nothing of an answer that keeps a revision from being freed is taken */
 
 /* Watch */
 #define LIMIT_WATCHES_PER_STREAM 100000

@@ -536,6 +536,11 @@ size_t grpc_queued(const struct grpc_call *c)
     return c->st ? http_queued(c->st) : 0;
 }
 
+void grpc_set_write_timeout(struct grpc_call *c, unsigned ms)
+{
+    if (c->st) http_set_write_timeout(c->st, ms);
+}
+
 void grpc_pause(struct grpc_call *c)
 {
     if (c->st) http_pause(c->st);

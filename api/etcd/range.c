@@ -4,7 +4,7 @@
  * large one in pieces as the client takes them: memory is bounded by the pointers and what the
  * connection may queue, however large the values are.
  *
- * What fails: the client goes away (the references are dropped, the cursor closed), or memory runs
+ * What fails: the client goes away, or takes nothing for a minute (the references are dropped, the cursor closed), or memory runs
  * out in the middle of an answer, which then ends in a reset of the stream. */
 #include "api/etcd/range.h"
 
@@ -139,6 +139,7 @@ static void reply(struct grpc_call *c, struct range_call *rc)
     }
     uint8_t head[HEADER_MAX];
     struct grpc_piece first = {.data = {head, (size_t)(encode_header(head, &rc->head) - head)}};
+    grpc_set_write_timeout(c, LIMIT_HTTP_STREAM_STALL_MS);
     grpc_send_begin(c, size);
     grpc_send_part(c, &first);
     rc->sending = true;

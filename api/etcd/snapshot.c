@@ -1,7 +1,7 @@
 /* Maintenance/Snapshot: the store's snapshot stream, padded and followed by its SHA-256
  * (docs/formats-snapshot.md), in messages of at most 32 KiB as etcd's. The next piece is asked for
  * when the client has taken the last ones, so a slow client holds one piece, and a snapshot that
- * the core keeps open at its revision. */
+ * the core keeps open at its revision: not for ever. */
 #include "api/etcd/snapshot.h"
 
 #include "base/limits.h"
@@ -129,6 +129,7 @@ void etcd_snapshot_message(struct grpc_call *c, struct slice message)
         etcd_fail(c, ERR_NOMEM);
         return;
     }
+    grpc_set_write_timeout(c, LIMIT_HTTP_STREAM_STALL_MS);
     ask(c, sc, CORE_SNAPSHOT_OPEN);
 }
 

@@ -425,6 +425,21 @@ static void check_bodies(struct http_conn *c, struct check *k)
     }
 }
 
+/* Who waits for a window of its own waits for its client; who has one waits for the connection, and that for all of them. */
+static void check_takers(struct http_conn *c, struct check *k)
+{
+    if (c->proto != PROTO_H2) return;
+    list_for_each(node, &c->waiting)
+    {
+        struct http_stream *st = container_of(node, struct http_stream, waiting);
+        if (st->take_ms == 0 || st->reset) continue;
+        uint64_t last = h2_has_window(st) ? later(st->took_ms, c->took_ms) : st->took_ms;
+        if (!passed(k, last, st->take_ms)) continue;
+        st->error = ERR_TIMEOUT;
+        http_reset(st, NGHTTP2_CANCEL);
+    }
+}
+
 static void conn_check(struct wheel_timer *t)
 {
     struct http_conn *c = container_of(t, struct http_conn, timer);
@@ -438,6 +453,7 @@ static void conn_check(struct wheel_timer *t)
     } else {
         check_stall(c, &k);
         if (!c->dead) check_bodies(c, &k);
+        if (!c->dead) check_takers(c, &k);
         if (!c->dead && c->n_streams == 0 && passed(&k, c->idle_since_ms, limits->idle_ms)) {
             if (c->closing) conn_kill(c, ERR_CLOSED); /* it has had its GOAWAY */
             conn_shutdown(c);

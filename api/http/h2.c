@@ -238,6 +238,11 @@ void h2_consume(struct http_stream *st, size_t n)
 
 /* ---- sending -------------------------------------------------------------------------------------- */
 
+bool h2_has_window(const struct http_stream *st)
+{
+    return nghttp2_session_get_stream_remote_window_size(st->conn->h2, st->id) > 0;
+}
+
 /* Makes room in the gather; false when the connection takes no more in this turn. */
 static bool make_room(struct http_conn *c, size_t copied)
 {

@@ -93,6 +93,9 @@ void http_unread(struct http_stream *st, size_t n);
 /* The request may stand still for so long; LIMIT_HTTP_BODY_STALL_MS at first, 0 = for ever (a stream that the client may write to at
  * any time). Then it is reset and `closed` says ERR_TIMEOUT. */
 void http_set_body_timeout(struct http_stream *st, unsigned ms);
+/* For an answer that keeps something until it is through: who for so long takes nothing of it, though the connection lives (HTTP/2), is not
+ * waited for. The stream is reset and `closed` says ERR_TIMEOUT. 0, as at first = for ever. */
+void http_set_write_timeout(struct http_stream *st, unsigned ms);
 /* Calls `passed` once, at that time of clock_mono_ms() (some 100 ms later at the latest); 0 = no more. */
 void http_set_deadline(struct http_stream *st, uint64_t mono_ms, void (*passed)(struct http_stream *st));
 

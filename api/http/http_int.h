@@ -67,6 +67,8 @@ struct http_stream {
     int error;             /* for `closed`; 0 = by how it went */
     unsigned stall_ms;     /* body stall limit; 0 = none */
     uint64_t progress_ms;  /* last body bytes */
+    unsigned take_ms;      /* HTTP/2: how long the peer may take nothing of what waits; 0 = for ever */
+    uint64_t took_ms;      /* when it last did, or when that began to wait */
     uint64_t discarded;    /* body bytes after the answer was whole */
     struct http_callbacks cb;
     void *user;
@@ -133,6 +135,7 @@ struct http_conn {
     struct out_rest *rest;
     struct wheel_timer timer;
     uint64_t opened_ms, read_ms, write_ms, idle_since_ms, stalled_since_ms;
+    uint64_t took_ms; /* something of an answer */
 
     nghttp2_session *h2;
     struct http_stream *recent; /* HTTP/2: the stream that was looked up last, or NULL */
@@ -280,6 +283,7 @@ void h2_input(struct http_conn *c, struct slice data);
 void h2_send(struct http_conn *c);
 void h2_respond(struct http_stream *st, int status, const struct http_header *headers, size_t n);
 void h2_data(struct http_stream *st); /* there is more to send, or the end */
+bool h2_has_window(const struct http_stream *st);
 void h2_reset(struct http_stream *st, uint32_t code);
 /* Ends the reading of a request whose answer is whole. */
 void h2_enough(struct http_stream *st);

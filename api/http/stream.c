@@ -462,11 +462,16 @@ static bool below(const struct http_stream *st, size_t divisor)
            ((st->conn->queued < l->conn_out_bytes / divisor && !server_full(st->conn->server)) || st->q.bytes == 0);
 }
 
+static void begin_waiting(struct http_stream *st)
+{
+    list_push_back(&st->conn->waiting, &st->waiting);
+    http_set_write_timeout(st, st->take_ms);
+}
+
 bool http_writable(const struct http_stream *st)
 {
     if (below(st, 1)) return true;
-    struct http_stream *told = (struct http_stream *)(uintptr_t)st;
-    if (!st->finished && list_empty(&st->waiting)) list_push_back(&st->conn->waiting, &told->waiting);
+    if (!st->finished && list_empty(&st->waiting)) begin_waiting((struct http_stream *)(uintptr_t)st);
     return false;
 }
 
@@ -474,6 +479,7 @@ void stream_took(struct http_stream *st, size_t n)
 {
     st->conn->queued -= n;
     st->conn->server->held -= n;
+    st->took_ms = st->conn->took_ms = uv_now(st->conn->server->loop);
 }
 
 bool conn_run_waiting(struct http_conn *c)
@@ -537,6 +543,13 @@ void http_set_body_timeout(struct http_stream *st, unsigned ms)
     st->stall_ms = ms;
     st->progress_ms = uv_now(st->conn->server->loop);
     if (ms && !list_empty(&st->receiving)) conn_check_by(st->conn, st->progress_ms + ms);
+}
+
+void http_set_write_timeout(struct http_stream *st, unsigned ms)
+{
+    st->take_ms = ms;
+    st->took_ms = uv_now(st->conn->server->loop);
+    if (ms && !list_empty(&st->waiting)) conn_check_by(st->conn, st->took_ms + ms);
 }
 
 void http_set_deadline(struct http_stream *st, uint64_t mono_ms, void (*passed)(struct http_stream *st))

@@ -21,7 +21,6 @@ struct kube_list {
     int64_t shown;       /* the list's resourceVersion */
     int64_t in_range, returned;
     bool page, continued, full, done, head_sent, reading, linearizable;
-    size_t queued;       /* output that waited for the client at the last look */
     struct buf last_key; /* of the last object looked at */
     struct arena scratch;
 };
@@ -196,6 +195,7 @@ static void send_piece(struct kube_request *q, struct piece *p)
     struct kube_list *l = q->list;
     if (!l->head_sent) {
         respond_head(q, 200, format_content_type(&q->format));
+        http_set_write_timeout(q->st, LIMIT_HTTP_STREAM_STALL_MS);
         l->head_sent = true;
     }
     http_write_ref(q->st, buf_slice(&p->buf), piece_free, p);
@@ -208,21 +208,6 @@ static void send_piece(struct kube_request *q, struct piece *p)
 /* ---- reading ---------------------------------------------------------------------------------- */
 
 static void slice_done(struct kube_request *q);
-static void wait_for_client(struct kube_request *q);
-
-/* A stream that its client does not read would keep its revision from being freed for ever. */
-static void look_at_client(struct http_stream *st)
-{
-    struct kube_request *q = http_user(st);
-    if (http_queued(st) == q->list->queued) fail(q);
-    else wait_for_client(q);
-}
-
-static void wait_for_client(struct kube_request *q)
-{
-    q->list->queued = http_queued(q->st);
-    http_set_deadline(q->st, clock_mono_ms() + LIMIT_KUBE_LIST_STALL_MS, look_at_client);
-}
 
 static void next_slice(struct kube_request *q)
 {
@@ -313,17 +298,13 @@ static void slice_done(struct kube_request *q)
         return;
     }
     send_piece(q, p);
-    if (l->done) return;
-    if (http_writable(q->st)) next_slice(q);
-    else wait_for_client(q);
+    if (!l->done && http_writable(q->st)) next_slice(q);
 }
 
 void list_writable(struct kube_request *q)
 {
     struct kube_list *l = q->list;
-    if (!l->head_sent || l->done || l->reading) return;
-    http_set_deadline(q->st, 0, NULL);
-    next_slice(q);
+    if (l->head_sent && !l->done && !l->reading) next_slice(q);
 }
 
 static void open_cursor(struct kube_request *q)

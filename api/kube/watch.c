@@ -126,6 +126,7 @@ static void initial_done(struct kube_watch *w)
 {
     struct kube_request *q = w->q;
     request_close_cursor(q);
+    http_set_write_timeout(q->st, 0);
     if (w->announce_initial && w->bookmarks) {
         struct blob *b = watch_encode_bookmark(w, w->initial_rev, true);
         emit(w, b);
@@ -138,6 +139,7 @@ static void initial_done(struct kube_watch *w)
 static void send_initial(struct kube_watch *w, const struct range_result *r)
 {
     start_answer(w);
+    http_set_write_timeout(w->q->st, LIMIT_HTTP_STREAM_STALL_MS);
     for (size_t i = 0; i < r->n && !w->ended; i++) {
         struct event e = {.record = r->records[i]};
         struct record *shown;

@@ -392,33 +392,68 @@ def test_bodies_without_end():
         k.close()
 
 
-def test_unread_lists():
-    """HTTP/2 streams without a window: lists that nobody reads, on a connection that is alive."""
+class Unread(threading.Thread):
+    """Answers that keep a revision, asked for on streams without a window, on a connection that is alive; waits until all are ended."""
+
+    def __init__(self, port, *requests, tls=None):
+        super().__init__()
+        self.conn, self.ended = Connection(port, 150, tls=tls, stream_window=0), set()
+        self.streams = {ask(self.conn) for ask in requests}
+        self.began = time.time()
+
+    def run(self):
+        while self.ended != self.streams and time.time() < self.began + 150:
+            kind, _, of, _ = self.conn.read_frame()
+            if kind == RST_STREAM:
+                self.ended.add(of)
+        self.took = time.time() - self.began
+
+
+def test_unread_answers():
     import kube_cluster
     k = kube_cluster.Cluster(1, ["--workers", "1"])
-    path = "/api/v1/namespaces/default/configmaps"
+    path, file = "/api/v1/namespaces/default/configmaps", os.path.join(k.dir, "saved")
+    etcd = k.ports[0]
+
+    def get(path):
+        def ask(conn):
+            of, conn.next_stream = conn.next_stream, conn.next_stream + 2
+            conn.send(conn.frame(HEADERS, 5, of, hpack([(":method", "GET"), (":scheme", "https"), (":path", path), (":authority", "a")])))
+            return of
+        return ask
+
+    def save():
+        return run(PINTLE, "ctl", "--endpoints", f"http://127.0.0.1:{etcd}", "snapshot", "save", file)
+    everything, snapshot = (lambda conn: conn.start("/etcdserverpb.KV/Range", pack((1, b"\0"), (2, b"\0")))), (lambda conn: conn.start("/etcdserverpb.Maintenance/Snapshot", b""))
     try:
         for i in range(12):
             k.post(path, {"metadata": {"name": f"m{i}"}, "data": {"x": "y" * MiB}})
-        conn = Connection(k.kube_port(0), 150, tls=k.context(), stream_window=0)
-        head = hpack([(":method", "GET"), (":scheme", "https"), (":path", path), (":authority", "a")])
-        ended, taken, t = set(), 0, time.time()
-        for unread_or_read in (1, 3):
-            conn.send(conn.frame(HEADERS, 5, unread_or_read, head))
-        while not ended and taken < 11 * MiB:
-            conn.send(conn.frame(WINDOW_UPDATE, 0, 3, (16384).to_bytes(4, "big")))
+        slow = Connection(k.kube_port(0), 150, tls=k.context(), stream_window=0)
+        of, taken = get(path)(slow), 0
+        unread = [Unread(k.kube_port(0), get(path), get(path + "?watch=true"), tls=k.context())] + [Unread(etcd, everything, *[snapshot] * 8) for _ in range(4)]
+        out = wait_for("too many snapshots", lambda: (lambda out: out if out.returncode else None)(save()))
+        ok("too many requests" in out.stderr, "snapshots that nobody reads keep others out at first", out.stderr)
+        for u in unread:
+            u.start()
+        while any(u.is_alive() for u in unread):
+            slow.send(slow.frame(WINDOW_UPDATE, 0, of, (16384).to_bytes(4, "big")))
             kind = None
-            while kind not in (DATA, RST_STREAM):
-                kind, flags, of, payload = conn.read_frame()
-            taken += len(payload) if kind == DATA else 0
-            ended |= {of} if kind == RST_STREAM else set()
+            while kind != DATA:
+                kind, _, which, payload = slow.read_frame()
+                assert kind != RST_STREAM, (which, payload)
+            taken += len(payload)
             time.sleep(0.15)
-        note(f"a list that nobody reads was ended after {time.time() - t:.0f} s; another took {taken >> 10} KiB meanwhile")
-        ok(ended == {1}, "a list that nobody reads is ended, and one that is read slowly is not", ended)
+        ok(all(u.ended == u.streams for u in unread), "lists, the beginning of a watch, ranges and snapshots that nobody reads are ended", [(u.streams, u.ended) for u in unread])
+        note(f"after {min(u.took for u in unread):.0f} to {max(u.took for u in unread):.0f} s; another client took {taken >> 10} KiB of a list meanwhile")
+        ok(taken > MiB, "who reads slowly is not cut off")
+        out = save()
+        ok(out.returncode == 0, "a snapshot is made again", out.stdout + out.stderr)
         ok(k.get("/readyz").status == 200, "others are served")
-        conn.close()
+        for u in unread:
+            u.conn.close()
+        slow.close()
     finally:
         k.close()
 
 
-main(test_ten_times, test_slow_readers, test_idle_watchers, test_connections, test_endless_requests, test_bodies_without_end, *((test_unread_lists,) if LONG else ()), test_compaction_and_snapshot)
+main(test_ten_times, test_slow_readers, test_idle_watchers, test_connections, test_endless_requests, test_bodies_without_end, *((test_unread_answers,) if LONG else ()), test_compaction_and_snapshot)

@@ -10,6 +10,8 @@
 #include "base/list.h"
 #include "base/mem.h"
 
+enum { APP_TAKEN_MS = 200 };
+
 struct app_stream {
     struct http_stream *st;
     uint64_t body_bytes, left; /* left: bytes that /size still has to write */
@@ -115,6 +117,7 @@ static const struct http_callbacks app_callbacks = {app_body, app_end, app_writa
 /* /            "hello"                    /who          the request as it was understood
  * /count       how many body bytes came   /echo         the body, and a trailer
  * /size?N      N bytes, by reference      /late?MS      an answer after MS milliseconds
+ * /taken?N     the same, with a limit on how long the client may take nothing
  * /ticks?MS    a line every MS            /early        answers before the body */
 static void http_app(void *ctx, struct http_stream *st)
 {
@@ -143,8 +146,9 @@ static void http_app(void *ctx, struct http_stream *st)
     if (slice_eq_str(r->path, "/echo")) {
         a->echo = true;
         http_respond(st, 200, NULL, 0, false);
-    } else if (slice_eq_str(r->path, "/size")) {
+    } else if (slice_eq_str(r->path, "/size") || slice_eq_str(r->path, "/taken")) {
         a->left = strtoull(number, NULL, 10);
+        if (slice_eq_str(r->path, "/taken")) http_set_write_timeout(st, APP_TAKEN_MS);
         http_respond(st, 200, NULL, 0, false);
         app_fill(a);
     } else if (slice_eq_str(r->path, "/late") || slice_eq_str(r->path, "/ticks")) {
