@@ -10,7 +10,7 @@
 #include "base/list.h"
 #include "base/mem.h"
 
-enum { APP_TAKEN_MS = 200 };
+enum { APP_TAKEN_MS = 300 };
 
 struct app_stream {
     struct http_stream *st;
