@@ -184,8 +184,8 @@ static int cmd_put(struct ctl *c)
     struct buf r = {0}, input = {0};
     struct json *answer;
     if (c->argc < 2 || c->argc > 3) return ctl_fail("put command needs 1 argument and input from stdin or 2 arguments");
-    if (c->argc == 2 && !ctl_flags.ignore_value && read_stdin(&input) != 0) return 1;
-    int rv = encode_put(&r, c->argv[1], c->argc == 3 ? slice_str(c->argv[2]) : buf_slice(&input));
+    int rv = c->argc == 2 && !ctl_flags.ignore_value ? read_stdin(&input) : 0;
+    if (rv == 0) rv = encode_put(&r, c->argv[1], c->argc == 3 ? slice_str(c->argv[2]) : buf_slice(&input));
     if (rv == 0) rv = ctl_call(c, "/etcdserverpb.KV/Put", &r, put_fields, &answer);
     if (rv == 0) print_put(c, answer);
     buf_release(&r);
@@ -414,13 +414,15 @@ static int cmd_watch(struct ctl *c)
     pb_message(&r, 1, buf_slice(&create));
     w.call.data = &w;
     c->client = ctl_connect(c, NULL);
-    if (!c->client) return 1;
-    if (grpc_client_start(&w.call, c->client, "/etcdserverpb.Watch/Watch", buf_slice(&r), true, 0) != 0) return ctl_fail("out of memory");
-    ctl_wait(c, &w.done);
-    grpc_client_cancel(&w.call);
+    bool started = c->client && grpc_client_start(&w.call, c->client, "/etcdserverpb.Watch/Watch", buf_slice(&r), true, 0) == 0;
+    if (c->client && !started) ctl_fail("out of memory");
+    if (started) {
+        ctl_wait(c, &w.done);
+        grpc_client_cancel(&w.call);
+    }
     buf_release(&create);
     buf_release(&r);
-    return w.rv;
+    return started ? w.rv : 1;
 }
 
 /* ---- compaction -------------------------------------------------------------------------------------------------------- */
