@@ -82,6 +82,16 @@ static void set_context_options(SSL_CTX *ctx)
     SSL_CTX_set_default_passwd_cb(ctx, no_password);
 }
 
+/* What OpenSSL takes from a CA's extensions at its first use, it takes here: the workers' handshakes find it there. */
+static void prepare_cas(SSL_CTX *ctx)
+{
+    const STACK_OF(X509_OBJECT) *all = X509_STORE_get0_objects(SSL_CTX_get_cert_store(ctx));
+    for (int i = 0; i < sk_X509_OBJECT_num(all); i++) {
+        X509 *ca = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(all, i));
+        if (ca) (void)X509_check_purpose(ca, -1, 0);
+    }
+}
+
 static int load_client_ca(SSL_CTX *ctx, const struct http_tls *t, struct err *e)
 {
     if (!t->files[2]) return 0;
@@ -90,6 +100,7 @@ static int load_client_ca(SSL_CTX *ctx, const struct http_tls *t, struct err *e)
         sk_X509_NAME_pop_free(names, X509_NAME_free);
         return err_set(e, ERR_INVALID, "cannot use the client CA file %s: %s", t->files[2], ssl_reason());
     }
+    prepare_cas(ctx);
     SSL_CTX_set_client_CA_list(ctx, names);
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | (t->client_cert_required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
     SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET); /* who resumes is not verified again, and would outlive its certificate */
