@@ -531,11 +531,6 @@ bool grpc_writable(const struct grpc_call *c)
     return c->st && http_writable(c->st);
 }
 
-size_t grpc_queued(const struct grpc_call *c)
-{
-    return c->st ? http_queued(c->st) : 0;
-}
-
 void grpc_set_write_timeout(struct grpc_call *c, unsigned ms)
 {
     if (c->st) http_set_write_timeout(c->st, ms);

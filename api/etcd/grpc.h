@@ -120,7 +120,6 @@ void grpc_reply_buf(struct grpc_call *c, struct buf *message);
 void grpc_abort(struct grpc_call *c);
 
 bool grpc_writable(const struct grpc_call *c); /* less than LIMIT_HTTP_OUT_BYTES queued */
-size_t grpc_queued(const struct grpc_call *c);
 void grpc_set_write_timeout(struct grpc_call *c, unsigned ms); /* as http_set_write_timeout */
 /* No messages are delivered, and the client's window closes, until resumed. */
 void grpc_pause(struct grpc_call *c);

@@ -82,7 +82,6 @@ void http_reply(struct http_stream *st, int status, const char *content_type, st
 /* Gives the exchange up: RST_STREAM with that HTTP/2 error code, or closes an HTTP/1.1 connection. `closed` is called later. */
 void http_reset(struct http_stream *st, uint32_t http2_error);
 
-size_t http_queued(const struct http_stream *st); /* bytes not yet handed to the kernel */
 bool http_writable(const struct http_stream *st); /* less than LIMIT_HTTP_OUT_BYTES queued */
 /* The request body stops being read (the peer's window closes) until resumed. */
 void http_pause(struct http_stream *st);

@@ -448,11 +448,6 @@ void http_reset(struct http_stream *st, uint32_t http2_error)
 
 /* ---- back-pressure --------------------------------------------------------------------------------- */
 
-size_t http_queued(const struct http_stream *st)
-{
-    return st->q.bytes;
-}
-
 /* Below `share` of both limits: of the stream's, and of what all streams of a slow connection may hold; and nothing queued at all while the
  * whole server holds too much. */
 static bool below(const struct http_stream *st, size_t divisor)
